@@ -1,0 +1,1 @@
+"""The few hot loops; only modules in here know numba or CUDA."""

@@ -1,0 +1,452 @@
+"""Hot loops of the density expansion and the power spectrum, compiled by numba; serial, without the GIL.
+
+Layouts: expansion c[i, lm, a] with lm = l² + l + m and channel a = species·n_max + n; power spectrum
+p[i, f] with f running over l, then channel pairs a ≤ b. Radial tables come from `descriptors.radial`. Callers run these
+on blocks of atoms, one block per thread.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numba as nb
+import numpy as np
+
+_jit = nb.njit(cache=True, nogil=True, fastmath={"reassoc", "contract", "nsz", "arcp", "afn"})
+
+
+class PairArrays(NamedTuple):
+    """Neighbour list in CSR form: pairs of atom i are offsets[i]:offsets[i+1]; ``kinds`` is every atom's species index."""
+
+    offsets: np.ndarray
+    neighbours: np.ndarray
+    vectors: np.ndarray
+    kinds: np.ndarray
+
+
+class Basis(NamedTuple):
+    """Expansion basis: radial table (n_knots, 6, (l_max+1)·n_max), harmonic norms, power spectrum weights, sizes."""
+
+    table: np.ndarray
+    norm: np.ndarray
+    weight: np.ndarray
+    inv_r_cut: float
+    l_max: int
+    n_max: int
+
+
+@_jit
+def _harmonics(x, y, z, l_max, norm, q, Y):
+    """Real solid harmonics r^l Y_lm of one vector; q is scratch for the Legendre-like polynomials Q_l^m(z, r²)."""
+    r2 = x * x + y * y + z * z
+    q[0] = 1.0
+    for l in range(1, l_max + 1):
+        row, below, below2 = l * (l + 1) // 2, (l - 1) * l // 2, (l - 2) * (l - 1) // 2
+        q[row + l] = (2 * l - 1) * q[below + l - 1]
+        q[row + l - 1] = (2 * l - 1) * z * q[below + l - 1]
+        for m in range(l - 1):
+            q[row + m] = ((2 * l - 1) * z * q[below + m] - (l + m - 1) * r2 * q[below2 + m]) / (l - m)
+    c, s = 1.0, 0.0
+    for m in range(l_max + 1):
+        for l in range(m, l_max + 1):
+            t = l * (l + 1) // 2 + m
+            value = norm[t] * q[t]
+            Y[l * l + l + m] = value * c
+            if m > 0:
+                Y[l * l + l - m] = value * s
+        c, s = x * c - y * s, x * s + y * c
+
+
+@_jit
+def _harmonics_gradient(x, y, z, l_max, norm, q, dY):
+    """Cartesian gradients dY[3, lm] of the solid harmonics; q as left by `_harmonics`."""
+    c0, s0, c1, s1 = 0.0, 0.0, 1.0, 0.0
+    for m in range(l_max + 1):
+        for l in range(m, l_max + 1):
+            t, below = l * (l + 1) // 2 + m, (l - 1) * l // 2 + m
+            q1 = q[below + 1] if l >= m + 2 else 0.0
+            qz = q[below] * (l + m) if l >= m + 1 else 0.0
+            f = norm[t]
+            k = l * l + l + m
+            dY[0, k] = f * (m * c0 * q[t] - x * c1 * q1)
+            dY[1, k] = f * (-m * s0 * q[t] - y * c1 * q1)
+            dY[2, k] = f * c1 * qz
+            if m > 0:
+                k = l * l + l - m
+                dY[0, k] = f * (m * s0 * q[t] - x * s1 * q1)
+                dY[1, k] = f * (m * c0 * q[t] - y * s1 * q1)
+                dY[2, k] = f * s1 * qz
+        c0, s0 = c1, s1
+        c1, s1 = x * c0 - y * s0, x * s0 + y * c0
+
+
+@_jit
+def _radial(r, table, S):
+    """S_nl at distance r (in units of r_cut), all (l, n) at once."""
+    n = table.shape[0]
+    u = r * n
+    k = min(int(u), n - 1)
+    t = u - k
+    T = table[k]
+    for e in range(S.shape[0]):
+        S[e] = T[0, e] + t * (T[1, e] + t * (T[2, e] + t * (T[3, e] + t * (T[4, e] + t * T[5, e]))))
+
+
+@_jit
+def _radial_slope(r, table, dS):
+    """dS_nl/dr in units of 1/r_cut."""
+    n = table.shape[0]
+    u = r * n
+    k = min(int(u), n - 1)
+    t = u - k
+    T = table[k]
+    for e in range(dS.shape[0]):
+        dS[e] = n * (T[1, e] + t * (2 * T[2, e] + t * (3 * T[3, e] + t * (4 * T[4, e] + t * 5 * T[5, e]))))
+
+
+@_jit
+def expand(start, stop, pairs, basis, out):
+    """Density expansion of atoms ``start:stop`` into ``out[i - start, lm, a]`` (overwritten); the central atom is included."""
+    offsets, neighbours, vectors, kinds = pairs
+    table, norm, _, inv_r_cut, l_max, n_max = basis
+    n_l = l_max + 1
+    S, Y = np.empty(n_l * n_max), np.empty(n_l * n_l)
+    q = np.empty(n_l * (n_l + 1) // 2)
+    for i in range(start, stop):
+        c = out[i - start]
+        c[:, :] = 0.0
+        _radial(0.0, table, S)
+        a0 = kinds[i] * n_max
+        for n in range(n_max):
+            c[0, a0 + n] = norm[0] * S[n]
+        for p in range(offsets[i], offsets[i + 1]):
+            x, y, z = vectors[p, 0] * inv_r_cut, vectors[p, 1] * inv_r_cut, vectors[p, 2] * inv_r_cut
+            _radial(np.sqrt(x * x + y * y + z * z), table, S)
+            _harmonics(x, y, z, l_max, norm, q, Y)
+            a0 = kinds[neighbours[p]] * n_max
+            k = 0
+            for l in range(n_l):
+                for _ in range(2 * l + 1):
+                    v = Y[k]
+                    for n in range(n_max):
+                        c[k, a0 + n] += v * S[l * n_max + n]
+                    k += 1
+
+
+@_jit
+def power_spectrum(c, weight, l_max, X, norms):
+    """Normalised power spectra of expansions ``c[i, lm, a]`` into ``X[i, f]``; their norms into ``norms[i]``.
+
+    ``weight[l]`` = √(8π²/(2l+1)); off-diagonal pairs get √2, so that X·X′ is the product of the full tensors.
+    """
+    n_a = c.shape[2]
+    for i in range(c.shape[0]):
+        ci, x = c[i], X[i]
+        f, k0, square = 0, 0, 0.0
+        for l in range(l_max + 1):
+            width = 2 * l + 1
+            for a in range(n_a):
+                n_b = n_a - a
+                for b in range(n_b):
+                    x[f + b] = 0.0
+                for k in range(k0, k0 + width):
+                    v = ci[k, a]
+                    for b in range(n_b):
+                        x[f + b] += v * ci[k, a + b]
+                w = weight[l]
+                x[f] *= w
+                square += x[f] * x[f]
+                w *= np.sqrt(2.0)
+                for b in range(1, n_b):
+                    x[f + b] *= w
+                    square += x[f + b] * x[f + b]
+                f += n_b
+            k0 += width
+        norms[i] = np.sqrt(square)
+        if square > 0.0:
+            inverse = 1.0 / norms[i]
+            for g in range(f):
+                x[g] *= inverse
+
+
+@_jit
+def power_spectrum_pullback(G, X, norms, c, weight, l_max, H):
+    """∂E/∂c in ``H[i, lm, a]`` from G = ∂E/∂X; the normalisation is differentiated too."""
+    n_a = c.shape[2]
+    for i in range(c.shape[0]):
+        g, x, ci, h = G[i], X[i], c[i], H[i]
+        h[:, :] = 0.0
+        if norms[i] == 0.0:
+            continue
+        along = 0.0
+        for f in range(x.shape[0]):
+            along += g[f] * x[f]
+        f, k0 = 0, 0
+        for l in range(l_max + 1):
+            width = 2 * l + 1
+            w1 = weight[l] / norms[i]
+            w2 = w1 * np.sqrt(2.0)
+            for a in range(n_a):
+                u = 2.0 * w1 * (g[f] - along * x[f])
+                for k in range(k0, k0 + width):
+                    h[k, a] += u * ci[k, a]
+                f += 1
+                for b in range(a + 1, n_a):
+                    u = w2 * (g[f] - along * x[f])
+                    f += 1
+                    for k in range(k0, k0 + width):
+                        h[k, a] += u * ci[k, b]
+                        h[k, b] += u * ci[k, a]
+            k0 += width
+
+
+@_jit
+def expansion_pullback(start, stop, pairs, basis, H, out):
+    """∂E/∂r_ij (per Å) of the pairs of atoms ``start:stop`` into ``out[p]``, from H[i - start] = ∂E/∂c."""
+    offsets, neighbours, vectors, kinds = pairs
+    table, norm, _, inv_r_cut, l_max, n_max = basis
+    n_l = l_max + 1
+    S, dS, Y, dY = np.empty(n_l * n_max), np.empty(n_l * n_max), np.empty(n_l * n_l), np.empty((3, n_l * n_l))
+    q = np.empty(n_l * (n_l + 1) // 2)
+    acc = np.empty((4, n_max))
+    for i in range(start, stop):
+        h = H[i - start]
+        for p in range(offsets[i], offsets[i + 1]):
+            x, y, z = vectors[p, 0] * inv_r_cut, vectors[p, 1] * inv_r_cut, vectors[p, 2] * inv_r_cut
+            r = np.sqrt(x * x + y * y + z * z)
+            _radial(r, table, S)
+            _radial_slope(r, table, dS)
+            _harmonics(x, y, z, l_max, norm, q, Y)
+            _harmonics_gradient(x, y, z, l_max, norm, q, dY)
+            a0 = kinds[neighbours[p]] * n_max
+            gr, gx, gy, gz = 0.0, 0.0, 0.0, 0.0
+            k = 0
+            for l in range(n_l):
+                acc[:, :] = 0.0
+                for _ in range(2 * l + 1):
+                    v, vx, vy, vz = Y[k], dY[0, k], dY[1, k], dY[2, k]
+                    for n in range(n_max):
+                        t = h[k, a0 + n]
+                        acc[0, n] += v * t
+                        acc[1, n] += vx * t
+                        acc[2, n] += vy * t
+                        acc[3, n] += vz * t
+                    k += 1
+                for n in range(n_max):
+                    e = l * n_max + n
+                    gr += dS[e] * acc[0, n]
+                    gx += S[e] * acc[1, n]
+                    gy += S[e] * acc[2, n]
+                    gz += S[e] * acc[3, n]
+            gr /= r
+            out[p, 0] = (gx + gr * x) * inv_r_cut
+            out[p, 1] = (gy + gr * y) * inv_r_cut
+            out[p, 2] = (gz + gr * z) * inv_r_cut
+
+
+@_jit
+def _pair_derivative(x, y, z, basis, S, dS, q, Y, dY, dc):
+    """dc[b, lm, n] = ∂/∂r_b of one neighbour's contribution to the expansion (per Å)."""
+    table, norm, _, inv_r_cut, l_max, n_max = basis
+    n_l = l_max + 1
+    r = np.sqrt(x * x + y * y + z * z)
+    _radial(r, table, S)
+    _radial_slope(r, table, dS)
+    _harmonics(x, y, z, l_max, norm, q, Y)
+    _harmonics_gradient(x, y, z, l_max, norm, q, dY)
+    ux, uy, uz = x / r, y / r, z / r
+    k = 0
+    for l in range(n_l):
+        for _ in range(2 * l + 1):
+            v, vx, vy, vz = Y[k] * inv_r_cut, dY[0, k] * inv_r_cut, dY[1, k] * inv_r_cut, dY[2, k] * inv_r_cut
+            for n in range(n_max):
+                e = l * n_max + n
+                slope = v * dS[e]
+                dc[0, k, n] = vx * S[e] + ux * slope
+                dc[1, k, n] = vy * S[e] + uy * slope
+                dc[2, k, n] = vz * S[e] + uz * slope
+            k += 1
+
+
+@_jit
+def _project(row, x, inverse_norm):
+    """Differentiate the normalisation: row ← (row − x (x·row))/|p|."""
+    along = 0.0
+    for f in range(x.shape[0]):
+        along += row[f] * x[f]
+    for f in range(x.shape[0]):
+        row[f] = (row[f] - along * x[f]) * inverse_norm
+
+
+@_jit
+def _power_derivative(c, dc, a0, n_max, weight, l_max, M, row):
+    """Derivative of the (unnormalised) power spectrum when channels a0:a0+n_max of c move by dc[lm, n]."""
+    n_a = c.shape[1]
+    f, k0 = 0, 0
+    for l in range(l_max + 1):
+        width = 2 * l + 1
+        M[:, :] = 0.0
+        for k in range(k0, k0 + width):
+            for n in range(n_max):
+                v = dc[k, n]
+                for b in range(n_a):
+                    M[a0 + n, b] += v * c[k, b]
+        w1, w2 = 2.0 * weight[l], np.sqrt(2.0) * weight[l]
+        for a in range(n_a):
+            row[f] = w1 * M[a, a]
+            f += 1
+            for b in range(a + 1, n_a):
+                row[f] = w2 * (M[a, b] + M[b, a])
+                f += 1
+        k0 += width
+
+
+@_jit
+def jacobian(start, stop, pairs, basis, c, X, norms, rows, out):
+    """∂X_i/∂r_a for every centre i that atom a (of ``start:stop``) moves, itself included; grouped by displaced atom.
+
+    Pair p = (a, i) writes the three rows ``out[rows[p - offsets[start]]]`` (one per Cartesian axis, each n_features long),
+    and atom a its own environment's derivative at ``rows[n_pairs_of_block + a - start]``. Uses that the list is full: i sees a at −r_ai.
+    ``c``, ``X``, ``norms`` hold every atom of the batch.
+    """
+    offsets, neighbours, vectors, kinds = pairs
+    _, _, weight, inv_r_cut, l_max, n_max = basis
+    n_l = l_max + 1
+    n_a = c.shape[2]
+    S, dS, Y, dY = np.empty(n_l * n_max), np.empty(n_l * n_max), np.empty(n_l * n_l), np.empty((3, n_l * n_l))
+    q = np.empty(n_l * (n_l + 1) // 2)
+    dc, own = np.empty((3, n_l * n_l, n_max)), np.empty((3, n_l * n_l, n_a))
+    M = np.empty((n_a, n_a))
+    first = offsets[start]
+    n_pairs = offsets[stop] - first
+    for a in range(start, stop):
+        own[:, :, :] = 0.0
+        for p in range(offsets[a], offsets[a + 1]):
+            i = neighbours[p]
+            x, y, z = vectors[p, 0] * inv_r_cut, vectors[p, 1] * inv_r_cut, vectors[p, 2] * inv_r_cut
+            _pair_derivative(-x, -y, -z, basis, S, dS, q, Y, dY, dc)
+            # Seen from a, the same pair has the opposite vector: Y_lm(−r) = (−1)^l Y_lm(r), and its derivative by r_a the other sign twice.
+            a0 = kinds[neighbours[p]] * n_max
+            k = 0
+            for l in range(n_l):
+                sign = 1.0 if l % 2 == 0 else -1.0
+                for _ in range(2 * l + 1):
+                    for b in range(3):
+                        for n in range(n_max):
+                            own[b, k, a0 + n] += sign * dc[b, k, n]
+                    k += 1
+            for b in range(3):
+                row = out[rows[p - first], b]
+                if norms[i] > 0.0:
+                    _power_derivative(c[i], dc[b], kinds[a] * n_max, n_max, weight, l_max, M, row)
+                    _project(row, X[i], 1.0 / norms[i])
+                else:
+                    row[:] = 0.0
+        for b in range(3):
+            row = out[rows[n_pairs + a - start], b]
+            if norms[a] > 0.0:
+                _power_derivative(c[a], own[b], 0, n_a, weight, l_max, M, row)
+                _project(row, X[a], 1.0 / norms[a])
+            else:
+                row[:] = 0.0
+
+
+@_jit
+def strain_jacobian(start, stop, pairs, basis, c, X, norms, out):
+    """∂X_i/∂ε (Voigt order, 6 rows per centre) of atoms ``start:stop`` into ``out[i - start]``: Σ_j r_ij,a ∂X_i/∂r_ij,b."""
+    offsets, neighbours, vectors, kinds = pairs
+    _, _, weight, inv_r_cut, l_max, n_max = basis
+    n_l = l_max + 1
+    n_a = c.shape[2]
+    S, dS, Y, dY = np.empty(n_l * n_max), np.empty(n_l * n_max), np.empty(n_l * n_l), np.empty((3, n_l * n_l))
+    q = np.empty(n_l * (n_l + 1) // 2)
+    dc, total = np.empty((3, n_l * n_l, n_max)), np.empty((6, n_l * n_l, n_a))
+    M = np.empty((n_a, n_a))
+    va, vb = (0, 1, 2, 1, 0, 0), (0, 1, 2, 2, 2, 1)
+    for i in range(start, stop):
+        total[:, :, :] = 0.0
+        for p in range(offsets[i], offsets[i + 1]):
+            x, y, z = vectors[p, 0] * inv_r_cut, vectors[p, 1] * inv_r_cut, vectors[p, 2] * inv_r_cut
+            _pair_derivative(x, y, z, basis, S, dS, q, Y, dY, dc)
+            a0 = kinds[neighbours[p]] * n_max
+            for v in range(6):
+                lever = vectors[p, va[v]]
+                for k in range(n_l * n_l):
+                    for n in range(n_max):
+                        total[v, k, a0 + n] += lever * dc[vb[v], k, n]
+        for v in range(6):
+            row = out[i - start, v]
+            if norms[i] > 0.0:
+                _power_derivative(c[i], total[v], 0, n_a, weight, l_max, M, row)
+                _project(row, X[i], 1.0 / norms[i])
+            else:
+                row[:] = 0.0
+
+
+@_jit
+def dot_product_energy(U, weights, zeta, energies):
+    """Energies Σ_q w_q u^ζ of each row of U, which is overwritten with w_q ζ u^(ζ−1)."""
+    power = int(zeta)
+    whole = power == zeta and power <= 16
+    for i in range(U.shape[0]):
+        u, total = U[i], 0.0
+        if whole:
+            for q in range(u.shape[0]):
+                v, s = u[q], weights[q]
+                for _ in range(power - 1):
+                    s *= v
+                total += s * v
+                u[q] = zeta * s
+        else:
+            for q in range(u.shape[0]):
+                v = max(u[q], 0.0)
+                s = weights[q] * v ** (zeta - 1.0)
+                total += s * v
+                u[q] = zeta * s
+        energies[i] = total
+
+
+@_jit
+def scatter_rows(T, slope, centre, atom, out):
+    """out[atom[e], b] −= Σ_q slope[centre[e], q] T[e, b, q]: force rows of displaced atoms from Jacobian products."""
+    for e in range(T.shape[0]):
+        s, o, t = slope[centre[e]], out[atom[e]], T[e]
+        for b in range(t.shape[0]):
+            for q in range(t.shape[1]):
+                o[b, q] -= s[q] * t[b, q]
+
+
+@_jit
+def farthest_points(X, first, n, picked, gaps):
+    """Farthest-point sampling of rows of X from row ``first``: indices into ``picked``, squared gaps into ``gaps``.
+
+    A point keeps its nearest pick; the triangle inequality spares it when the new pick is at least twice as far from that pick.
+    Returns the number of picks (fewer than n when only copies are left).
+    """
+    n_points, n_features = X.shape
+    nearest, best = np.zeros(n_points, dtype=np.int64), np.full(n_points, np.inf)
+    spread = np.empty(n)
+    picked[0], gaps[0] = first, np.inf
+    for k in range(n):
+        new = X[picked[k]]
+        for m in range(k):
+            d, other = 0.0, X[picked[m]]
+            for f in range(n_features):
+                d += (new[f] - other[f]) ** 2
+            spread[m] = d
+        far, farthest = -1.0, 0
+        for i in range(n_points):
+            if k == 0 or spread[nearest[i]] < 4.0 * best[i]:
+                d, x = 0.0, X[i]
+                for f in range(n_features):
+                    d += (new[f] - x[f]) ** 2
+                if d < best[i]:
+                    best[i], nearest[i] = d, k
+            if best[i] > far:
+                far, farthest = best[i], i
+        if k + 1 == n:
+            return n
+        if far <= 1e-20:
+            return k + 1
+        picked[k + 1], gaps[k + 1] = farthest, far
+    return n

@@ -1,0 +1,192 @@
+"""Batches of structures and their neighbour pairs; forces and stress from pair gradients.
+
+Conventions: pair vector r_ij = r_j + S·cell − r_i, full list sorted by i (CSR offsets); Å throughout.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import vesin
+from ase import Atoms
+from ase.data import chemical_symbols
+from ase.geometry import complete_cell
+
+from soapkrr.errors import InputError
+
+#: Atoms closer than this are taken to be the same atom written twice (Å).
+COINCIDENT = 1e-2
+
+#: (a, b) Cartesian index pairs in Voigt order xx, yy, zz, yz, xz, xy.
+VOIGT = ((0, 0), (1, 1), (2, 2), (1, 2), (0, 2), (0, 1))
+
+
+@dataclass(frozen=True, eq=False)
+class Pairs:
+    """Full neighbour list of a batch within one cutoff.
+
+    Attributes
+    ----------
+    j : (n_pairs,) int64, neighbour of each pair (index into the batch).
+    vectors : (n_pairs, 3) float64, r_ij in Å.
+    offsets : (n_atoms + 1,) int64; pairs of atom i are ``offsets[i]:offsets[i + 1]``.
+    """
+
+    j: np.ndarray
+    vectors: np.ndarray
+    offsets: np.ndarray
+
+    @cached_property
+    def i(self) -> np.ndarray:
+        """(n_pairs,) central atom of each pair."""
+        return np.repeat(np.arange(len(self.offsets) - 1), np.diff(self.offsets))
+
+
+@dataclass(frozen=True, eq=False)
+class Batch:
+    """Several structures laid end to end.
+
+    Attributes
+    ----------
+    positions : (n_atoms, 3) Å.  numbers : (n_atoms,) atomic numbers.
+    cells : (n_structures, 3, 3) Å.  pbc : (n_structures, 3) bool.
+    offsets : (n_structures + 1,); atoms of structure s are ``offsets[s]:offsets[s + 1]``.
+    volumes : (n_structures,) Å³, NaN where the structure is not periodic in three directions.
+    """
+
+    positions: np.ndarray
+    numbers: np.ndarray
+    cells: np.ndarray
+    pbc: np.ndarray
+    offsets: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    @property
+    def n_atoms(self) -> int:
+        return len(self.numbers)
+
+    @cached_property
+    def sizes(self) -> np.ndarray:
+        """(n_structures,) atoms in each structure."""
+        return np.diff(self.offsets)
+
+    @cached_property
+    def structure(self) -> np.ndarray:
+        """(n_atoms,) structure of each atom."""
+        return np.repeat(np.arange(len(self)), self.sizes)
+
+    @cached_property
+    def volumes(self) -> np.ndarray:
+        return np.where(self.pbc.all(axis=1), np.abs(np.linalg.det(self.cells)), np.nan)
+
+    @classmethod
+    def from_atoms(cls, frames: list[Atoms], first: int = 0) -> Batch:
+        """Check and pack structures; ``first`` is the index of the first one, for error messages."""
+        for index, atoms in enumerate(frames, start=first):
+            _check_structure(atoms, index)
+        return cls(
+            positions=np.concatenate([atoms.positions for atoms in frames]).astype(float),
+            numbers=np.concatenate([atoms.numbers for atoms in frames]).astype(np.int64),
+            cells=np.array([atoms.cell.array for atoms in frames], dtype=float),
+            pbc=np.array([atoms.pbc for atoms in frames], dtype=bool),
+            offsets=np.cumsum([0] + [len(atoms) for atoms in frames]),
+        )
+
+    def pairs(self, r_cut: float, first: int = 0) -> Pairs:
+        """Neighbour pairs with |r_ij| < r_cut, every image counted; coincident atoms raise `InputError`."""
+        neighbours = vesin.NeighborList(cutoff=r_cut, full_list=True, sorted=True, n_threads=1)
+        i_all, j_all, vectors = [], [], []
+        for s, start in enumerate(self.offsets[:-1]):
+            positions = self.positions[start : self.offsets[s + 1]]
+            box = complete_cell(self.cells[s]) if self.pbc[s].any() else np.zeros((3, 3))
+            i, j, d = neighbours.compute(points=positions, box=box, periodic=self.pbc[s], quantities="ijD")
+            close = np.flatnonzero(np.einsum("pa,pa->p", d, d) < COINCIDENT**2)
+            if len(close):
+                a, b = int(i[close[0]]), int(j[close[0]])
+                raise InputError(
+                    f"frame {first + s}: atoms {a} and {b} coincide (closer than {COINCIDENT} Å); "
+                    "remove the duplicate or check the cell and the periodic directions."
+                )
+            i_all.append(i.astype(np.int64) + start)
+            j_all.append(j.astype(np.int64) + start)
+            vectors.append(d)
+        counts = np.bincount(np.concatenate(i_all), minlength=self.n_atoms)
+        return Pairs(np.concatenate(j_all), np.concatenate(vectors), np.concatenate([[0], np.cumsum(counts)]))
+
+
+def _check_structure(atoms: Atoms, index: int) -> None:
+    if not isinstance(atoms, Atoms):
+        raise InputError(f"frame {index}: expected an ase.Atoms object, received {type(atoms).__name__}.")
+    if len(atoms) == 0:
+        raise InputError(f"frame {index} has no atoms; remove it from the list.")
+    bad = np.flatnonzero(~np.isfinite(atoms.positions).all(axis=1))
+    if len(bad):
+        raise InputError(f"frame {index}, atom {bad[0]}: position {atoms.positions[bad[0]]} is not finite.")
+    ghosts = np.flatnonzero(atoms.numbers < 1)
+    if len(ghosts):
+        raise InputError(f"frame {index}, atom {ghosts[0]}: atomic number {atoms.numbers[ghosts[0]]} is not an element.")
+    lengths = np.linalg.norm(atoms.cell.array, axis=1)
+    for axis in np.flatnonzero(atoms.pbc):
+        if not lengths[axis] > 0:
+            raise InputError(
+                f"frame {index}: periodic along axis {axis}, but cell vector {axis} is zero or not finite; "
+                "give the cell or set `pbc` to False there."
+            )
+    if atoms.pbc.any() and abs(np.linalg.det(complete_cell(atoms.cell.array))) < 1e-6:
+        raise InputError(f"frame {index}: the cell vectors are linearly dependent; check the cell.")
+
+
+def as_frames(frames) -> list[Atoms]:
+    """A non-empty list of structures from a list, an iterable or a single `ase.Atoms`."""
+    if isinstance(frames, Atoms):
+        return [frames]
+    frames = list(frames)
+    if not frames:
+        raise InputError("`frames` is empty: at least one structure is needed.")
+    return frames
+
+
+def split_by_atoms(frames: list[Atoms], max_atoms: int):
+    """Yield (first index, frames) of consecutive groups with at most ``max_atoms`` atoms (or one structure)."""
+    start, atoms = 0, 0
+    for index, frame in enumerate(frames):
+        if index > start and atoms + len(frame) > max_atoms:
+            yield start, frames[start:index]
+            start, atoms = index, 0
+        atoms += len(frame)
+    yield start, frames[start:]
+
+
+def species_name(number: int) -> str:
+    """Chemical symbol of an atomic number."""
+    return chemical_symbols[int(number)]
+
+
+def forces_and_strain(batch: Batch, pairs: Pairs, gradient: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Turn ∂E/∂r_ij into forces and the strain derivative: the only place where this is done.
+
+    F_a = Σ_j g_aj − Σ_i g_ia and ∂E/∂ε_ab = Σ_p r_a g_b, symmetrised.
+
+    Parameters
+    ----------
+    gradient : (n_pairs, 3) eV/Å, ∂E/∂r_ij.
+
+    Returns
+    -------
+    forces : (n_atoms, 3) eV/Å.
+    strain : (n_structures, 6) eV, ∂E/∂ε in Voigt order; divided by the volume it is ASE's stress.
+    """
+    i, j, n = pairs.i, pairs.j, batch.n_atoms
+    forces = np.empty((n, 3))
+    for a in range(3):
+        forces[:, a] = np.bincount(i, gradient[:, a], minlength=n) - np.bincount(j, gradient[:, a], minlength=n)
+    of_structure = batch.structure[i]
+    strain = np.empty((len(batch), 6))
+    for v, (a, b) in enumerate(VOIGT):
+        product = 0.5 * (pairs.vectors[:, a] * gradient[:, b] + pairs.vectors[:, b] * gradient[:, a])
+        strain[:, v] = np.bincount(of_structure, product, minlength=len(batch))
+    return forces, strain
