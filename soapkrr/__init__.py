@@ -1,0 +1,37 @@
+"""Interatomic potentials with error bars from small quantum-mechanical data sets.
+
+Descriptors (SOAP), kernels and sparse Gaussian-process regression of per-atom energies; forces, stress and the posterior variance of
+each of them. Start with `SparseGP`; `load` reads a saved model.
+"""
+
+from importlib import import_module
+
+__version__ = "0.1.0"
+
+_HOME = {
+    "SOAP": "descriptors.soap",
+    "RadialScaling": "descriptors.cutoff",
+    "DotProduct": "kernels",
+    "SparseGP": "regression.sparse_gp",
+    "Prediction": "prediction",
+    "load": "io",
+    "InputError": "errors",
+    "LabelError": "errors",
+    "ModelFileError": "errors",
+}
+_MODULES = ("plot", "metrics", "selection", "kernels", "structures")
+
+__all__ = [*_HOME, *_MODULES]
+
+
+def __getattr__(name: str):
+    """Import on first use, so that ``import soapkrr`` is quick."""
+    if name in _HOME:
+        return getattr(import_module(f"soapkrr.{_HOME[name]}"), name)
+    if name in _MODULES:
+        return import_module(f"soapkrr.{name}")
+    raise AttributeError(f"module 'soapkrr' has no attribute {name!r}")
+
+
+def __dir__():
+    return sorted([*globals(), *__all__])

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 
@@ -24,10 +25,17 @@ def default_threads() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1)
 
 
+@contextmanager
+def serial_blas() -> Iterator[None]:
+    """One BLAS thread inside: LAPACK panels on two threads of a busy machine can be 70 times slower than on one."""
+    with _controller().limit(limits=1, user_api="blas"):
+        yield
+
+
 def thread_map(function: Callable, items: Iterable, threads: int | None = None) -> Iterator:
     """Yield ``function(item)`` in order, at most ``threads`` at a time and ``threads`` results waiting."""
     threads = threads or default_threads()
-    with _controller().limit(limits=1, user_api="blas"):
+    with serial_blas():
         if threads == 1:
             yield from map(function, items)
             return

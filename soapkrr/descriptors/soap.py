@@ -137,10 +137,13 @@ class SOAP:
             )
         return kinds
 
+    def arrays(self, batch: Batch, pairs: Pairs, first: int = 0) -> cpu.PairArrays:
+        """Neighbour arrays as the compiled loops take them; species are checked."""
+        return cpu.PairArrays(pairs.offsets, pairs.j, pairs.vectors, self.kinds(batch.numbers, first, batch.structure))
+
     def environments(self, batch: Batch, pairs: Pairs, first: int = 0) -> Environments:
         """Power spectra of every atom of a batch."""
-        kinds = self.kinds(batch.numbers, first, batch.structure)
-        arrays = cpu.PairArrays(pairs.offsets, pairs.j, pairs.vectors, kinds)
+        arrays = self.arrays(batch, pairs, first)
         c = np.empty((batch.n_atoms, (self.l_max + 1) ** 2, self.n_channels))
         X, norms = np.empty((batch.n_atoms, self.n_features)), np.empty(batch.n_atoms)
         self.compute(0, batch.n_atoms, arrays, c, X, norms)

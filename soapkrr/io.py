@@ -1,0 +1,162 @@
+"""Model files: one versioned zip of JSON and plain arrays, written whole and renamed; loading executes nothing from it."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import tempfile
+import zipfile
+from collections.abc import Callable
+from dataclasses import fields, is_dataclass
+from pathlib import Path
+
+import numpy as np
+
+from soapkrr.descriptors import cutoff, soap
+from soapkrr.errors import InputError, ModelFileError
+from soapkrr.kernels import DotProduct
+from soapkrr.linear import Posterior
+from soapkrr.potential import Potential
+from soapkrr.regression.design import SparseTerm
+from soapkrr.regression.sparse_gp import SparseGP
+
+FORMAT = "soapkrr-model"
+VERSION = 1
+
+#: Specifications that may occur in a file; anything else is refused.
+SPECIFICATIONS = {c.__name__: c for c in (soap.SOAP, DotProduct, cutoff.Smoothstep, cutoff.Cosine, cutoff.Polynomial, cutoff.RadialScaling)}
+
+
+def to_json(value):
+    """Specification objects become {"type": name, parameters}; numbers, strings, lists and mappings stay."""
+    if is_dataclass(value):
+        parameters = {f.name: to_json(getattr(value, f.name)) for f in fields(value)}
+        return {"type": type(value).__name__, **parameters}
+    if isinstance(value, (list, tuple)):
+        return [to_json(v) for v in value]
+    if isinstance(value, dict):
+        return {str(k): to_json(v) for k, v in value.items()}
+    return value.item() if isinstance(value, np.generic) else value
+
+
+def from_json(value):
+    """Inverse of `to_json`."""
+    if isinstance(value, list):
+        return [from_json(v) for v in value]
+    if isinstance(value, dict) and "type" in value:
+        kind = SPECIFICATIONS.get(value["type"])
+        if kind is None:
+            raise ModelFileError(f"the file names an unknown specification {value['type']!r}.")
+        return kind(**{k: from_json(v) for k, v in value.items() if k != "type"})
+    return {k: from_json(v) for k, v in value.items()} if isinstance(value, dict) else value
+
+
+def check_writable(path: str | os.PathLike) -> Path:
+    """The path, once it is certain that a file can be written there."""
+    path = Path(path)
+    if path.is_dir():
+        raise InputError(f"cannot write {path}: it is a directory.")
+    folder = path.parent
+    if not folder.is_dir():
+        raise InputError(f"cannot write {path}: the folder {folder} does not exist.")
+    if not os.access(folder, os.W_OK):
+        raise InputError(f"cannot write {path}: no permission to write in {folder}.")
+    return path
+
+
+def write_whole(path: str | os.PathLike, write: Callable) -> None:
+    """Call ``write(file)`` on a temporary file beside ``path`` and rename it: never a half-written file."""
+    path = check_writable(path)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            write(file)
+        os.chmod(temporary, 0o666 & ~_umask())
+        os.replace(temporary, path)
+    finally:
+        Path(temporary).unlink(missing_ok=True)
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def save(model: SparseGP, path: str | os.PathLike) -> None:
+    """Write a fitted model."""
+    posterior, term = model.posterior_, model.term_
+    header = {
+        "format": FORMAT,
+        "version": VERSION,
+        "estimator": type(model).__name__,
+        "parameters": {name: to_json(value) for name, value in model.get_params(deep=False).items()},
+        "reference_energies": model.reference_energies_,
+        "n_observations": model.n_observations_,
+        "condition": posterior.condition,
+        "residual": posterior.residual,
+    }
+    arrays = {"mean": posterior.mean, "factor": posterior.factor}
+    arrays |= {f"points.{s}": x for s, x in enumerate(term.points)}
+    arrays |= {f"transform.{s}": t for s, t in enumerate(term.transform)}
+    arrays |= {f"factors.{kind}": f for kind, f in model.factors_.items()}
+
+    def write(file):
+        with zipfile.ZipFile(file, "w") as archive:
+            archive.writestr("model.json", json.dumps(header, indent=1))
+            for name, array in arrays.items():
+                buffer = io.BytesIO()
+                np.lib.format.write_array(buffer, np.ascontiguousarray(array), allow_pickle=False)
+                archive.writestr(f"{name}.npy", buffer.getvalue())
+
+    write_whole(path, write)
+
+
+def load(path: str | os.PathLike) -> Potential:
+    """Read a model written by `Potential.save`.
+
+    Raises
+    ------
+    ModelFileError : not a soapkrr model, truncated, corrupt, or written by a newer version.
+    FileNotFoundError : there is no such file.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise FileNotFoundError(f"no model file at {path}.")
+    try:
+        with zipfile.ZipFile(path) as archive:
+            if "model.json" not in archive.namelist():
+                raise ModelFileError(f"{path} is not a soapkrr model: it holds no model.json.")
+            header = json.loads(archive.read("model.json"))
+            _check_header(header, path)
+            names = [n[:-4] for n in archive.namelist() if n.endswith(".npy")]
+            arrays = {n: np.lib.format.read_array(io.BytesIO(archive.read(f"{n}.npy")), allow_pickle=False) for n in names}
+            return _rebuild(header, arrays)
+    except ModelFileError:
+        raise
+    except (zipfile.BadZipFile, EOFError, OSError, KeyError, ValueError, TypeError, AttributeError) as error:
+        raise ModelFileError(f"{path} is not a readable soapkrr model (foreign, truncated or corrupt): {error}") from error
+
+
+def _check_header(header, path) -> None:
+    if not isinstance(header, dict) or header.get("format") != FORMAT:
+        raise ModelFileError(f"{path} is not a soapkrr model.")
+    if header["version"] > VERSION:
+        raise ModelFileError(f"{path} has format version {header['version']}, newer than {VERSION}: update soapkrr.")
+
+
+def _rebuild(header: dict, arrays: dict[str, np.ndarray]) -> Potential:
+    if header["estimator"] != SparseGP.__name__:
+        raise ModelFileError(f"the file names an unknown estimator {header['estimator']!r}.")
+    model = SparseGP(**{name: from_json(value) for name, value in header["parameters"].items()})
+    n_species = len(model.descriptor.species)
+    points, transform = (tuple(arrays[f"{name}.{s}"] for s in range(n_species)) for name in ("points", "transform"))
+    term = SparseTerm(model.descriptor, model.kernel, model.signal, points, transform)
+    posterior = Posterior(arrays["mean"], arrays["factor"], header["condition"], header["residual"])
+    if posterior.factor.shape != (term.rank, term.rank) or posterior.mean.shape != (term.rank,):
+        raise ModelFileError(f"the arrays do not fit together: {term.rank} features, factor {posterior.factor.shape}.")
+    factors = {name.removeprefix("factors."): a for name, a in arrays.items() if name.startswith("factors.")}
+    model._set_fitted(term, posterior, header["reference_energies"], factors)
+    model.n_observations_ = header["n_observations"]
+    return model

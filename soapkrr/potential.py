@@ -1,0 +1,87 @@
+"""The estimators' common face: predict, calculator, save, load."""
+
+from __future__ import annotations
+
+import os
+from abc import abstractmethod
+from collections.abc import Iterable
+
+import numpy as np
+from ase import Atoms
+from sklearn.base import BaseEstimator
+from sklearn.utils.validation import check_is_fitted
+
+from soapkrr.errors import InputError
+from soapkrr.parallel import serial_blas
+from soapkrr.prediction import Prediction
+from soapkrr.structures import Batch, as_frames, split_by_atoms
+
+#: Quantities that have a predicted standard deviation.
+UNCERTAINTIES = ("energy", "forces", "stress")
+
+#: Atoms predicted at once: bounds the memory of lists of small structures.
+GROUP = 4096
+
+
+class Potential(BaseEstimator):
+    """An interatomic potential that follows scikit-learn's conventions on lists of `ase.Atoms`."""
+
+    @abstractmethod
+    def fit(self, frames: list[Atoms], y=None):
+        """Fit to labelled structures; returns self."""
+
+    @abstractmethod
+    def _predict_batch(self, batch: Batch, first: int, wanted: frozenset[str]) -> Prediction:
+        """Predict one batch, whose first structure has index ``first``, with the standard deviations ``wanted``."""
+
+    def predict(self, frames: Atoms | list[Atoms], uncertainty: bool | Iterable[str] = False) -> Prediction:
+        """Energies, forces and stress of structures.
+
+        Parameters
+        ----------
+        frames : one structure or a list.
+        uncertainty : True for every standard deviation, or some of ``"energy"`` (total and per atom; cheap), ``"forces"``, ``"stress"``.
+
+        Raises
+        ------
+        sklearn.exceptions.NotFittedError : the model is not fitted.
+        InputError : a structure cannot be used; the message names it.
+        """
+        check_is_fitted(self)
+        wanted = wanted_uncertainties(uncertainty)
+        with serial_blas():
+            groups = split_by_atoms(as_frames(frames), GROUP)
+            parts = [self._predict_batch(Batch.from_atoms(group, first), first, wanted) for first, group in groups]
+        return Prediction.concatenate(parts)
+
+    def score(self, frames: list[Atoms], y=None) -> float:
+        """Negative mean absolute error of the forces (eV/Å), or of the energy per atom (eV) where no structure has forces."""
+        from soapkrr.metrics import error_table
+
+        table = error_table(frames, self.predict(frames))
+        error = table.get("forces_mae_ev_per_angstrom")
+        return -error if error is not None else -1e-3 * table["energy_mae_mev_per_atom"]
+
+    def calculator(self, uncertainty: bool | Iterable[str] = ("energy",)):
+        """ASE calculator of this model; ``uncertainty`` as in `predict`, put into ``calc.results``."""
+        from soapkrr.calculator import PotentialCalculator
+
+        check_is_fitted(self)
+        return PotentialCalculator(self, uncertainty=uncertainty)
+
+    def save(self, path: str | os.PathLike) -> None:
+        """Write the fitted model to one file, whole or not at all; `soapkrr.load` reads it."""
+        from soapkrr import io
+
+        check_is_fitted(self)
+        io.save(self, path)
+
+
+def wanted_uncertainties(uncertainty: bool | str | Iterable[str]) -> frozenset[str]:
+    """The set of standard deviations asked for, checked."""
+    if isinstance(uncertainty, (bool, np.bool_)):
+        return frozenset(UNCERTAINTIES if uncertainty else ())
+    wanted = frozenset([uncertainty] if isinstance(uncertainty, str) else uncertainty)
+    if not wanted <= set(UNCERTAINTIES):
+        raise InputError(f"`uncertainty` takes True, False or some of {UNCERTAINTIES}, received {sorted(wanted - set(UNCERTAINTIES))}.")
+    return wanted
