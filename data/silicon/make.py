@@ -19,7 +19,7 @@ import numpy as np
 from ase import units
 from ase.calculators.singlepoint import SinglePointCalculator
 from ase.io import read, write
-from structures import COUNTS, METAL_LENGTH, PHASES, diamond, job_list, make_structure, rattled, strained
+from structures import COUNTS, METAL_LENGTH, PHASES, diamond, job_list, make_structure, metal_grid, rattled, strained
 
 HERE = Path(__file__).resolve().parent
 CACHE = HERE / "cache"
@@ -124,14 +124,15 @@ def convergence():
     """Energy, force and stress against cutoff (strained and rattled Si8) and k-points (Si8, a liquid, the metals)."""
     si8 = rattled(strained(diamond(8), np.random.default_rng(1), -0.03, 0.03), np.random.default_rng(2), 0.1)
     si8.info["config_type"] = "diamond_rattled"
-    cases = [("cutoff", si8, cutoff, 4) for cutoff in (200, 250, 300, 400, 600)]
-    cases += [("k-points, diamond Si8", si8, CUTOFF, n) for n in (2, 3, 4, 5, 6)]
+    cases = [("cutoff", si8, cutoff, 4) for cutoff in (200, 250, 300, 400, 500)]
+    cases += [("k-points, diamond Si8", si8, CUTOFF, n) for n in (2, 3, 4, 6)]
     cases += [("k-points, liquid Si16", make_structure("liquid", "train", 0), CUTOFF, n) for n in (2, 3, 4)]
     for name, atoms in PHASES.items():
-        metal = atoms.copy()
-        metal.info["config_type"] = name
-        base = np.ceil(METAL_LENGTH[name] * np.linalg.norm(atoms.cell.reciprocal(), axis=1) - 1e-6)
-        cases += [(f"k-points, {name}", metal, CUTOFF, np.ceil(base * factor).astype(int)) for factor in (0.7, 1.0, 1.5, 2.0)]
+        atoms.info["config_type"] = name
+        cases += [(f"k-points, {name}", atoms, CUTOFF, metal_grid(atoms, METAL_LENGTH[name] * factor)) for factor in (1.0, 1.5, 2.0)]
+    rng = np.random.default_rng(3)
+    metal = rattled(strained(PHASES["simple_cubic"] * (2, 1, 1), rng, 0.0, 0.03), rng, 0.1)
+    cases += [("k-points, rattled simple_cubic", metal, CUTOFF, metal_grid(metal, length)) for length in (26.0, 39.0)]
     rows = []
     for title, atoms, cutoff, grid in cases:
         atoms.info["kpts"] = np.ones(3, int) * grid

@@ -128,15 +128,18 @@ def vacancy(rng, u):
     return rattled(atoms, rng, 0.02 + 0.13 * u)
 
 
+def metal_grid(atoms, length):
+    """Smallest k-point grid with n_i times the height of the cell along i at least `length` (Å)."""
+    return np.ceil(length * np.linalg.norm(atoms.cell.reciprocal(), axis=1) - 1e-6).astype(int)
+
+
 def high_pressure(name, rng, u):
     """High-pressure phase at -16..16 % volume change: ideal cell (1 in 4), or rattled and sheared cell of 2 to 4 atoms."""
     atoms = PHASES[name].copy()
     ideal = rng.random() < 0.25
     if not ideal and len(atoms) == 1:
         atoms *= [(1, 1, 2), (2, 1, 1), (2, 2, 1)][rng.integers(3)]
-    heights = 1 / np.linalg.norm(atoms.cell.reciprocal(), axis=1)
-    length = METAL_LENGTH[name] * (1.5 if ideal else 1.0)
-    atoms.info["kpts"] = np.ceil(length / heights - 1e-6).astype(int)
+    atoms.info["kpts"] = metal_grid(atoms, METAL_LENGTH[name] * (1.5 if ideal else 1.0))
     if ideal:
         return strained(atoms, rng, -0.16 + 0.32 * u, 0.0)
     return rattled(strained(atoms, rng, -0.16 + 0.32 * u, 0.03), rng, rng.uniform(0.03, 0.2))
