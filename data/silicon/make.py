@@ -62,7 +62,7 @@ def calculator(atoms, cutoff=CUTOFF):
     from gpaw import GPAW, PW
 
     isolated = atoms.info["config_type"] == "isolated_atom"
-    return GPAW(mode=PW(cutoff), xc="PBE", kpts=k_points(atoms), hund=isolated, txt=None,
+    return GPAW(mode=PW(cutoff), xc="PBE", kpts=k_points(atoms), hund=isolated, txt=None, eigensolver="rmm-diis",
                 occupations={"name": "fermi-dirac", "width": 0.01 if isolated else WIDTH, "fixmagmom": isolated},
                 convergence={"energy": 1e-5, "density": 1e-5})
 

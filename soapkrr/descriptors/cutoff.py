@@ -25,7 +25,7 @@ class Smoothstep:
     x = (r − r_cut + width)/width.
     """
 
-    width: float = 1.0
+    width: float = 1.5
 
     def __post_init__(self):
         _positive(width=self.width)
