@@ -31,7 +31,7 @@ class Labels:
         ------
         LabelError : wrong shape, NaN or infinite values, or a stress without a three-dimensional cell.
         """
-        energy = _stored(atoms, "energy")
+        energy = _stored(atoms, "energy", index)
         if energy is None:
             energy = np.nan
         elif not np.isfinite(energy):
@@ -39,16 +39,16 @@ class Labels:
         return cls(float(energy), _forces(atoms, index), _stress(atoms, index))
 
 
-def _stored(atoms: Atoms, name: str):
+def _stored(atoms: Atoms, name: str, index: int):
     if atoms.calc is None or name not in getattr(atoms.calc, "results", {}):
         return None
     if atoms.calc.check_state(atoms):
-        raise LabelError("a structure was changed after its labels were computed: its stored results do not belong to it any more.")
+        raise LabelError(f"frame {index} was changed after its labels were computed: the stored {name} does not belong to it any more.")
     return atoms.calc.results[name]
 
 
 def _forces(atoms: Atoms, index: int) -> np.ndarray | None:
-    forces = _stored(atoms, "forces")
+    forces = _stored(atoms, "forces", index)
     if forces is None:
         return None
     forces = np.asarray(forces, dtype=float)
@@ -61,7 +61,7 @@ def _forces(atoms: Atoms, index: int) -> np.ndarray | None:
 
 
 def _stress(atoms: Atoms, index: int) -> np.ndarray | None:
-    stress = _stored(atoms, "stress")
+    stress = _stored(atoms, "stress", index)
     if stress is None:
         return None
     stress = np.asarray(stress, dtype=float)
