@@ -7,7 +7,9 @@ import json
 import os
 import tempfile
 import zipfile
-from collections.abc import Callable
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import fields, is_dataclass
 from pathlib import Path
 
@@ -26,6 +28,10 @@ VERSION = 1
 
 #: Specifications that may occur in a file; anything else is refused.
 SPECIFICATIONS = {c.__name__: c for c in (soap.SOAP, DotProduct, cutoff.Smoothstep, cutoff.Cosine, cutoff.Polynomial, cutoff.RadialScaling)}
+
+
+#: What reading a damaged file can raise.
+DAMAGE = (zipfile.BadZipFile, zlib.error, EOFError, OSError, LookupError, ValueError, TypeError, AttributeError, RuntimeError, MemoryError)
 
 
 def to_json(value):
@@ -57,12 +63,16 @@ def check_writable(path: str | os.PathLike) -> Path:
     path = Path(path)
     if path.is_dir():
         raise InputError(f"cannot write {path}: it is a directory.")
+    if path.exists() and not path.is_file():
+        raise InputError(f"cannot write {path}: it is not a regular file.")
     folder = path.parent
     if not folder.is_dir():
         raise InputError(f"cannot write {path}: the folder {folder} does not exist.")
-    if not os.access(folder, os.W_OK):
-        raise InputError(f"cannot write {path}: no permission to write in {folder}.")
-    return path
+    try:
+        with tempfile.NamedTemporaryFile(dir=folder, prefix=f".{path.name}."):
+            return path
+    except OSError as error:
+        raise InputError(f"cannot write {path}: {error.strerror or error}.") from error
 
 
 def write_whole(path: str | os.PathLike, write: Callable) -> None:
@@ -113,6 +123,12 @@ def save(model: SparseGP, path: str | os.PathLike) -> None:
     write_whole(path, write)
 
 
+def read_header(path: str | os.PathLike) -> dict:
+    """What a model file says of itself, checked: format version, estimator, parameters, references, numbers of observations."""
+    with _opened(path) as archive:
+        return _header(archive, path)
+
+
 def load(path: str | os.PathLike) -> Potential:
     """Read a model written by `Potential.save`.
 
@@ -121,27 +137,40 @@ def load(path: str | os.PathLike) -> Potential:
     ModelFileError : not a soapkrr model, truncated, corrupt, or written by a newer version.
     FileNotFoundError : there is no such file.
     """
-    path = Path(path)
-    if not path.exists():
+    with _opened(path) as archive:
+        header = _header(archive, path)
+        names = [n[:-4] for n in archive.namelist() if n.endswith(".npy")]
+        arrays = {n: np.lib.format.read_array(io.BytesIO(archive.read(f"{n}.npy")), allow_pickle=False) for n in names}
+        return _rebuild(header, arrays)
+
+
+@contextmanager
+def _opened(path: str | os.PathLike) -> Iterator[zipfile.ZipFile]:
+    """The archive; whatever goes wrong inside it becomes a `ModelFileError`."""
+    if not Path(path).exists():
         raise FileNotFoundError(f"no model file at {path}.")
     try:
         with zipfile.ZipFile(path) as archive:
-            if "model.json" not in archive.namelist():
-                raise ModelFileError(f"{path} is not a soapkrr model: it holds no model.json.")
-            header = json.loads(archive.read("model.json"))
-            _check_header(header, path)
-            names = [n[:-4] for n in archive.namelist() if n.endswith(".npy")]
-            arrays = {n: np.lib.format.read_array(io.BytesIO(archive.read(f"{n}.npy")), allow_pickle=False) for n in names}
-            return _rebuild(header, arrays)
+            yield archive
     except ModelFileError:
         raise
-    except (zipfile.BadZipFile, EOFError, OSError, KeyError, ValueError, TypeError, AttributeError) as error:
+    except DAMAGE as error:
         raise ModelFileError(f"{path} is not a readable soapkrr model (foreign, truncated or corrupt): {error}") from error
+
+
+def _header(archive: zipfile.ZipFile, path) -> dict:
+    if "model.json" not in archive.namelist():
+        raise ModelFileError(f"{path} is not a soapkrr model: it holds no model.json.")
+    header = json.loads(archive.read("model.json"))
+    _check_header(header, path)
+    return header
 
 
 def _check_header(header, path) -> None:
     if not isinstance(header, dict) or header.get("format") != FORMAT:
         raise ModelFileError(f"{path} is not a soapkrr model.")
+    if not isinstance(header.get("version"), int):
+        raise ModelFileError(f"{path} is not a soapkrr model: it states no format version.")
     if header["version"] > VERSION:
         raise ModelFileError(f"{path} has format version {header['version']}, newer than {VERSION}: update soapkrr.")
 
