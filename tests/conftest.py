@@ -1,0 +1,49 @@
+"""Fixtures shared by the tests: small fitted models, each fitted once per session."""
+
+from __future__ import annotations
+
+from functools import cache
+
+import numpy as np
+import pytest
+from ase.build import bulk
+from ase.calculators.emt import EMT
+from ase.calculators.singlepoint import SinglePointCalculator
+from systems import small_soap, species, variations
+
+from soapkrr import SOAP, DotProduct, SparseGP
+
+
+@cache
+def _fitted(name: str) -> SparseGP:
+    model = SparseGP(small_soap(species(name)), DotProduct(zeta=2), n_sparse=12, threads=1)
+    return model.fit(variations(name, 4))
+
+
+@pytest.fixture(scope="session")
+def fitted():
+    """``fitted(name)``: a model of one system of the list, fitted to four variations of it."""
+    return _fitted
+
+
+def emt_copper(n: int, seed: int = 0):
+    """Rattled and strained copper cells of four and eight atoms with energies, forces and stresses of EMT."""
+    rng = np.random.default_rng(seed)
+    frames = []
+    for k in range(n):
+        atoms = bulk("Cu", a=rng.uniform(3.4, 3.9), cubic=True).repeat((1 + k % 2, 1, 1))
+        atoms.set_cell(atoms.cell.array @ (np.eye(3) + rng.normal(scale=0.02, size=(3, 3))), scale_atoms=True)
+        atoms.rattle(0.12, rng=rng)
+        atoms.calc = EMT()
+        results = {"energy": atoms.get_potential_energy(), "forces": atoms.get_forces(), "stress": atoms.get_stress()}
+        atoms.calc = SinglePointCalculator(atoms, **results)
+        frames.append(atoms)
+    return frames
+
+
+@pytest.fixture(scope="session")
+def copper():
+    """A potential for copper fitted to EMT: good to a few meV, used by the calculator's tests."""
+    soap = SOAP(species=["Cu"], r_cut=5.0, n_max=5, l_max=3, sigma=0.6)
+    model = SparseGP(soap, DotProduct(zeta=3), n_sparse=120, noise={"energy": 0.001, "forces": 0.02, "stress": 0.001})
+    return model.fit(emt_copper(30))
