@@ -60,7 +60,7 @@ def solve(factors: Mapping[str, np.ndarray], noise: Mapping[str, float]) -> Post
     """Posterior from triangles of [Φ | y] per kind of observation and their noise levels."""
     k = next(iter(factors.values())).shape[1]
     prior = np.eye(k - 1, k)
-    R = merge([*(factors[t] / noise[t] for t in sorted(factors)), prior])
+    R = triangle(np.asfortranarray(np.concatenate([*(factors[t] / noise[t] for t in sorted(factors)), prior])))
     R, z, rest = R[: k - 1, : k - 1], R[: k - 1, k - 1], R[k - 1 :, k - 1]
     R = np.ascontiguousarray(R)
     rcond = lapack.dtrcon(R)[0]
