@@ -1,0 +1,92 @@
+"""Dot-product kernel: value, slope, curvature, positive semidefinite Gram matrices, energies."""
+
+import numpy as np
+import pytest
+from systems import SYSTEMS, build, small_soap, species
+from taylor import assert_derivative
+
+from soapkrr import DotProduct
+
+ZETAS = [1, 2, 3, 4, 1.0, 1.5, 2.5, 3.7, 17]
+
+
+def _features(n, seed=0):
+    """Unit vectors with products between 0 and 1, as power spectra have."""
+    X = np.abs(np.random.default_rng(seed).normal(size=(n, 5)))
+    return X / np.linalg.norm(X, axis=1)[:, None]
+
+
+@pytest.mark.parametrize("zeta", ZETAS)
+def test_value_is_the_power(zeta):
+    u = np.array([[0.0, 0.3], [0.9, 1.0]])
+    # Repeated multiplication against pow: a rounding per factor.
+    np.testing.assert_allclose(DotProduct(zeta).value(u), u**zeta, rtol=1e-14)
+
+
+@pytest.mark.parametrize("zeta", ZETAS)
+@pytest.mark.parametrize("u", [0.05, 0.4, 0.93])
+def test_slope_and_curvature(zeta, u):
+    kernel = DotProduct(zeta)
+    point = np.array([u])
+    assert_derivative(lambda t: kernel.value(point + t), kernel.slope(point))
+    assert_derivative(lambda t: kernel.slope(point + t), kernel.curvature(point))
+
+
+@pytest.mark.parametrize("zeta", ZETAS)
+def test_derivatives_by_the_vectors(zeta):
+    """∂κ/∂x = κ′(u) x′ and ∂²κ/∂x∂x′ = κ′(u) 1 + κ″(u) x′ xᵀ."""
+    kernel, (x, y, v, w) = DotProduct(zeta), _features(4)
+    u = x @ y
+    slope, curvature = kernel.slope(np.array([u]))[0], kernel.curvature(np.array([u]))[0]
+    assert_derivative(lambda t: kernel.value(np.array([(x + t * v) @ y])), slope * (v @ y))
+    mixed = slope * (v @ w) + curvature * (v @ y) * (x @ w)
+    assert_derivative(lambda t: kernel.slope(np.array([x @ (y + t * w)])) * (v @ (y + t * w)), mixed)
+
+
+@pytest.mark.parametrize("zeta", [1.2, 1.5, 1.9])
+def test_orthogonal_environments_have_finite_derivatives_below_two(zeta):
+    kernel = DotProduct(zeta)
+    u = np.array([0.0, 1e-300, 1e-16])
+    assert np.isfinite(kernel.curvature(u)).all()
+    np.testing.assert_allclose(kernel.value(u)[0], 0, atol=0)
+    np.testing.assert_allclose(kernel.slope(u)[0], 0, atol=0)
+
+
+@pytest.mark.parametrize("zeta", [1, 2, 4, 1.5, 3.7])
+@pytest.mark.parametrize("name", SYSTEMS)
+def test_gram_matrix_is_positive_semidefinite(name, zeta):
+    X = small_soap(species(name)).create(build(name))
+    u = X @ X.T
+    assert u.min() > -1e-15
+    K = DotProduct(zeta).value(u)
+    np.testing.assert_allclose(np.diag(K), 1, rtol=1e-13)
+    # Eigenvalues of a unit-diagonal matrix are known to n·eps of the trace n.
+    assert np.linalg.eigvalsh(K).min() > -1e-15 * len(K) ** 2 - 1e-14
+
+
+@pytest.mark.parametrize("zeta", ZETAS)
+def test_energies_equal_the_dense_formula(zeta):
+    kernel, X, Q = DotProduct(zeta), _features(30), _features(11, seed=1)
+    weights = np.random.default_rng(2).normal(size=11)
+    u = X @ Q.T
+    K, slope = u**zeta, zeta * u ** (zeta - 1)
+    energies = kernel.energies(u, weights)
+    # Sums of eleven terms of order one in another order.
+    np.testing.assert_allclose(energies, K @ weights, rtol=0, atol=1e-13)
+    np.testing.assert_allclose(u, slope * weights, rtol=0, atol=1e-13)
+
+
+def test_zeta_one_is_the_linear_kernel():
+    kernel, X = DotProduct(1), _features(6)
+    u = X @ X.T
+    np.testing.assert_array_equal(kernel.value(u), u)
+    np.testing.assert_array_equal(kernel.slope(u), np.ones_like(u))
+    np.testing.assert_array_equal(kernel.curvature(u), np.zeros_like(u))
+
+
+def test_value_leaves_its_argument_alone():
+    u = np.array([0.2, 0.5])
+    for zeta in ZETAS:
+        kernel = DotProduct(zeta)
+        kernel.value(u), kernel.slope(u), kernel.curvature(u)
+    np.testing.assert_array_equal(u, [0.2, 0.5])

@@ -1,0 +1,94 @@
+"""Threads over blocks: order, exceptions, bounded work, BLAS threads restored."""
+
+import threading
+
+import numpy as np
+import pytest
+from threadpoolctl import threadpool_info
+
+from soapkrr.parallel import default_threads, serial_blas, thread_map
+
+THREADS = [1, 2, 5]
+
+
+def _blas_threads():
+    np.ones((4, 4)) @ np.ones((4, 4))
+    return [pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"]
+
+
+@pytest.mark.parametrize("threads", [*THREADS, None])
+def test_results_come_in_order(threads):
+    gate = threading.Event()
+
+    def work(k):
+        # The first item waits for a later one where there is a second thread to run it; the order must hold all the same.
+        gate.set() if k else gate.wait(0.2)
+        return k * k
+
+    assert list(thread_map(work, range(50), threads)) == [k * k for k in range(50)]
+
+
+@pytest.mark.parametrize("threads", THREADS)
+def test_nothing_to_do(threads):
+    assert list(thread_map(abs, [], threads)) == []
+
+
+@pytest.mark.parametrize("threads", THREADS)
+def test_exceptions_reach_the_caller_and_threads_end(threads):
+    def fail(k):
+        raise KeyError(k) if k == 3 else StopAsyncIteration if k > 40 else ValueError(k)
+
+    def work(k):
+        return k if k < 3 else fail(k)
+
+    before, limits, seen = threading.active_count(), _blas_threads(), []
+    with pytest.raises(KeyError, match="3"):
+        seen.extend(thread_map(work, range(20), threads))
+    assert threading.active_count() == before
+    assert _blas_threads() == limits
+
+
+@pytest.mark.parametrize("threads", THREADS)
+def test_work_is_taken_up_only_as_results_are_used(threads):
+    taken = []
+
+    def items():
+        for k in range(1000):
+            taken.append(k)
+            yield k
+
+    results = thread_map(abs, items(), threads)
+    for _ in range(10):
+        next(results)
+    assert len(taken) <= 10 + threads + 1
+    results.close()
+
+
+@pytest.mark.parametrize("threads", THREADS)
+def test_stopping_early_ends_the_threads_and_restores_blas(threads):
+    before, limits = threading.active_count(), _blas_threads()
+    results = thread_map(abs, range(100), threads)
+    next(results)
+    results.close()
+    assert threading.active_count() == before
+    assert _blas_threads() == limits
+
+
+@pytest.mark.parametrize("threads", THREADS)
+def test_blocks_run_with_one_blas_thread(threads):
+    limits = _blas_threads()
+    inside = list(thread_map(lambda _: _blas_threads(), range(4), threads))
+    assert inside == [[1] * len(limits)] * 4
+    assert _blas_threads() == limits
+
+
+def test_serial_blas_is_restored_after_an_exception():
+    limits = _blas_threads()
+    with pytest.raises(RuntimeError), serial_blas():
+        assert _blas_threads() == [1] * len(limits)
+        raise RuntimeError
+    assert _blas_threads() == limits
+
+
+def test_default_threads_is_a_positive_number():
+    assert default_threads() >= 1
