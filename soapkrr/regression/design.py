@@ -101,7 +101,7 @@ class DesignRows:
                 jacobian, centre, atom = block.of_species(s)
                 products = (jacobian.reshape(-1, jacobian.shape[2]) @ x.T).reshape(len(centre), 3, len(x))
                 cpu.scatter_rows(products, self.slopes[s], self.place[centre], atom - start, rows[s])
-        return [r.reshape(-1, r.shape[2]) for r in rows]
+        return [r.reshape(len(r) * r.shape[1], r.shape[2]) for r in rows]
 
     def strain(self) -> list[np.ndarray]:
         """∂E/∂ε rows of every structure, ordered structure, then Voigt component."""
@@ -115,7 +115,7 @@ class DesignRows:
                 mine = self.members[s][np.searchsorted(self.members[s], a) : np.searchsorted(self.members[s], b)]
                 products = (jacobian[mine - a].reshape(-1, jacobian.shape[2]) @ x.T).reshape(len(mine), 6, len(x))
                 cpu.scatter_rows(products, -self.slopes[s], self.place[mine], self.batch.structure[mine], rows[s])
-        return [r.reshape(-1, r.shape[2]) for r in rows]
+        return [r.reshape(len(r) * r.shape[1], r.shape[2]) for r in rows]
 
 
 class DisplacedBlock:
