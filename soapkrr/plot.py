@@ -50,8 +50,8 @@ def parity(frames: Atoms | list[Atoms], prediction: Prediction, kind: str = "ene
     ax = _new_axes() if ax is None else ax
     ax.axline((0, 0), slope=1, color="0.6", linewidth=1, zorder=1)
     _scatter(ax, reference, predicted, std)
-    relative = " − atoms" if kind == "energy" else ""
-    ax.set(xlabel=f"reference{relative} ({unit})", ylabel=f"predicted{relative} ({unit})", title=title)
+    quantity = f"{kind}{_shift(frames)}" if kind == "energy" else kind
+    ax.set(xlabel=f"reference {quantity} ({unit})", ylabel=f"predicted {quantity} ({unit})", title=title)
     _square(ax, np.concatenate([reference, predicted]))
     ax.text(
         0.04, 0.96, _summary(to_error * (predicted - reference), std, to_error, error_unit), transform=ax.transAxes, va="top", fontsize=9
@@ -84,8 +84,7 @@ def _points(frames, prediction: Prediction, kind: str):
         sizes = np.array([len(frames[s]) for s in have])
         atoms = _atomic_energies([frames[s] for s in have], np.array(reference))
         return (reference - atoms) / sizes, (predicted - atoms) / sizes, None if std is None else std / sizes
-    flat = [None if x is None else factor * np.concatenate([np.ravel(v) for v in x]) for x in (reference, predicted, std)]
-    return tuple(flat)
+    return tuple(None if x is None else factor * np.concatenate([np.ravel(v) for v in x]) for x in (reference, predicted, std))
 
 
 def _atomic_energies(frames, energies: np.ndarray) -> np.ndarray:
@@ -94,6 +93,11 @@ def _atomic_energies(frames, energies: np.ndarray) -> np.ndarray:
     counts = np.array([[(atoms.numbers == z).sum() for z in species] for atoms in frames], dtype=float)
     sizes = counts.sum(axis=1)
     return counts @ np.linalg.lstsq(counts / sizes[:, None], energies / sizes, rcond=1e-10)[0]
+
+
+def _shift(frames) -> str:
+    """What energies are relative to, for the axis labels."""
+    return " − mean" if len({int(z) for atoms in frames for z in atoms.numbers}) == 1 else " − atoms"
 
 
 def _scatter(ax, reference, predicted, std) -> None:
