@@ -120,6 +120,18 @@ def test_supercell(name, fitted):
     _check_components(p, q, copies=2)
 
 
+@pytest.mark.parametrize("name, n", [("primitive", (7, 6, 10)), ("alloy", (6, 5, 5))])
+def test_supercell_of_many_blocks(name, n, fitted):
+    """More atoms than any block of the code holds: nothing is lost or counted twice between blocks."""
+    model, atoms, copies = fitted(name), build(name), np.prod(n)
+    p, q = model.predict(atoms, uncertainty="energy"), model.predict(atoms.repeat(n), uncertainty="energy")
+    np.testing.assert_allclose(q.energy / copies, p.energy, rtol=0, atol=ATOL)
+    np.testing.assert_allclose((q.energy_std / copies) ** 2, p.energy_std**2, rtol=0, atol=ATOL)
+    np.testing.assert_allclose(q.energies_std[0] ** 2, np.tile(p.energies_std[0] ** 2, copies), rtol=0, atol=ATOL)
+    np.testing.assert_allclose(q.forces[0], np.tile(p.forces[0], (copies, 1)), rtol=0, atol=ATOL)
+    np.testing.assert_allclose(q.stress, p.stress, rtol=0, atol=ATOL)
+
+
 @pytest.mark.parametrize("name", BULK)
 def test_another_cell_of_the_same_lattice(name, fitted):
     model, atoms = fitted(name), build(name)
