@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+from io import StringIO
 
 import numpy as np
 import pytest
@@ -254,6 +255,23 @@ def test_warnings_are_one_line_each(run, tmp_path):
     assert code == 0 and strict(out)["n_sparse"] == {"Ar": 24}
     assert err == "soapkrr: `n_sparse`=999 exceeds the 24 environments of the data; all of them are used\n"
     assert run("fit", "train.xyz", "--output", tmp_path / "m.soapkrr", *OPTIONS, "--n-sparse", 999, "--quiet")[2] == ""
+
+
+class Terminal(StringIO):
+    """Standard error of a terminal."""
+
+    def isatty(self):
+        return True
+
+
+@pytest.mark.parametrize(("options", "drawn"), [([], True), (["--quiet"], False)], ids=["default", "quiet"])
+def test_progress_bars_on_a_terminal(run, monkeypatch, tmp_path, options, drawn):
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stderr", terminal)
+    monkeypatch.setenv("COLUMNS", "100")
+    code, out, _ = run("fit", "train.xyz", "--output", tmp_path / "m.soapkrr", "--json", *OPTIONS, *options)
+    assert code == 0 and strict(out)["n_structures"] == 6
+    assert [("environments" in terminal.getvalue()), ("design rows" in terminal.getvalue())] == [drawn, drawn]
 
 
 def test_some_structures_of_a_file(run):
