@@ -157,7 +157,7 @@ def _fit_arguments(sub) -> None:
     _number(group, "--noise-energy", float, 0.002, "standard deviation of the noise of energies, eV/atom")
     _number(group, "--noise-forces", float, 0.05, "of force components, eV/Å")
     _number(group, "--noise-stress", float, 0.002, "of stress components, eV/Å³")
-    _number(group, "--signal", float, 1.0, "prior standard deviation of one atom's energy, eV")
+    _number(group, "--signal", float, 3.0, "prior standard deviation of one atom's energy, eV")
     group.add_argument(
         "--baseline",
         type=_baseline,

@@ -101,7 +101,7 @@ def save(model: SparseGP, path: str | os.PathLike) -> None:
         "format": FORMAT,
         "version": VERSION,
         "estimator": type(model).__name__,
-        "parameters": {name: to_json(value) for name, value in model.get_params(deep=False).items()},
+        "parameters": {name: to_json(value) for name, value in model.get_params(deep=False).items() if name != "threads"},
         "reference_energies": model.reference_energies_,
         "n_observations": model.n_observations_,
         "condition": posterior.condition,

@@ -383,3 +383,25 @@ def test_inputs_are_not_modified(frames, tmp_path):
     for old, atoms in zip(results, frames, strict=True):
         assert set(old) == set(atoms.calc.results)
         assert all(np.array_equal(old[name], atoms.calc.results[name]) for name in old)
+
+
+def test_a_tolerance_of_one_or_more_would_leave_no_features(frames):
+    fails_unfitted(small_gp(tolerance=2.0), frames, InputError, "`tolerance`")
+
+
+def test_absurd_noise_is_an_error_not_a_model_of_nan(frames):
+    with np.errstate(all="ignore"):
+        fails_unfitted(small_gp(noise={"energy": 1e-300}), frames, ArithmeticError, "noise")
+
+
+def test_gaussians_of_no_width_are_refused():
+    with pytest.raises(InputError, match="`sigma`"):
+        soap(sigma=1e-9)
+
+
+def test_predicting_an_untrained_species_names_the_frame(frames):
+    model = small_gp(species=("Ar", "Ne")).fit(frames)
+    strange = frames[1].copy()
+    strange.numbers[0] = 10
+    with pytest.raises(InputError, match="frame 1: species Ne"):
+        model.predict([frames[0], strange])

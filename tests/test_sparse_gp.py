@@ -167,7 +167,7 @@ def test_one_single_energy_is_enough():
     """One observation: the posterior mean is k (k + σ²N)⁻¹ y."""
     atoms = labelled(build("primitive"), ("energy",))
     soap = small_soap(["Si"])
-    model = SparseGP(soap, DotProduct(2), n_sparse=2, noise={"energy": 0.3}, baseline={"Si": 0.0}).fit([atoms])
+    model = SparseGP(soap, DotProduct(2), n_sparse=2, noise={"energy": 0.3}, signal=1.0, baseline={"Si": 0.0}).fit([atoms])
     X = soap.create(atoms)
     k = ((X @ X.T) ** 2).sum()
     expected = atoms.calc.results["energy"] * k / (k + 0.3**2 * 2)

@@ -114,7 +114,7 @@ def test_scaling_energies_noise_and_signal_scales_the_prediction():
     for atoms in scaled:
         atoms.calc.results = {kind: scale * np.asarray(value) for kind, value in atoms.calc.results.items()}
     noise = {kind: scale * value for kind, value in SETTINGS["noise"].items()}
-    again = SparseGP(small_soap(["Si"]), DotProduct(2), **{**SETTINGS, "noise": noise, "signal": scale}).fit(scaled)
+    again = SparseGP(small_soap(["Si"]), DotProduct(2), **{**SETTINGS, "noise": noise, "signal": scale * model.signal}).fit(scaled)
     p, q = model.predict(test, uncertainty=True), again.predict(test, uncertainty=True)
     np.testing.assert_allclose(q.energy, scale * p.energy, rtol=1e-9)
     np.testing.assert_allclose(_all_std(q), scale * _all_std(p), rtol=1e-7)

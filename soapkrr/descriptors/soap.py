@@ -22,6 +22,9 @@ from soapkrr.structures import Batch, Pairs, as_frames, species_name
 #: Knots per Å of the radial table, times 1/σ: spline errors stay below 1e-10 of the largest value.
 KNOTS_PER_WIDTH = 24
 
+#: Narrower Gaussians (Å) could only make unsmooth potentials, and tables without bounds.
+MIN_SIGMA = 0.05
+
 
 @dataclass(frozen=True, eq=False)
 class Environments:
@@ -91,6 +94,8 @@ class SOAP:
             value = getattr(self, name)
             if not (np.isfinite(value) and value > 0):
                 raise InputError(f"`{name}` must be a positive finite length in Å, received {value!r}.")
+        if self.sigma < MIN_SIGMA:
+            raise InputError(f"`sigma` must be at least {MIN_SIGMA} Å, the width of an atom's Gaussian; received {self.sigma!r}.")
         if self.rbf not in RADIAL_BASES:
             raise InputError(f"`rbf` must be one of {sorted(RADIAL_BASES)}, received {self.rbf!r}.")
         self._basis  # noqa: B018  build the table now, so that impossible parameters fail here

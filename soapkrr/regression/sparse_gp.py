@@ -79,7 +79,7 @@ class SparseGP(Potential):
         *,
         n_sparse: int | Mapping[str, int] = 1000,
         noise: Mapping[str, float] | None = None,
-        signal: float = 1.0,
+        signal: float = 3.0,
         selection: str = "fps",
         baseline: Mapping[str, float] | str | None = None,
         tolerance: float = 1e-10,
@@ -102,8 +102,9 @@ class SparseGP(Potential):
         """
         noise = self._checked_noise()
         frames = as_frames(frames)
-        Batch.from_atoms(frames)
+        check_structures(frames, self.descriptor)
         labels = read_labels(frames)
+        frames, labels = in_canonical_order(frames, labels)
         references = reference_energies(frames, labels, self.baseline)
         with serial_blas():
             points = self._sparse_points(frames, progress)
@@ -130,6 +131,8 @@ class SparseGP(Potential):
             if not (np.isfinite(value) and value > 0):
                 where = f"noise['{name}']" if name in noise else name
                 raise InputError(f"`{where}` must be a positive finite number, received {value!r}.")
+        if not self.tolerance < 1:
+            raise InputError(f"`tolerance` is a fraction of the largest eigenvalue and must be below 1, received {self.tolerance!r}.")
         if self.selection not in SELECTIONS:
             raise InputError(f"`selection` must be one of {sorted(SELECTIONS)}, received {self.selection!r}.")
         return noise
@@ -192,7 +195,7 @@ class SparseGP(Potential):
         return factors, counts
 
     def _predict_batch(self, batch: Batch, first: int, wanted: frozenset[str]) -> Prediction:
-        references = baseline_energies(self.reference_energies_, batch.numbers)
+        references = baseline_energies(self.reference_energies_, batch.numbers, batch.structure + first)
         pairs = batch.pairs(self.descriptor.r_cut, first)
         arrays = self.descriptor.arrays(batch, pairs, first)
         model = SparseModel(self.term_, self.posterior_, self.threads)
@@ -217,6 +220,26 @@ class SparseGP(Potential):
             stress=strain / batch.volumes[:, None],
             **std,
         )
+
+
+def check_structures(frames: list[Atoms], descriptor: SOAP) -> None:
+    """Raise on the first structure, by its place in the list, that cannot be described."""
+    for first, group in split_by_atoms(frames, 4096):
+        batch = Batch.from_atoms(group, first)
+        descriptor.kinds(batch.numbers, first, batch.structure)
+        batch.pairs(descriptor.r_cut, first)
+
+
+def in_canonical_order(frames: list[Atoms], labels: list[Labels]) -> tuple[list[Atoms], list[Labels]]:
+    """Structures sorted by content, so that the order in which they were given changes nothing, not even the rounding."""
+
+    def content(index):
+        atoms, label = frames[index], labels[index]
+        arrays = (atoms.numbers, atoms.cell.array, atoms.positions, np.float64(label.energy))
+        return len(atoms), tuple(np.asarray(a).tobytes() for a in arrays)
+
+    order = sorted(range(len(frames)), key=content)
+    return [frames[i] for i in order], [labels[i] for i in order]
 
 
 def design_factors(term: SparseTerm, frames: list[Atoms], labels: list[Labels], references, first: int) -> dict:
