@@ -391,7 +391,7 @@ def test_a_tolerance_of_one_or_more_would_leave_no_features(frames):
 
 def test_absurd_noise_is_an_error_not_a_model_of_nan(frames):
     with np.errstate(all="ignore"):
-        fails_unfitted(small_gp(noise={"energy": 1e-300}), frames, ArithmeticError, "noise")
+        fails_unfitted(small_gp(noise={"forces": 1e-300}), frames, ArithmeticError, "noise")
 
 
 def test_gaussians_of_no_width_are_refused():
