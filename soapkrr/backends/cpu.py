@@ -450,3 +450,14 @@ def farthest_points(X, first, n, picked, gaps):
             return k + 1
         picked[k + 1], gaps[k + 1] = farthest, far
     return n
+
+
+@_jit
+def scatter_norms(along, slope, centre, target, out):
+    """out[target[e], b] −= Σ_q slope[centre[e], q] along[e, b]: the part of `scatter_rows` that changes |x|²."""
+    for e in range(along.shape[0]):
+        s, o = slope[centre[e]], out[target[e]]
+        for b in range(along.shape[1]):
+            v = along[e, b]
+            for q in range(s.shape[0]):
+                o[b, q] -= s[q] * v

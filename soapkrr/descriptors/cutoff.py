@@ -9,13 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from soapkrr.errors import InputError
-
-
-def _positive(**values) -> None:
-    for name, value in values.items():
-        if not (np.isfinite(value) and value > 0):
-            raise InputError(f"`{name}` must be a positive finite number, received {value!r}.")
+from soapkrr.errors import InputError, require_positive
 
 
 @dataclass(frozen=True)
@@ -28,7 +22,7 @@ class Smoothstep:
     width: float = 1.5
 
     def __post_init__(self):
-        _positive(width=self.width)
+        require_positive(width=self.width)
 
     def __call__(self, r: np.ndarray, r_cut: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         width = min(self.width, r_cut)
@@ -45,7 +39,7 @@ class Cosine:
 
     def __post_init__(self):
         if self.width is not None:
-            _positive(width=self.width)
+            require_positive(width=self.width)
 
     def __call__(self, r: np.ndarray, r_cut: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         width = r_cut if self.width is None else min(self.width, r_cut)
@@ -92,7 +86,7 @@ class RadialScaling:
     c: float = 1.0
 
     def __post_init__(self):
-        _positive(r0=self.r0, c=self.c)
+        require_positive(r0=self.r0, c=self.c)
         if not (np.isfinite(self.m) and self.m >= 2):
             raise InputError(f"`m` must be at least 2 for a twice differentiable weight, received {self.m!r}.")
 
@@ -105,3 +99,12 @@ class RadialScaling:
 
 
 CUTOFFS = {"smoothstep": Smoothstep, "cosine": Cosine, "poly": Polynomial}
+
+
+def as_cutoff(cutoff):
+    """A cutoff function from its name or itself."""
+    if isinstance(cutoff, str) and cutoff in CUTOFFS:
+        return CUTOFFS[cutoff]()
+    if isinstance(cutoff, tuple(CUTOFFS.values())):
+        return cutoff
+    raise InputError(f"`cutoff` must be one of {sorted(CUTOFFS)} or a cutoff object, received {cutoff!r}.")

@@ -10,17 +10,18 @@ from ase import Atoms
 
 from soapkrr import linear
 from soapkrr.baselines import baseline_energies, reference_energies
-from soapkrr.descriptors.soap import SOAP
-from soapkrr.errors import InputError
-from soapkrr.kernels import DotProduct
+from soapkrr.descriptors.base import Descriptor
+from soapkrr.errors import InputError, require_positive
+from soapkrr.kernels import Kernel
 from soapkrr.labels import Labels, read_labels
 from soapkrr.parallel import serial_blas, thread_map
 from soapkrr.potential import Potential
 from soapkrr.prediction import Prediction
 from soapkrr.progress import track
-from soapkrr.regression.design import DesignRows, SparseTerm
+from soapkrr.regression.design import DesignRows
 from soapkrr.regression.posterior import SparseModel
-from soapkrr.selection import SELECTIONS, share
+from soapkrr.regression.sparse_set import sparse_points
+from soapkrr.regression.terms import SparseTerm, Term, as_terms
 from soapkrr.structures import Batch, as_frames, split_by_atoms
 
 logger = logging.getLogger(__name__)
@@ -38,8 +39,9 @@ class SparseGP(Potential):
 
     Parameters
     ----------
-    descriptor : `SOAP`.
-    kernel : `DotProduct`.
+    descriptor : a descriptor, or a list of `Term`, whose contributions add; ``kernel``, ``n_sparse``, ``signal`` and ``selection`` then
+        belong to the terms.
+    kernel : a kernel, for example `DotProduct`.
     n_sparse : sparse points in all, shared among species in proportion to their environments, or a mapping {symbol: number}.
     noise : mapping with any of energy (eV per atom), forces (eV/Å), stress (eV/Å³); defaults 0.002, 0.05, 0.002.
     signal : prior standard deviation δ of an atom's energy, eV.
@@ -63,6 +65,7 @@ class SparseGP(Potential):
     --------
     >>> from ase.build import bulk
     >>> from ase.calculators.emt import EMT
+    >>> from soapkrr import SOAP, DotProduct, SparseGP
     >>> frames = [bulk("Cu", a=a) for a in (3.5, 3.6, 3.7)]
     >>> for atoms in frames:
     ...     atoms.calc = EMT()
@@ -74,8 +77,8 @@ class SparseGP(Potential):
 
     def __init__(
         self,
-        descriptor: SOAP,
-        kernel: DotProduct,
+        descriptor: Descriptor | Term | list[Term],
+        kernel: Kernel | None = None,
         *,
         n_sparse: int | Mapping[str, int] = 1000,
         noise: Mapping[str, float] | None = None,
@@ -101,89 +104,48 @@ class SparseGP(Potential):
         ``progress`` draws bars on a terminal. Returns the estimator itself.
         """
         noise = self._checked_noise()
+        terms = self._terms()
         frames = as_frames(frames)
         Batch.from_atoms(frames)
         labels = read_labels(frames)
         references = reference_energies(frames, labels, self.baseline)
         with serial_blas():
-            points = self._sparse_points(frames, progress)
-            term = SparseTerm.build(self.descriptor, self.kernel, self.signal, points, self.tolerance)
-            factors, counts = self._factors(term, frames, labels, references, progress)
+            fitted = [SparseTerm.build(t, sparse_points(t, frames, self.threads, progress), self.tolerance) for t in terms]
+            factors, counts = self._factors(fitted, frames, labels, references, progress)
             posterior = linear.solve(factors, {kind: noise[kind] for kind in factors})
-        self._set_fitted(term, posterior, references, factors)
+        self._set_fitted(tuple(fitted), posterior, references, factors)
         self.n_observations_ = counts
-        logger.info("fitted %d rows on %d features, condition number %.1e", sum(counts.values()), term.rank, posterior.condition)
+        logger.info("fitted %d rows on %d features, condition number %.1e", sum(counts.values()), self.rank_, posterior.condition)
         return self
 
-    def _set_fitted(self, term, posterior, references, factors) -> None:
-        self.term_, self.posterior_, self.factors_ = term, posterior, factors
+    def _set_fitted(self, terms, posterior, references, factors) -> None:
+        self.terms_, self.posterior_, self.factors_ = terms, posterior, factors
         self.reference_energies_ = references
-        self.n_sparse_ = dict(zip(self.descriptor.species, map(len, term.points), strict=True))
-        self.rank_, self.condition_ = term.rank, posterior.condition
+        counts = [dict(zip(t.descriptor.species, map(len, t.points), strict=True)) for t in terms]
+        self.n_sparse_ = counts[0] if isinstance(self.descriptor, Descriptor) else counts
+        self.rank_, self.condition_ = sum(t.rank for t in terms), posterior.condition
+
+    def _terms(self) -> list[Term]:
+        if not isinstance(self.descriptor, Descriptor):
+            return as_terms(self.descriptor)
+        return [Term(self.descriptor, self.kernel, self.n_sparse, self.signal, self.selection)]
 
     def _checked_noise(self) -> dict[str, float]:
         noise = {**DEFAULT_NOISE, **(self.noise or {})}
         unknown = sorted(set(noise) - set(DEFAULT_NOISE))
         if unknown:
             raise InputError(f"`noise` has unknown keys {unknown}; it takes {sorted(DEFAULT_NOISE)}.")
-        for name, value in {**noise, "signal": self.signal, "tolerance": self.tolerance}.items():
-            if not (np.isfinite(value) and value > 0):
-                where = f"noise['{name}']" if name in noise else name
-                raise InputError(f"`{where}` must be a positive finite number, received {value!r}.")
-        if self.selection not in SELECTIONS:
-            raise InputError(f"`selection` must be one of {sorted(SELECTIONS)}, received {self.selection!r}.")
+        require_positive(**{f"noise['{name}']": value for name, value in noise.items()}, tolerance=self.tolerance)
         return noise
 
-    def _sparse_points(self, frames: list[Atoms], progress: bool) -> list[np.ndarray]:
-        """Sparse points of each species, chosen among all its environments in the data."""
-        descriptor = self.descriptor
-
-        def environments(group):
-            first, group = group
-            batch = Batch.from_atoms(group, first)
-            env = descriptor.environments(batch, batch.pairs(descriptor.r_cut, first), first)
-            return env.X, env.pairs.kinds
-
-        groups = list(split_by_atoms(frames, 512))
-        found = list(track(thread_map(environments, groups, self.threads), len(groups), "environments", progress))
-        kinds = np.concatenate([k for _, k in found])
-        counts = np.bincount(kinds, minlength=len(descriptor.species))
-        wanted = self._wanted(counts)
-        points = []
-        for s, symbol in enumerate(descriptor.species):
-            X = np.concatenate([x[k == s] for x, k in found])
-            picked = SELECTIONS[self.selection](X, int(wanted[s])) if counts[s] else np.zeros(0, dtype=np.int64)
-            if len(picked) < self._asked(symbol, wanted[s]):
-                logger.warning("%s: %d sparse points, all distinct environments there are", symbol, len(picked))
-            points.append(np.ascontiguousarray(X[picked]))
-        return points
-
-    def _asked(self, symbol: str, wanted: int) -> int:
-        return self.n_sparse.get(symbol, 0) if isinstance(self.n_sparse, Mapping) else wanted
-
-    def _wanted(self, counts: np.ndarray) -> np.ndarray:
-        species = self.descriptor.species
-        if isinstance(self.n_sparse, Mapping):
-            missing = [s for s, n in zip(species, counts, strict=True) if n and not self.n_sparse.get(s)]
-            if missing:
-                raise InputError(f"`n_sparse` names no number of sparse points for {missing}.")
-            return np.minimum([self.n_sparse.get(s, 0) for s in species], counts)
-        if not (isinstance(self.n_sparse, (int, np.integer)) and self.n_sparse > 0):
-            raise InputError(f"`n_sparse` must be a positive integer or a mapping {{symbol: number}}, received {self.n_sparse!r}.")
-        if self.n_sparse > counts.sum():
-            logger.warning("`n_sparse`=%d exceeds the %d environments of the data; all of them are used", self.n_sparse, counts.sum())
-        shares = np.zeros_like(counts)
-        shares[counts > 0] = share(counts[counts > 0], int(self.n_sparse))
-        return shares
-
-    def _factors(self, term, frames, labels, references, progress):
+    def _factors(self, terms, frames, labels, references, progress):
         """Triangles of [Φ | y] per kind of observation, and the number of rows of each."""
 
         def rows(group):
             first, group = group
-            return design_factors(term, group, labels[first : first + len(group)], references, first)
+            return design_factors(terms, group, labels[first : first + len(group)], references, first)
 
-        groups = list(split_by_atoms(frames, max(128, 2 * term.rank // 3)))
+        groups = list(split_by_atoms(frames, max(128, 2 * sum(t.rank for t in terms) // 3)))
         factors, counts = {}, {}
         for part in track(thread_map(rows, groups, self.threads), len(groups), "design rows", progress):
             for kind, (factor, n) in part.items():
@@ -193,23 +155,19 @@ class SparseGP(Potential):
 
     def _predict_batch(self, batch: Batch, first: int, wanted: frozenset[str]) -> Prediction:
         references = baseline_energies(self.reference_energies_, batch.numbers)
-        pairs = batch.pairs(self.descriptor.r_cut, first)
-        arrays = self.descriptor.arrays(batch, pairs, first)
-        model = SparseModel(self.term_, self.posterior_, self.threads)
-        energies, forces, strain, features = model.mean(batch, pairs, arrays, spread="energy" in wanted)
+        model = SparseModel(self.terms_, self.posterior_, self.threads)
+        energies, forces, strain, features = model.mean(batch, first, spread="energy" in wanted)
         energies = energies + references
-        design = None
-        if wanted & {"forces", "stress"}:
-            design = DesignRows(self.term_, batch, self.descriptor.environments(batch, pairs, first))
+        designs = model.designs(batch, first) if wanted & {"forces", "stress"} else []
         per_atom = batch.offsets[1:-1]
         std = {}
         if features is not None:
             std["energy_std"] = np.sqrt(model.energy_variance(batch, features))
             std["energies_std"] = np.split(np.sqrt(features.variance), per_atom)
         if "forces" in wanted:
-            std["forces_std"] = np.split(np.sqrt(model.forces_variance(design)), per_atom)
+            std["forces_std"] = np.split(np.sqrt(model.forces_variance(designs)), per_atom)
         if "stress" in wanted:
-            std["stress_std"] = np.sqrt(model.strain_variance(design)) / batch.volumes[:, None]
+            std["stress_std"] = np.sqrt(model.strain_variance(designs)) / batch.volumes[:, None]
         return Prediction(
             energy=np.bincount(batch.structure, energies, minlength=len(batch)),
             energies=np.split(energies, per_atom),
@@ -219,32 +177,32 @@ class SparseGP(Potential):
         )
 
 
-def design_factors(term: SparseTerm, frames: list[Atoms], labels: list[Labels], references, first: int) -> dict:
+def design_factors(terms: list[SparseTerm], frames: list[Atoms], labels: list[Labels], references, first: int) -> dict:
     """{kind: (triangle of [Φ | y], number of rows)} of a group of structures; energies are per atom times √N."""
     batch = Batch.from_atoms(frames, first)
-    pairs = batch.pairs(term.descriptor.r_cut, first)
-    design = DesignRows(term, batch, term.descriptor.environments(batch, pairs, first))
+    designs = [DesignRows(term, batch, first) for term in terms]
     parts = {}
 
-    def add(kind, kernel_rows, targets, keep, scale):
-        if keep.any():
-            rows = term.whiten([r[keep] for r in kernel_rows]) * scale[keep, None]
-            table = np.asfortranarray(np.column_stack([rows, (targets * scale)[keep]]))
-            parts[kind] = (linear.triangle(table) if len(table) > table.shape[1] else table, len(table))
+    def add(kind, rows, targets, keep, scale):
+        table = np.empty((np.count_nonzero(keep), sum(r.shape[1] for r in rows) + 1), order="F")
+        np.concatenate([r[keep] for r in rows], axis=1, out=table[:, :-1])
+        table[:, -1] = targets[keep]
+        table *= scale[keep, None]
+        parts[kind] = (linear.triangle(table) if len(table) > table.shape[1] else table, len(table))
 
     energy = np.array([label.energy for label in labels])
     known = np.isfinite(energy)
     if known.any():
         base = np.bincount(batch.structure, baseline_energies(references, batch.numbers), minlength=len(batch))
-        add("energy", design.energy(), np.where(known, energy - base, 0.0), known, 1 / np.sqrt(batch.sizes))
+        add("energy", [d.energy() for d in designs], energy - base, known, 1 / np.sqrt(batch.sizes))
     has_forces = np.array([label.forces is not None for label in labels])
     if has_forces.any():
         forces = [np.zeros((n, 3)) if label.forces is None else label.forces for label, n in zip(labels, batch.sizes, strict=True)]
-        keep = np.repeat(has_forces, 3 * batch.sizes)
-        add("forces", design.forces(0, batch.n_atoms), np.concatenate(forces).ravel(), keep, np.ones(3 * batch.n_atoms))
+        keep, one = np.repeat(has_forces, 3 * batch.sizes), np.ones(3 * batch.n_atoms)
+        add("forces", [d.forces(0, batch.n_atoms) for d in designs], np.concatenate(forces).ravel(), keep, one)
     has_stress = np.array([label.stress is not None for label in labels])
     if has_stress.any():
         stress = np.concatenate([np.zeros(6) if label.stress is None else label.stress for label in labels])
         volume = np.repeat(batch.volumes, 6)
-        add("stress", design.strain(), stress * volume, np.repeat(has_stress, 6), 1 / volume)
+        add("stress", [d.strain() for d in designs], stress * volume, np.repeat(has_stress, 6), 1 / volume)
     return parts
