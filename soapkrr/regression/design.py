@@ -58,7 +58,7 @@ class DesignRows:
             for s in range(len(rows)):
                 jacobian, centre, atom = block.of_species(s)
                 self._scatter(s, jacobian, centre, atom - start, rows[s])
-        return self.term.whiten([r.reshape(-1, r.shape[2]) for r in rows])
+        return self.term.whiten([r.reshape(len(r) * r.shape[1], r.shape[2]) for r in rows])
 
     def strain(self) -> np.ndarray:
         """(6·n_structures, rank) features of ∂E/∂ε, ordered structure, then Voigt component."""
@@ -71,7 +71,7 @@ class DesignRows:
             for s in range(len(rows)):
                 mine = self.members[s][np.searchsorted(self.members[s], a) : np.searchsorted(self.members[s], b)]
                 self._scatter(s, jacobian[mine - a], mine, self.batch.structure[mine], rows[s])
-        return -self.term.whiten([r.reshape(-1, r.shape[2]) for r in rows])
+        return -self.term.whiten([r.reshape(len(r) * r.shape[1], r.shape[2]) for r in rows])
 
     def _scatter(self, s: int, jacobian, centre, target, rows) -> None:
         """rows[target] −= (∂κ/∂x · jacobian) of centres of species s; jacobian (m, k, n_features), rows (n, k, M_s)."""
