@@ -18,6 +18,8 @@ _HOME = {
     "Matern52": "kernels",
     "RationalQuadratic": "kernels",
     "Term": "regression.terms",
+    "GaussianProcess": "regression.exact",
+    "KernelRidge": "regression.exact",
     "SparseGP": "regression.sparse_gp",
     "Prediction": "prediction",
     "load": "io",

@@ -103,7 +103,8 @@ class SparseGP(Potential):
 
         ``progress`` draws bars on a terminal. Returns the estimator itself.
         """
-        noise = self._checked_noise()
+        noise = checked_noise(self.noise)
+        require_positive(tolerance=self.tolerance)
         terms = self._terms()
         frames = as_frames(frames)
         Batch.from_atoms(frames)
@@ -130,14 +131,6 @@ class SparseGP(Potential):
             return as_terms(self.descriptor)
         return [Term(self.descriptor, self.kernel, self.n_sparse, self.signal, self.selection)]
 
-    def _checked_noise(self) -> dict[str, float]:
-        noise = {**DEFAULT_NOISE, **(self.noise or {})}
-        unknown = sorted(set(noise) - set(DEFAULT_NOISE))
-        if unknown:
-            raise InputError(f"`noise` has unknown keys {unknown}; it takes {sorted(DEFAULT_NOISE)}.")
-        require_positive(**{f"noise['{name}']": value for name, value in noise.items()}, tolerance=self.tolerance)
-        return noise
-
     def _factors(self, terms, frames, labels, references, progress):
         """Triangles of [Φ | y] per kind of observation, and the number of rows of each."""
 
@@ -163,7 +156,7 @@ class SparseGP(Potential):
         std = {}
         if features is not None:
             std["energy_std"] = np.sqrt(model.energy_variance(batch, features))
-            std["energies_std"] = np.split(np.sqrt(features.variance), per_atom)
+            std["energies_std"] = np.split(np.sqrt(features.atom_variance), per_atom)
         if "forces" in wanted:
             std["forces_std"] = np.split(np.sqrt(model.forces_variance(designs)), per_atom)
         if "stress" in wanted:
@@ -175,6 +168,16 @@ class SparseGP(Potential):
             stress=strain / batch.volumes[:, None],
             **std,
         )
+
+
+def checked_noise(noise: Mapping[str, float] | None) -> dict[str, float]:
+    """Noise of every kind of observation, defaults filled in."""
+    levels = {**DEFAULT_NOISE, **(noise or {})}
+    unknown = sorted(set(levels) - set(DEFAULT_NOISE))
+    if unknown:
+        raise InputError(f"`noise` has unknown keys {unknown}; it takes {sorted(DEFAULT_NOISE)}.")
+    require_positive(**{f"noise['{kind}']": level for kind, level in levels.items()})
+    return levels
 
 
 def design_factors(terms: list[SparseTerm], frames: list[Atoms], labels: list[Labels], references, first: int) -> dict:
