@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
+from dataclasses import replace
 
 import numpy as np
 from ase import Atoms
@@ -18,12 +19,16 @@ from soapkrr.parallel import serial_blas
 from soapkrr.potential import Potential
 from soapkrr.prediction import Prediction
 from soapkrr.regression.collapsed import CollapsedPart
+from soapkrr.regression.evidence import exact_evidence, maximise
 from soapkrr.regression.mean import evaluate
 from soapkrr.regression.observed import Group, Layout, block_covariance, covariance, observe
 from soapkrr.regression.sparse_gp import checked_noise
-from soapkrr.regression.targets import observation_targets
+from soapkrr.regression.targets import KINDS, observation_kinds, observation_targets, subset
 from soapkrr.regression.terms import Term, as_terms
 from soapkrr.structures import Batch, as_frames
+
+#: Observations from which hyperparameters are found: each step of the optimiser costs N³.
+OPTIMISE_ON = 1500
 
 logger = logging.getLogger(__name__)
 
@@ -70,22 +75,49 @@ class GaussianProcess(Potential):
         self.baseline = baseline
         self.threads = threads
 
-    def fit(self, frames: list[Atoms], y=None, *, progress: bool = False) -> GaussianProcess:
-        """Fit to the labels that ``frames`` carry; ``y`` is ignored."""
+    def fit(self, frames: list[Atoms], y=None, *, optimize: bool = False, progress: bool = False) -> GaussianProcess:
+        """Fit to the labels that ``frames`` carry; ``y`` is ignored.
+
+        ``optimize``: raise the evidence over noise levels and signals, from those given; on a random part of the structures where
+        there are more than `OPTIMISE_ON` observations.
+        """
         noise, terms, frames = self._noise(), self._terms(), as_frames(frames)
         Batch.from_atoms(frames)
         labels = read_labels(frames)
         references = reference_energies(frames, labels, self.baseline)
-        targets, sigma = observation_targets(frames, labels, references, noise)
         forces, stress = [label.forces is not None for label in labels], [label.stress is not None for label in labels]
         with serial_blas():
             groups = [observe(t.descriptor, frames, forces, stress, self.threads) for t in terms]
+            if optimize:
+                noise, terms = self._optimised(terms, frames, labels, references, noise)
+            targets, sigma = observation_targets(frames, labels, references, noise)
             K = sum(t.signal**2 * covariance(t.kernel, g, threads=self.threads) for t, g in zip(terms, groups, strict=True))
             factor, weights, evidence = solve_observations(K, targets, sigma, self.threads)
+        self.noise_ = noise
         self.parts_ = [CollapsedPart.collapse(t, g, weights) for t, g in zip(terms, groups, strict=True)]
         self.groups_, self.factor_, self.known_ = groups, factor, np.isfinite(sigma)
         self.reference_energies_, self.log_likelihood_, self.n_observations_ = references, evidence, int(self.known_.sum())
         return self
+
+    def _optimised(self, terms, frames, labels, references, noise) -> tuple[dict[str, float], list[Term]]:
+        """Noise levels and terms of highest evidence."""
+        part = subset(labels, OPTIMISE_ON)
+        frames, labels = [frames[i] for i in part], [labels[i] for i in part]
+        forces, stress = [label.forces is not None for label in labels], [label.stress is not None for label in labels]
+        y, unit = observation_targets(frames, labels, references, dict.fromkeys(noise, 1.0))
+        kinds = observation_kinds(frames, labels)
+        known = np.isfinite(unit)
+        K = [covariance(t.kernel, observe(t.descriptor, frames, forces, stress, self.threads), threads=self.threads) for t in terms]
+        K = [k[np.ix_(known, known)] for k in K]
+        names = [KINDS[i] for i in np.unique(kinds[known])]
+        index = np.searchsorted([KINDS.index(n) for n in names], kinds[known])
+
+        def evidence(levels, signals):
+            value, by_noise, by_scale = exact_evidence(K, y[known], index, unit[known], np.array([levels[n] for n in names]), signals)
+            return value, dict(zip(names, by_noise, strict=True)), by_scale
+
+        found = maximise(evidence, {n: noise[n] for n in names}, [t.signal for t in terms])
+        return {**noise, **found.noise}, [replace(t, signal=s) for t, s in zip(terms, found.signals, strict=True)]
 
     def _noise(self) -> dict[str, float]:
         return checked_noise(self.noise)

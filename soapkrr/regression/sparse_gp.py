@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
+from dataclasses import replace
 
 import numpy as np
 from ase import Atoms
@@ -19,6 +20,7 @@ from soapkrr.potential import Potential
 from soapkrr.prediction import Prediction
 from soapkrr.progress import track
 from soapkrr.regression.design import DesignRows
+from soapkrr.regression.evidence import optimise_sparse
 from soapkrr.regression.posterior import SparseModel
 from soapkrr.regression.sparse_set import sparse_points
 from soapkrr.regression.terms import SparseTerm, Term, as_terms
@@ -54,7 +56,7 @@ class SparseGP(Potential):
     Attributes
     ----------
     reference_energies_ : {symbol: eV}.  n_sparse_ : {symbol: number of sparse points used}.  rank_ : number of features kept.
-    condition_ : estimated condition number of the regression.  n_observations_ : {kind: number of rows}.
+    noise_ : {kind: σ} used.  condition_ : estimated condition number of the regression.  n_observations_ : {kind: number of rows}.
 
     Raises
     ------
@@ -98,10 +100,11 @@ class SparseGP(Potential):
         self.tolerance = tolerance
         self.threads = threads
 
-    def fit(self, frames: list[Atoms], y=None, *, progress: bool = False) -> SparseGP:
+    def fit(self, frames: list[Atoms], y=None, *, optimize: bool = False, progress: bool = False) -> SparseGP:
         """Fit to the labels that ``frames`` carry (`atoms.calc.results`); ``y`` is ignored, as scikit-learn's pipelines pass it.
 
-        ``progress`` draws bars on a terminal. Returns the estimator itself.
+        ``optimize``: raise the evidence over noise levels and signals, from those given, before the weights are solved for (no further pass over
+        the data). ``progress`` draws bars on a terminal. Returns the estimator itself.
         """
         noise = checked_noise(self.noise)
         require_positive(tolerance=self.tolerance)
@@ -113,9 +116,12 @@ class SparseGP(Potential):
         with serial_blas():
             fitted = [SparseTerm.build(t, sparse_points(t, frames, self.threads, progress), self.tolerance) for t in terms]
             factors, counts = self._factors(fitted, frames, labels, references, progress)
+            if optimize:
+                found = optimise_sparse(factors, counts, noise, fitted)
+                noise, fitted, factors = {**noise, **found.noise}, *rescaled(fitted, factors, found.signals)
             posterior = linear.solve(factors, {kind: noise[kind] for kind in factors})
         self._set_fitted(tuple(fitted), posterior, references, factors)
-        self.n_observations_ = counts
+        self.n_observations_, self.noise_ = counts, noise
         logger.info("fitted %d rows on %d features, condition number %.1e", sum(counts.values()), self.rank_, posterior.condition)
         return self
 
@@ -168,6 +174,12 @@ class SparseGP(Potential):
             stress=strain / batch.volumes[:, None],
             **std,
         )
+
+
+def rescaled(terms: list[SparseTerm], factors: Mapping[str, np.ndarray], signals) -> tuple[list[SparseTerm], dict[str, np.ndarray]]:
+    """Terms with other signals, and their triangles' columns scaled to match."""
+    columns = np.concatenate([np.full(t.rank, new / t.signal) for t, new in zip(terms, signals, strict=True)] + [[1.0]])
+    return [replace(t, signal=s) for t, s in zip(terms, signals, strict=True)], {kind: f * columns for kind, f in factors.items()}
 
 
 def checked_noise(noise: Mapping[str, float] | None) -> dict[str, float]:
