@@ -2,26 +2,23 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping
 from dataclasses import replace
 
 import numpy as np
 from ase import Atoms
 
-from soapkrr import linear
 from soapkrr.baselines import baseline_energies, reference_energies
 from soapkrr.descriptors.base import Descriptor
-from soapkrr.errors import InputError, require_positive
+from soapkrr.errors import require_positive
 from soapkrr.kernels import Kernel
 from soapkrr.labels import read_labels
 from soapkrr.parallel import serial_blas
 from soapkrr.potential import Potential
 from soapkrr.prediction import Prediction
-from soapkrr.regression.collapsed import CollapsedPart
 from soapkrr.regression.evidence import exact_evidence, maximise
-from soapkrr.regression.mean import evaluate
-from soapkrr.regression.observed import Group, Layout, block_covariance, covariance, observe
+from soapkrr.regression.observation_model import exact
+from soapkrr.regression.observed import Group, covariance, observe
 from soapkrr.regression.sparse_gp import checked_noise
 from soapkrr.regression.targets import KINDS, observation_kinds, observation_targets, subset
 from soapkrr.regression.terms import Term, as_terms
@@ -29,8 +26,6 @@ from soapkrr.structures import Batch, as_frames
 
 #: Observations from which hyperparameters are found: each step of the optimiser costs N³.
 OPTIMISE_ON = 1500
-
-logger = logging.getLogger(__name__)
 
 
 class GaussianProcess(Potential):
@@ -91,12 +86,10 @@ class GaussianProcess(Potential):
             if optimize:
                 noise, terms = self._optimised(terms, frames, labels, references, noise)
             targets, sigma = observation_targets(frames, labels, references, noise)
-            K = sum(t.signal**2 * covariance(t.kernel, g, threads=self.threads) for t, g in zip(terms, groups, strict=True))
-            factor, weights, evidence = solve_observations(K, targets, sigma, self.threads)
-        self.noise_ = noise
-        self.parts_ = [CollapsedPart.collapse(t, g, weights) for t, g in zip(terms, groups, strict=True)]
-        self.groups_, self.factor_, self.known_ = groups, factor, np.isfinite(sigma)
-        self.reference_energies_, self.log_likelihood_, self.n_observations_ = references, evidence, int(self.known_.sum())
+            K = total_covariance(terms, groups, self.threads)
+            self.model_, self.log_likelihood_ = exact(terms, groups, K, targets, sigma, self.threads)
+        self.noise_, self.signals_ = noise, tuple(t.signal for t in terms)
+        self.reference_energies_, self.n_observations_ = references, len(self.model_.picked)
         return self
 
     def _optimised(self, terms, frames, labels, references, noise) -> tuple[dict[str, float], list[Term]]:
@@ -129,91 +122,17 @@ class GaussianProcess(Potential):
 
     def _predict_batch(self, batch: Batch, first: int, wanted: frozenset[str]) -> Prediction:
         references = baseline_energies(self.reference_energies_, batch.numbers)
-        energies, forces, strain = evaluate(self.parts_, batch, first, self.threads)
-        energies = energies + references
-        per_atom = batch.offsets[1:-1]
-        return Prediction(
-            energy=np.bincount(batch.structure, energies, minlength=len(batch)),
-            energies=np.split(energies, per_atom),
-            forces=np.split(forces, per_atom),
-            stress=strain / batch.volumes[:, None],
-            **self._deviations(batch, wanted),
-        )
-
-    def _deviations(self, batch: Batch, wanted: frozenset[str]) -> dict:
-        """Standard deviations asked for."""
-        frames = [Atoms(batch.numbers[a:b], batch.positions[a:b], cell=c, pbc=p) for a, b, c, p in _bounds(batch)]
-        std: dict = {}
-        if "energy" in wanted:
-            std["energy_std"] = np.array([self._std(atoms)[0] for atoms in frames])
-            std["energies_std"] = [self._atom_std(atoms) for atoms in frames]
-        if "forces" in wanted:
-            std["forces_std"] = [self._std(atoms, forces=True)[1:].reshape(-1, 3) for atoms in frames]
-        if "stress" in wanted:
-            std["stress_std"] = np.array([self._std(a, stress=True)[1:] if a.pbc.all() else np.full(6, np.nan) for a in frames])
-        return std
-
-    def _std(self, atoms: Atoms, forces: bool = False, stress: bool = False) -> np.ndarray:
-        """(1 + k,) posterior standard deviations of the energy and the derivatives of one structure."""
-        return self._posterior_std([observe(p.descriptor, [atoms], [forces], [stress], self.threads) for p in self.parts_])
-
-    def _atom_std(self, atoms: Atoms) -> np.ndarray:
-        """(n_atoms,) posterior standard deviations of the atoms' energies, each atom taken as a structure of its own."""
-        return self._posterior_std([_single_atoms(p.descriptor, atoms) for p in self.parts_])
-
-    def _posterior_std(self, queries: list[list[Group]]) -> np.ndarray:
-        cross, prior = 0.0, 0.0
-        for part, query, trained in zip(self.parts_, queries, self.groups_, strict=True):
-            cross = cross + part.signal**2 * covariance(part.kernel, query, trained, self.threads)[:, self.known_]
-            prior = prior + part.signal**2 * _variances(part.kernel, query)
-        half = linear.forward(self.factor_, cross.T)
-        return np.sqrt(np.maximum(prior - np.einsum("no,no->o", half, half), 0.0))
+        return self.model_.predict(batch, first, references, wanted)
 
 
-def _bounds(batch: Batch):
-    return zip(batch.offsets, batch.offsets[1:], batch.cells, batch.pbc, strict=False)
-
-
-def _single_atoms(descriptor: Descriptor, atoms: Atoms) -> list[Group]:
-    """Groups in which every atom stands alone, in the order of the atoms."""
-    batch = Batch.from_atoms([atoms])
-    env = descriptor.environments(batch, batch.pairs(descriptor.r_cut))
-    groups, d = [], env.X.shape[1]
-    for s in np.unique(env.pairs.kinds):
-        members = np.flatnonzero(env.pairs.kinds == s)
-        counts = [len(members) if t == s else 0 for t in range(len(descriptor.species))]
-        X = [env.X[members][:, None] if n else np.zeros((len(members), 0, d)) for n in counts]
-        groups.append(Group(X, [np.zeros((*x.shape, 0)) for x in X], members, []))
-    return groups
-
-
-def _variances(kernel: Kernel, groups: list[Group]) -> np.ndarray:
-    """Prior variances of every observation of the groups, `Layout` order; unit signal."""
-    layout = Layout(groups)
-    out = np.empty(layout.size)
-    for group in groups:
-        for s in range(len(group)):
-            own = block_covariance(kernel, group, s, group, slice(s, s + 1))[:, 0]
-            out[layout.rows(group, slice(s, s + 1)).ravel()] = np.diagonal(own)
-    return out
-
-
-def solve_observations(K: np.ndarray, y: np.ndarray, sigma: np.ndarray, threads: int | None):
-    """Cholesky factor of K + Σ over the known observations, weights of all (zero where unknown), and the log evidence; K is overwritten."""
-    known = np.isfinite(sigma)
-    if not known.all():
-        K = K[np.ix_(known, known)]
-    diagonal = K.reshape(-1)[:: len(K) + 1]
-    diagonal += sigma[known] ** 2
-    try:
-        L = linear.cholesky(K, threads)
-    except np.linalg.LinAlgError as error:
-        raise InputError(f"the covariance of the observations is not positive definite ({error}); raise `noise`.") from error
-    half = linear.forward(L, y[known])
-    weights = np.zeros(len(y))
-    weights[known] = linear.backward(L, half)
-    evidence = -0.5 * half @ half - np.log(np.diagonal(L)).sum() - 0.5 * len(half) * np.log(2 * np.pi)
-    return L, weights, float(evidence)
+def total_covariance(terms: list[Term], groups: list[list[Group]], threads: int | None) -> np.ndarray:
+    """Σ δ²K over terms, of all observations."""
+    total = None
+    for term, mine in zip(terms, groups, strict=True):
+        K = covariance(term.kernel, mine, threads=threads)
+        K *= term.signal**2
+        total = K if total is None else np.add(total, K, out=total)
+    return total
 
 
 class KernelRidge(GaussianProcess):

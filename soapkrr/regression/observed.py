@@ -29,13 +29,12 @@ class Group:
     Attributes
     ----------
     X : per species (n_structures, m_s, d) descriptors.  V : per species (n_structures, m_s, d, k), the k derivative observations.
-    index : (n_structures,) position of each structure in its list.  atoms : per species (n_structures, m_s) index of the atom in its structure.
+    index : (n_structures,) position of each structure in its list.
     """
 
     X: list[np.ndarray]
     V: list[np.ndarray]
     index: np.ndarray
-    atoms: list[np.ndarray]
 
     def __len__(self) -> int:
         return len(self.index)
@@ -63,13 +62,13 @@ def observe(descriptor: Descriptor, frames, forces: list[bool], stress: list[boo
     groups = []
     for members in keys.values():
         parts = list(thread_map(one, members, threads))
-        stacked = [[np.stack(arrays) for arrays in zip(*(p[k] for p in parts), strict=True)] for k in range(3)]
-        groups.append(Group(stacked[0], stacked[1], np.array(members), stacked[2]))
+        X, V = ([np.stack(arrays) for arrays in zip(*(p[k] for p in parts), strict=True)] for k in range(2))
+        groups.append(Group(X, V, np.array(members)))
     return groups
 
 
 def _structure(descriptor, atoms, forces: bool, stress: bool, index: int):
-    """Per species X (m, d), V (m, d, k) and atom indices of one structure."""
+    """Per species X (m, d) and V (m, d, k) of one structure."""
     batch = Batch.from_atoms([atoms], index)
     env = descriptor.environments(batch, batch.pairs(descriptor.r_cut, index), index)
     n, d = env.X.shape
@@ -84,7 +83,7 @@ def _structure(descriptor, atoms, forces: bool, stress: bool, index: int):
         V[:, -6:] = strain / batch.volumes[0]
     V = V.transpose(0, 2, 1)
     members = [np.flatnonzero(env.pairs.kinds == s) for s in range(len(descriptor.species))]
-    return [env.X[m] for m in members], [np.ascontiguousarray(V[m]) for m in members], members
+    return [env.X[m] for m in members], [np.ascontiguousarray(V[m]) for m in members]
 
 
 def tiles(group: Group, size: int = TILE) -> Iterator[slice]:

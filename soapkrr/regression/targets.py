@@ -8,7 +8,6 @@ from ase import Atoms
 from soapkrr.baselines import baseline_energies
 from soapkrr.labels import Labels
 
-
 #: Kinds of observation, in the order in which a structure lists them.
 KINDS = ("energy", "forces", "stress")
 
