@@ -59,11 +59,12 @@ def _least_squares(frames, labels, species) -> dict[str, float]:
     return {species_name(z): float(e) for z, e in zip(species, fit, strict=True)}
 
 
-def baseline_energies(references: Mapping[str, float], numbers: np.ndarray) -> np.ndarray:
-    """(n_atoms,) reference energy of each atom; a species without one raises."""
+def baseline_energies(references: Mapping[str, float], numbers: np.ndarray, frame: np.ndarray | None = None) -> np.ndarray:
+    """(n_atoms,) reference energy of each atom; a species without one raises, naming the ``frame`` (n_atoms,) where given."""
     table = {atomic_numbers[symbol]: energy for symbol, energy in references.items()}
     missing = sorted({int(z) for z in numbers} - set(table))
     if missing:
         known = sorted(references)
-        raise InputError(f"species {species_name(missing[0])} was not in the training data; this model knows {known}.")
+        where = "" if frame is None else f"frame {frame[np.argmax(numbers == missing[0])]}: "
+        raise InputError(f"{where}species {species_name(missing[0])} was not in the training data; this model knows {known}.")
     return np.array([table[int(z)] for z in numbers])

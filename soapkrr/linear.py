@@ -66,7 +66,9 @@ def solve(factors: Mapping[str, np.ndarray], noise: Mapping[str, float]) -> Post
     R, z, rest = R[: k - 1, : k - 1], R[: k - 1, k - 1], R[k - 1 :, k - 1]
     R = np.ascontiguousarray(R)
     rcond = lapack.dtrcon(R)[0]
-    mean = solve_triangular(R, z)
+    mean = solve_triangular(R, z, check_finite=False)
+    if not np.isfinite(mean).all():
+        raise ArithmeticError("the regression overflowed: a noise level or the signal is absurdly small or large for these data.")
     return Posterior(mean, R, 1.0 / rcond if rcond > 0 else np.inf, float(rest @ rest))
 
 

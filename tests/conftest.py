@@ -10,8 +10,16 @@ from ase.build import bulk
 from ase.calculators.emt import EMT
 from ase.calculators.singlepoint import SinglePointCalculator
 from systems import small_soap, species, variations
+from threadpoolctl import threadpool_limits
 
 from soapkrr import SOAP, DotProduct, SparseGP
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_blas_thread():
+    """The tests' matrices are small: threads of BLAS would only wait for each other on a busy machine."""
+    with threadpool_limits(1, user_api="blas"):
+        yield
 
 
 @cache

@@ -6,6 +6,7 @@ have their own twin (`power_spectrum`).
 
 from __future__ import annotations
 
+from functools import cache
 from itertools import product
 
 import numpy as np
@@ -95,6 +96,17 @@ BASES = {"gto": gto_basis, "bessel": bessel_basis}
 # --- SOAP by quadrature ----------------------------------------------------------------------------------------------
 
 
+@cache
+def angular_quadrature(l_max: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """(directions, weights, real harmonics there): Gauss-Legendre in cos θ, uniform in φ."""
+    cos_theta, wt = np.polynomial.legendre.leggauss(48)
+    phi = np.arange(96) * 2 * np.pi / 96
+    sin_theta = np.sqrt(1 - cos_theta**2)
+    grid = (np.outer(sin_theta, np.cos(phi)), np.outer(sin_theta, np.sin(phi)), np.outer(cos_theta, np.ones_like(phi)))
+    directions = np.stack(grid, axis=-1).reshape(-1, 3)
+    return directions, np.repeat(wt, len(phi)) * 2 * np.pi / len(phi), real_harmonics(l_max, directions)
+
+
 def density_expansion(centre, neighbours, weights, r_cut, n_max, l_max, sigma, rbf) -> np.ndarray:
     """c[lm, n] = ∫ g_nl(r) Y_lm(r̂) Σ_j w_j exp(−|r − r_j|²/2σ²) d³r by three-dimensional quadrature.
 
@@ -103,21 +115,14 @@ def density_expansion(centre, neighbours, weights, r_cut, n_max, l_max, sigma, r
     """
     points = np.concatenate([[np.zeros(3)], neighbours])
     weights = np.concatenate([[centre], weights])
-    limit = np.linalg.norm(points, axis=1).max() + 9 * sigma
-    r, wr = radial_quadrature(limit, 100)
-    cos_theta, wt = np.polynomial.legendre.leggauss(48)
-    phi = np.arange(96) * 2 * np.pi / 96
-    sin_theta = np.sqrt(1 - cos_theta**2)
-    directions = np.stack(
-        [np.outer(sin_theta, np.cos(phi)), np.outer(sin_theta, np.sin(phi)), np.outer(cos_theta, np.ones_like(phi))], axis=-1
-    ).reshape(-1, 3)
-    solid = np.repeat(wt, len(phi)) * 2 * np.pi / len(phi)
-    Y = real_harmonics(l_max, directions)
-    projected = np.empty((len(r), (l_max + 1) ** 2))
-    for k, radius in enumerate(r):
-        d2 = ((radius * directions[:, None] - points) ** 2).sum(axis=2)
-        density = np.exp(-0.5 * d2 / sigma**2) @ weights
-        projected[k] = (solid * density) @ Y
+    distances = np.linalg.norm(points, axis=1)
+    r, wr = radial_quadrature(distances.max() + 9 * sigma, 100)
+    directions, solid, Y = angular_quadrature(l_max)
+    along = directions @ points.T
+    # |r − r_j|² as (radius, direction, atom).
+    d2 = r[:, None, None] ** 2 + distances**2 - 2 * r[:, None, None] * along
+    density = np.exp(-0.5 * d2 / sigma**2) @ weights
+    projected = (density * solid) @ Y
     c = np.empty(((l_max + 1) ** 2, n_max))
     for l in range(l_max + 1):
         g = BASES[rbf](r, r_cut, n_max, l)

@@ -4,11 +4,18 @@ import threading
 
 import numpy as np
 import pytest
-from threadpoolctl import threadpool_info
+from threadpoolctl import threadpool_info, threadpool_limits
 
 from soapkrr.parallel import default_threads, serial_blas, thread_map
 
 THREADS = [1, 2, 5]
+
+
+@pytest.fixture(autouse=True)
+def two_blas_threads():
+    """More than one, so that a limit of one and its end can be seen on any machine."""
+    with threadpool_limits(2, user_api="blas"):
+        yield
 
 
 def _blas_threads():

@@ -114,34 +114,39 @@ def write_sets():
 
 
 # Checks
-def summary(labelled):
-    """Energy per atom (eV), first force component (eV/Å) and stress (GPa) of a labelled structure, as a dictionary."""
-    return {"energy": labelled.get_potential_energy() / len(labelled), "force": labelled.get_forces()[0, 0],
-            "stress": list(labelled.get_stress() / units.GPa)}
-
-
-def convergence():
-    """Energy, force and stress against cutoff (strained and rattled Si8) and k-points (Si8, a liquid, the metals)."""
+def convergence_cases():
+    """(series, structure, cutoff, k-point grid) of the convergence tests; the last of each series is the best converged."""
     si8 = rattled(strained(diamond(8), np.random.default_rng(1), -0.03, 0.03), np.random.default_rng(2), 0.1)
     si8.info["config_type"] = "diamond_rattled"
     cases = [("cutoff", si8, cutoff, 4) for cutoff in (200, 250, 300, 400, 500)]
-    cases += [("k-points, diamond Si8", si8, CUTOFF, n) for n in (2, 3, 4, 6)]
-    cases += [("k-points, liquid Si16", make_structure("liquid", "train", 0), CUTOFF, n) for n in (2, 3, 4)]
-    for name, atoms in PHASES.items():
+    cases += [("Si8, strained and rattled", si8, CUTOFF, n) for n in (2, 3, 4, 6)]
+    for kind, sizes in (("vacancy", (2, 3)), ("hot_crystal", (2, 3)), ("liquid", (2, 3, 4))):
+        atoms = make_structure(kind, "train", 0)
+        cases += [(f"{kind}, {len(atoms)} atoms", atoms, CUTOFF, n) for n in sizes]
+    for name, ideal in PHASES.items():
+        atoms = ideal.copy()
         atoms.info["config_type"] = name
-        cases += [(f"k-points, {name}", atoms, CUTOFF, metal_grid(atoms, METAL_LENGTH[name] * factor)) for factor in (1.0, 1.5, 2.0)]
+        cases += [(f"{name}, ideal", atoms, CUTOFF, metal_grid(atoms, METAL_LENGTH[name] * factor)) for factor in (1.0, 1.5, 2.0)]
     rng = np.random.default_rng(3)
-    metal = rattled(strained(PHASES["simple_cubic"] * (2, 1, 1), rng, 0.0, 0.03), rng, 0.1)
-    cases += [("k-points, rattled simple_cubic", metal, CUTOFF, metal_grid(metal, length)) for length in (26.0, 39.0)]
-    rows = []
-    for title, atoms, cutoff, grid in cases:
+    atoms = rattled(strained(PHASES["simple_cubic"] * (2, 1, 1), rng, 0.0, 0.03), rng, 0.1)
+    atoms.info["config_type"] = "simple_cubic"
+    return cases + [("simple_cubic, 2 atoms rattled", atoms, CUTOFF, metal_grid(atoms, length)) for length in (26.0, 39.0)]
+
+
+def convergence():
+    """Run the convergence tests; results (eV/atom, eV/Å, GPa) go to convergence.json, and a row already there is not run again."""
+    path = HERE / "convergence.json"
+    rows = json.loads(path.read_text()) if path.exists() else []
+    for series, atoms, cutoff, grid in convergence_cases():
         atoms.info["kpts"] = np.ones(3, int) * grid
-        start = time.time()
-        row = {"series": title, "cutoff": cutoff, "kpts": atoms.info["kpts"].tolist(), **summary(label(atoms, cutoff))}
-        row["seconds"] = time.time() - start
-        rows.append(row)
-        print(row, flush=True)
-        (HERE / "convergence.json").write_text(json.dumps(rows, indent=1, default=float) + "\n")
+        key = {"series": series, "cutoff": cutoff, "kpts": atoms.info["kpts"].tolist()}
+        if any(key.items() <= row.items() for row in rows):
+            continue
+        done = label(atoms, cutoff)
+        rows.append({**key, "energy": round(done.get_potential_energy() / len(done), 6), "force": round(done.get_forces()[0, 0], 5),
+                     "stress": (done.get_stress() / units.GPa).round(4).tolist()})
+        print(series, cutoff, key["kpts"], rows[-1]["energy"], rows[-1]["stress"], flush=True)
+        path.write_text(json.dumps(rows) + "\n")
 
 
 def free_energy(atoms):

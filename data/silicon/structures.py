@@ -30,6 +30,7 @@ PHASES = {
 COUNTS = {
     "isolated_atom": (1, 0),
     "diamond_strained": (26, 6),
+    "diamond_optic": (12, 3),
     "diamond_rattled": (42, 8),
     "vacancy": (16, 4),
     "beta_tin": (14, 3),
@@ -38,7 +39,7 @@ COUNTS = {
     "bcc": (10, 2),
     "fcc": (10, 2),
     "hot_crystal": (20, 4),
-    "liquid": (36, 8),
+    "liquid": (22, 5),
     "short_pair": (8, 2),
     "surface": (6, 2),
 }
@@ -113,6 +114,11 @@ def diamond_strained(rng, u):
     return strained(diamond(2 if rng.random() < 0.7 else 8), rng, -0.12 + 0.24 * u, rng.choice([0.0, 0.04]))
 
 
+def diamond_optic(rng, u):
+    """Primitive cells at -10..10 % volume change with shear, the two atoms displaced against each other."""
+    return rattled(strained(diamond(2), rng, -0.1 + 0.2 * u, 0.03), rng, 0.1)
+
+
 def diamond_rattled(rng, u):
     """Rattled and strained cells of 8 or 16 atoms."""
     return rattled(strained(diamond(8 if rng.random() < 0.75 else 16), rng, rng.uniform(-0.1, 0.1), 0.015), rng, 0.02 + 0.23 * u)
@@ -157,7 +163,7 @@ def hot_crystal(rng, u):
 def liquid(rng, u):
     """16 atoms at 2.4-2.75 g/cm3: random packing, Tersoff melt at 3000-5000 K, then 1000-2500 K."""
     density = rng.uniform(2.4, 2.75) * 1e-24 / units._amu / 1e3  # g/cm3 -> amu/Å3
-    atoms = diamond(16)
+    atoms = diamond(16, 3)
     volume = atoms.get_masses().sum() / density
     atoms = strained(atoms, rng, volume / atoms.get_volume() - 1, 0.02)
     atoms.set_scaled_positions(place_apart(atoms, rng, 2.0))
@@ -199,7 +205,8 @@ def surface(rng, u):
 
 
 GENERATORS = {
-    "isolated_atom": isolated_atom, "diamond_strained": diamond_strained, "diamond_rattled": diamond_rattled, "vacancy": vacancy,
+    "isolated_atom": isolated_atom, "diamond_strained": diamond_strained, "diamond_optic": diamond_optic,
+    "diamond_rattled": diamond_rattled, "vacancy": vacancy,
     "hot_crystal": hot_crystal, "liquid": liquid, "short_pair": short_pair, "surface": surface,
     **{name: partial(high_pressure, name) for name in PHASES},
 }
@@ -222,6 +229,6 @@ def make_structure(config_type, split, index):
 
 def job_list():
     """(config_type, split, index) of every structure, config types interleaved in proportion to their counts."""
-    jobs = sorted(((i + 0.5) / numbers[split], kind, split, i)
+    jobs = sorted(((i + 0.5) / numbers[split] if sum(numbers) > 1 else 0.0, kind, split, i)
                   for kind, numbers in COUNTS.items() for split in (0, 1) for i in range(numbers[split]))
     return [(kind, ("train", "test")[split], i) for _, kind, split, i in jobs]

@@ -20,6 +20,9 @@ from soapkrr.errors import InputError, require_positive
 #: Knots per Å of the radial table, times 1/σ: spline errors stay below 1e-10 of the largest value.
 KNOTS_PER_WIDTH = 24
 
+#: Narrower Gaussians (Å) could only make unsmooth potentials, and tables without bounds.
+MIN_SIGMA = 0.05
+
 
 @dataclass(frozen=True)
 class SOAP(Descriptor):
@@ -65,6 +68,8 @@ class SOAP(Descriptor):
             if not (isinstance(value, (int, np.integer)) and low <= value <= high):
                 raise InputError(f"`{name}` must be an integer from {low} to {high}, received {value!r}.")
         require_positive(sigma=self.sigma)
+        if self.sigma < MIN_SIGMA:
+            raise InputError(f"`sigma` must be at least {MIN_SIGMA} Å, the width of an atom's Gaussian; received {self.sigma!r}.")
         if self.rbf not in RADIAL_BASES:
             raise InputError(f"`rbf` must be one of {sorted(RADIAL_BASES)}, received {self.rbf!r}.")
         self._basis  # noqa: B018  build the table now, so that impossible parameters fail here

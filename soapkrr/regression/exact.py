@@ -19,7 +19,7 @@ from soapkrr.prediction import Prediction
 from soapkrr.regression.evidence import exact_evidence, maximise
 from soapkrr.regression.observation_model import exact
 from soapkrr.regression.observed import Group, covariance, observe
-from soapkrr.regression.sparse_gp import checked_noise
+from soapkrr.regression.sparse_gp import check_structures, checked_noise, in_canonical_order
 from soapkrr.regression.targets import KINDS, observation_kinds, observation_targets, subset
 from soapkrr.regression.terms import Term, as_terms
 from soapkrr.structures import Batch, as_frames
@@ -59,7 +59,7 @@ class GaussianProcess(Potential):
         kernel: Kernel | None = None,
         *,
         noise: Mapping[str, float] | None = None,
-        signal: float = 1.0,
+        signal: float = 3.0,
         baseline: Mapping[str, float] | str | None = None,
         threads: int | None = None,
     ):
@@ -77,8 +77,9 @@ class GaussianProcess(Potential):
         there are more than `OPTIMISE_ON` observations.
         """
         noise, terms, frames = self._noise(), self._terms(), as_frames(frames)
-        Batch.from_atoms(frames)
+        check_structures(frames, [t.descriptor for t in terms])
         labels = read_labels(frames)
+        frames, labels = in_canonical_order(frames, labels)
         references = reference_energies(frames, labels, self.baseline)
         forces, stress = [label.forces is not None for label in labels], [label.stress is not None for label in labels]
         with serial_blas():
@@ -121,7 +122,7 @@ class GaussianProcess(Potential):
         return [Term(self.descriptor, self.kernel, signal=self.signal)]
 
     def _predict_batch(self, batch: Batch, first: int, wanted: frozenset[str]) -> Prediction:
-        references = baseline_energies(self.reference_energies_, batch.numbers)
+        references = baseline_energies(self.reference_energies_, batch.numbers, batch.structure + first)
         return self.model_.predict(batch, first, references, wanted)
 
 

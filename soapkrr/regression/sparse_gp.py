@@ -84,7 +84,7 @@ class SparseGP(Potential):
         *,
         n_sparse: int | Mapping[str, int] = 1000,
         noise: Mapping[str, float] | None = None,
-        signal: float = 1.0,
+        signal: float = 3.0,
         selection: str = "fps",
         baseline: Mapping[str, float] | str | None = None,
         tolerance: float = 1e-10,
@@ -107,11 +107,12 @@ class SparseGP(Potential):
         the data). ``progress`` draws bars on a terminal. Returns the estimator itself.
         """
         noise = checked_noise(self.noise)
-        require_positive(tolerance=self.tolerance)
+        check_tolerance(self.tolerance)
         terms = self._terms()
         frames = as_frames(frames)
-        Batch.from_atoms(frames)
+        check_structures(frames, [t.descriptor for t in terms])
         labels = read_labels(frames)
+        frames, labels = in_canonical_order(frames, labels)
         references = reference_energies(frames, labels, self.baseline)
         with serial_blas():
             fitted = [SparseTerm.build(t, sparse_points(t, frames, self.threads, progress), self.tolerance) for t in terms]
@@ -153,7 +154,7 @@ class SparseGP(Potential):
         return factors, counts
 
     def _predict_batch(self, batch: Batch, first: int, wanted: frozenset[str]) -> Prediction:
-        references = baseline_energies(self.reference_energies_, batch.numbers)
+        references = baseline_energies(self.reference_energies_, batch.numbers, batch.structure + first)
         model = SparseModel(self.terms_, self.posterior_, self.threads)
         energies, forces, strain, features = model.mean(batch, first, spread="energy" in wanted)
         energies = energies + references
@@ -190,6 +191,34 @@ def checked_noise(noise: Mapping[str, float] | None) -> dict[str, float]:
         raise InputError(f"`noise` has unknown keys {unknown}; it takes {sorted(DEFAULT_NOISE)}.")
     require_positive(**{f"noise['{kind}']": level for kind, level in levels.items()})
     return levels
+
+
+def check_tolerance(tolerance: float) -> None:
+    """A fraction of the largest eigenvalue."""
+    require_positive(tolerance=tolerance)
+    if not tolerance < 1:
+        raise InputError(f"`tolerance` is a fraction of the largest eigenvalue and must be below 1, received {tolerance!r}.")
+
+
+def check_structures(frames: list[Atoms], descriptors: list[Descriptor]) -> None:
+    """Raise on the first structure, by its place in the list, that cannot be described."""
+    for first, group in split_by_atoms(frames, 4096):
+        batch = Batch.from_atoms(group, first)
+        for descriptor in descriptors:
+            descriptor.kinds(batch.numbers, first, batch.structure)
+        batch.pairs(max(d.r_cut for d in descriptors), first)
+
+
+def in_canonical_order(frames: list[Atoms], labels: list[Labels]) -> tuple[list[Atoms], list[Labels]]:
+    """Structures sorted by content, so that the order in which they were given changes nothing, not even the rounding."""
+
+    def content(index):
+        atoms, label = frames[index], labels[index]
+        arrays = (atoms.numbers, atoms.cell.array, atoms.positions, np.float64(label.energy))
+        return len(atoms), tuple(np.asarray(a).tobytes() for a in arrays)
+
+    order = sorted(range(len(frames)), key=content)
+    return [frames[i] for i in order], [labels[i] for i in order]
 
 
 def design_factors(terms: list[SparseTerm], frames: list[Atoms], labels: list[Labels], references, first: int) -> dict:

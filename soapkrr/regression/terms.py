@@ -30,7 +30,7 @@ class Term:
     descriptor: Descriptor
     kernel: Kernel
     n_sparse: int | Mapping[str, int] = 1000
-    signal: float = 1.0
+    signal: float = 3.0
     selection: str = "fps"
 
     def __post_init__(self):
