@@ -10,6 +10,9 @@ __version__ = "0.1.0"
 
 _HOME = {
     "SOAP": "descriptors.soap",
+    "Compressed": "descriptors.projection",
+    "Projected": "descriptors.projection",
+    "Featurizer": "descriptors.featurizer",
     "RadialScaling": "descriptors.cutoff",
     "DotProduct": "kernels",
     "Linear": "kernels",

@@ -94,6 +94,12 @@ class SOAP(Descriptor):
             n_max=int(self.n_max),
         )
 
+    def feature_names(self):
+        """Species:n of both channels, and l."""
+        channels = [f"{s}:{n}" for s in self.species for n in range(self.n_max)]
+        pairs = [f"{a} {b}" for k, a in enumerate(channels) for b in channels[k:]]
+        return [f"{pair} l={l}" for l in range(self.l_max + 1) for pair in pairs]
+
     def compute(self, start, stop, arrays):
         """Normalised power spectra X, and the state (c, norms): expansions and |p| before normalisation."""
         n = stop - start
