@@ -10,6 +10,7 @@ __version__ = "0.1.0"
 
 _HOME = {
     "SOAP": "descriptors.soap",
+    "CompressedSOAP": "descriptors.compression",
     "Compressed": "descriptors.projection",
     "Projected": "descriptors.projection",
     "Featurizer": "descriptors.featurizer",

@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import fields, replace
 
+import numpy as np
+
 from soapkrr.errors import InputError
 
 
@@ -54,6 +56,19 @@ class Specification:
     def __sklearn_clone__(self):
         """Immutable objects are their own clones."""
         return self
+
+
+class ByValue:
+    """Mixin, before other bases, of specifications that hold arrays: equal and hashed by the values of their parameters."""
+
+    def __eq__(self, other):
+        if type(other) is not type(self):
+            return NotImplemented
+        mine, yours = self.get_params(deep=False), other.get_params(deep=False)
+        return all(np.array_equal(mine[name], yours[name]) for name in mine)
+
+    def __hash__(self):
+        return hash(repr(self))
 
 
 class Nested:

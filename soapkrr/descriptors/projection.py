@@ -12,12 +12,13 @@ import numpy as np
 from soapkrr.descriptors.base import Descriptor, Environments
 from soapkrr.descriptors.normalise import normalised, through_norm
 from soapkrr.errors import InputError
+from soapkrr.specification import ByValue
 
 #: Jacobian of the inner descriptor held at once, bytes.
 BUDGET = 64 * 2**20
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True)
 class Wrapper(Descriptor):
     """Base of descriptors made from another one, with its species and cutoff; unless overridden, all is as there."""
 
@@ -51,7 +52,7 @@ class Wrapper(Descriptor):
         self.descriptor.strain_jacobian(start, stop, env, out)
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True)
 class Compressed(Wrapper):
     """A descriptor that a model projects onto the leading principal components of its training environments.
 
@@ -118,7 +119,7 @@ def principal_components(X: np.ndarray, n_components: int | float) -> np.ndarray
 
 
 @dataclass(frozen=True, eq=False)
-class Projected(Wrapper):
+class Projected(ByValue, Wrapper):
     """x = y P/|y P| with y another descriptor and P a fixed matrix; `Compressed` learns P.
 
     Parameters
@@ -144,15 +145,6 @@ class Projected(Wrapper):
             raise InputError("`matrix` holds values that are not finite.")
         matrix.flags.writeable = False
         object.__setattr__(self, "matrix", matrix)
-
-    def __eq__(self, other):
-        if type(other) is not type(self):
-            return NotImplemented
-        mine, yours = (self.descriptor, self.normalize), (other.descriptor, other.normalize)
-        return mine == yours and np.array_equal(self.matrix, other.matrix)
-
-    def __hash__(self):
-        return hash((self.descriptor.species, self.matrix.shape, self.matrix.tobytes()))
 
     @property
     def n_features(self):
