@@ -13,6 +13,7 @@ _HOME = {
     "CompressedSOAP": "descriptors.compression",
     "Compressed": "descriptors.projection",
     "Projected": "descriptors.projection",
+    "DScribe": "descriptors.dscribe",
     "Featurizer": "descriptors.featurizer",
     "RadialScaling": "descriptors.cutoff",
     "DotProduct": "kernels",

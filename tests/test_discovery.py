@@ -34,7 +34,7 @@ def _unit(n, seed):
 
 
 def test_the_walk_finds_what_the_package_offers():
-    assert {"SOAP", "Projected", "CompressedSOAP"} <= set(map(_name, descriptors()))
+    assert {"SOAP", "Projected", "DScribe", "CompressedSOAP"} <= set(map(_name, descriptors()))
     assert {"DotProduct", "SquaredExponential", "Matern52", "Sum", "Product"} <= set(map(_name, kernels()))
 
 
