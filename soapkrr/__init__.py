@@ -10,6 +10,11 @@ __version__ = "0.1.0"
 
 _HOME = {
     "SOAP": "descriptors.soap",
+    "CompressedSOAP": "descriptors.compression",
+    "Compressed": "descriptors.projection",
+    "Projected": "descriptors.projection",
+    "DScribe": "descriptors.dscribe",
+    "Featurizer": "descriptors.featurizer",
     "RadialScaling": "descriptors.cutoff",
     "DotProduct": "kernels",
     "Linear": "kernels",

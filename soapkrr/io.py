@@ -5,57 +5,85 @@ from __future__ import annotations
 import io
 import json
 import os
+import pkgutil
 import tempfile
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import fields, is_dataclass
+from dataclasses import is_dataclass
+from functools import cache
+from importlib import import_module
+from inspect import isabstract
 from pathlib import Path
 
 import numpy as np
 from ase.data import atomic_numbers
 
-from soapkrr.descriptors import cutoff, soap
+from soapkrr import descriptors
+from soapkrr.descriptors.base import Descriptor
 from soapkrr.errors import InputError, ModelFileError
-from soapkrr.kernels import DotProduct
+from soapkrr.kernels import Kernel
 from soapkrr.linear import Posterior
 from soapkrr.potential import Potential
-from soapkrr.regression.design import SparseTerm
 from soapkrr.regression.sparse_gp import SparseGP
+from soapkrr.regression.terms import SparseTerm
+from soapkrr.specification import Specification
 
 FORMAT = "soapkrr-model"
-VERSION = 1
 
-#: Specifications that may occur in a file; anything else is refused.
-SPECIFICATIONS = {c.__name__: c for c in (soap.SOAP, DotProduct, cutoff.Smoothstep, cutoff.Cosine, cutoff.Polynomial, cutoff.RadialScaling)}
+#: Attributes of a fitted term that its header entry holds.
+TERM = ("descriptor", "kernel", "signal")
+
+VERSION = 1
 
 #: What reading a damaged file can raise.
 DAMAGE = (zipfile.BadZipFile, zlib.error, EOFError, OSError, LookupError, ValueError, TypeError, AttributeError, RuntimeError, MemoryError)
 
 
-def to_json(value):
-    """Specification objects become {"type": name, parameters}; numbers, strings, lists and mappings stay."""
-    if is_dataclass(value):
-        parameters = {f.name: to_json(getattr(value, f.name)) for f in fields(value)}
-        return {"type": type(value).__name__, **parameters}
+@cache
+def specifications() -> dict[str, type]:
+    """The package's own specifications by name: what may occur in a file; anything else is refused."""
+    for module in pkgutil.iter_modules(descriptors.__path__):
+        import_module(f"{descriptors.__name__}.{module.name}")
+    found, kinds = {}, [Specification]
+    for kind in kinds:
+        kinds += kind.__subclasses__()
+        if kind.__module__.startswith("soapkrr.") and is_dataclass(kind) and not isabstract(kind):
+            found[kind.__name__] = kind
+    return found
+
+
+def to_json(value, arrays: dict[str, np.ndarray]):
+    """Specifications become {"type": name, parameters}, arrays {"array": name} and are put into ``arrays``; the rest stays."""
+    if isinstance(value, Specification):
+        return {"type": type(value).__name__, **{k: to_json(v, arrays) for k, v in value.get_params(deep=False).items()}}
+    if isinstance(value, np.ndarray):
+        name = f"specification.{len(arrays)}"
+        arrays[name] = value
+        return {"array": name}
     if isinstance(value, (list, tuple)):
-        return [to_json(v) for v in value]
-    if isinstance(value, dict):
-        return {str(k): to_json(v) for k, v in value.items()}
+        return [to_json(v, arrays) for v in value]
+    if isinstance(value, Mapping):
+        return {str(k): to_json(v, arrays) for k, v in value.items()}
     return value.item() if isinstance(value, np.generic) else value
 
 
-def from_json(value):
+def from_json(value, arrays: Mapping[str, np.ndarray]):
     """Inverse of `to_json`."""
     if isinstance(value, list):
-        return [from_json(v) for v in value]
-    if isinstance(value, dict) and "type" in value:
-        kind = SPECIFICATIONS.get(value["type"])
-        if kind is None:
-            raise ModelFileError(f"the file names an unknown specification {value['type']!r}.")
-        return kind(**{k: from_json(v) for k, v in value.items() if k != "type"})
-    return {k: from_json(v) for k, v in value.items()} if isinstance(value, dict) else value
+        return [from_json(v, arrays) for v in value]
+    if not isinstance(value, dict):
+        return value
+    if set(value) == {"array"}:
+        return arrays[value["array"]]
+    parts = {k: from_json(v, arrays) for k, v in value.items() if k != "type"}
+    if "type" not in value:
+        return parts
+    kind = specifications().get(value["type"])
+    if kind is None:
+        raise ModelFileError(f"the file names an unknown specification {value['type']!r}.")
+    return kind(**parts)
 
 
 def check_writable(path: str | os.PathLike) -> Path:
@@ -96,20 +124,22 @@ def _umask() -> int:
 
 def save(model: SparseGP, path: str | os.PathLike) -> None:
     """Write a fitted model."""
-    posterior, term = model.posterior_, model.term_
+    posterior, arrays = model.posterior_, {}
     header = {
         "format": FORMAT,
         "version": VERSION,
         "estimator": type(model).__name__,
-        "parameters": {name: to_json(value) for name, value in model.get_params(deep=False).items() if name != "threads"},
+        "parameters": {name: to_json(value, arrays) for name, value in model.get_params(deep=False).items() if name != "threads"},
+        "terms": [{name: to_json(getattr(t, name), arrays) for name in TERM} for t in model.terms_],
         "reference_energies": model.reference_energies_,
         "n_observations": model.n_observations_,
         "condition": posterior.condition,
         "residual": posterior.residual,
     }
-    arrays = {"mean": posterior.mean, "factor": posterior.factor}
-    arrays |= {f"points.{s}": x for s, x in enumerate(term.points)}
-    arrays |= {f"transform.{s}": t for s, t in enumerate(term.transform)}
+    arrays |= {"mean": posterior.mean, "factor": posterior.factor}
+    for k, term in enumerate(model.terms_):
+        arrays |= {f"points.{k}.{s}": x for s, x in enumerate(term.points)}
+        arrays |= {f"transform.{k}.{s}": t for s, t in enumerate(term.transform)}
     arrays |= {f"factors.{kind}": f for kind, f in model.factors_.items()}
 
     def write(file):
@@ -172,22 +202,27 @@ def _header(archive: zipfile.ZipFile) -> dict:
 def _rebuild(header: dict, arrays: dict[str, np.ndarray]) -> Potential:
     if header["estimator"] != SparseGP.__name__:
         raise ModelFileError(f"the file names an unknown estimator {header['estimator']!r}.")
-    model = SparseGP(**{name: from_json(value) for name, value in header["parameters"].items()})
-    if not (isinstance(model.descriptor, soap.SOAP) and isinstance(model.kernel, DotProduct)):
-        raise ModelFileError(f"the file pairs {model.descriptor!r} with {model.kernel!r}, which is no model.")
-    n_species = len(model.descriptor.species)
-    points, transform = (tuple(arrays[f"{name}.{s}"] for s in range(n_species)) for name in ("points", "transform"))
-    term = SparseTerm(model.descriptor, model.kernel, model.signal, points, transform)
+    model = SparseGP(**{name: from_json(value, arrays) for name, value in header["parameters"].items()})
+    terms = tuple(_term(k, {name: from_json(entry[name], arrays) for name in TERM}, arrays) for k, entry in enumerate(header["terms"]))
     posterior = Posterior(arrays["mean"], arrays["factor"], header["condition"], header["residual"])
-    if posterior.factor.shape != (term.rank, term.rank) or posterior.mean.shape != (term.rank,):
-        raise ModelFileError(f"the arrays do not fit together: {term.rank} features, factor {posterior.factor.shape}.")
-    for symbol, x, t in zip(model.descriptor.species, points, transform, strict=True):
-        if x.ndim != 2 or x.shape[1] != model.descriptor.n_features or t.ndim != 2 or len(t) != len(x):
-            raise ModelFileError(f"the arrays do not fit the descriptor: {symbol} has sparse points {x.shape}, transform {t.shape}.")
+    rank = sum(term.rank for term in terms)
+    if posterior.factor.shape != (rank, rank) or posterior.mean.shape != (rank,):
+        raise ModelFileError(f"the arrays do not fit together: {rank} features, factor {posterior.factor.shape}.")
     references = {str(symbol): float(energy) for symbol, energy in header["reference_energies"].items()}
     if not set(references) <= set(atomic_numbers):
         raise ModelFileError(f"the file has reference energies of {sorted(references)}, which are not all elements.")
     factors = {name.removeprefix("factors."): a for name, a in arrays.items() if name.startswith("factors.")}
-    model._set_fitted(term, posterior, references, factors)
+    model._set_fitted(terms, posterior, references, factors)
     model.n_observations_ = header["n_observations"]
     return model
+
+
+def _term(index: int, parts: dict, arrays: dict[str, np.ndarray]) -> SparseTerm:
+    descriptor, kernel = parts["descriptor"], parts["kernel"]
+    if not (isinstance(descriptor, Descriptor) and isinstance(kernel, Kernel)):
+        raise ModelFileError(f"the file pairs {descriptor!r} with {kernel!r}, which is no term.")
+    points, transform = (tuple(arrays[f"{name}.{index}.{s}"] for s in range(len(descriptor.species))) for name in ("points", "transform"))
+    for symbol, x, t in zip(descriptor.species, points, transform, strict=True):
+        if x.ndim != 2 or x.shape[1] != descriptor.n_features or t.ndim != 2 or len(t) != len(x):
+            raise ModelFileError(f"the arrays do not fit the descriptor: {symbol} has sparse points {x.shape}, transform {t.shape}.")
+    return SparseTerm(descriptor, kernel, float(parts["signal"]), points, transform)

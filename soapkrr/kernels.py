@@ -17,6 +17,7 @@ import numpy as np
 
 from soapkrr.backends import cpu
 from soapkrr.errors import InputError, require_positive
+from soapkrr.specification import Specification
 
 
 class Jet(NamedTuple):
@@ -40,7 +41,7 @@ def _times(x, y):
     return None if x is None or y is None else x * y
 
 
-class Kernel(ABC):
+class Kernel(Specification, ABC):
     """A positive semi-definite function of two descriptor vectors; `+`, `*` with kernels and positive numbers."""
 
     @abstractmethod

@@ -14,6 +14,7 @@ from sklearn.utils.validation import check_is_fitted
 from soapkrr.errors import InputError
 from soapkrr.parallel import serial_blas
 from soapkrr.prediction import Prediction
+from soapkrr.specification import Nested
 from soapkrr.structures import Batch, as_frames, split_by_atoms
 
 #: Quantities that have a predicted standard deviation.
@@ -23,8 +24,14 @@ UNCERTAINTIES = ("energy", "forces", "stress")
 GROUP = 4096
 
 
-class Potential(BaseEstimator):
+class Potential(Nested, BaseEstimator):
     """An interatomic potential that follows scikit-learn's conventions on lists of `ase.Atoms`."""
+
+    def __sklearn_tags__(self):
+        tags = super().__sklearn_tags__()
+        tags.estimator_type = "regressor"
+        tags.input_tags.two_d_array, tags.no_validation = False, True
+        return tags
 
     @abstractmethod
     def fit(self, frames: list[Atoms], y=None):

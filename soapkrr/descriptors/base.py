@@ -12,6 +12,7 @@ from ase.data import atomic_numbers
 
 from soapkrr.backends.cpu import PairArrays
 from soapkrr.errors import InputError, require_positive
+from soapkrr.specification import Specification
 from soapkrr.structures import Batch, Pairs, as_frames, species_name
 
 
@@ -30,8 +31,12 @@ class Environments:
 
 
 @dataclass(frozen=True)
-class Descriptor(ABC):
-    """Base of the descriptors: an immutable specification with a list of species and a cutoff radius (Å)."""
+class Descriptor(Specification, ABC):
+    """Base of the descriptors: an immutable specification with a list of species and a cutoff radius (Å).
+
+    A descriptor is also a stateless scikit-learn transformer of lists of `ase.Atoms`; `Featurizer` is the one with parameters that a
+    grid search can change and with averages over structures.
+    """
 
     species: Sequence[str | int]
     r_cut: float
@@ -95,6 +100,42 @@ class Descriptor(ABC):
         """Descriptors (total number of atoms, n_features) of one or several structures."""
         batch = Batch.from_atoms(as_frames(frames))
         return self.environments(batch, batch.pairs(self.r_cut)).X
+
+    def fitted(self, X: np.ndarray) -> Descriptor:
+        """The descriptor that a model uses once it has seen the training environments X (n, n_features); itself unless overridden."""
+        return self
+
+    @property
+    def learns(self) -> bool:
+        """Whether `fitted` would look at the data."""
+        return type(self).fitted is not Descriptor.fitted
+
+    def feature_names(self) -> list[str]:
+        """A readable name of each feature."""
+        return [f"{type(self).__name__.lower()}{k}" for k in range(self.n_features)]
+
+    def fit(self, frames, y=None) -> Descriptor:
+        """Does nothing; for scikit-learn's pipelines."""
+        return self
+
+    def transform(self, frames) -> np.ndarray:
+        """`create` by scikit-learn's name."""
+        return self.create(frames)
+
+    def fit_transform(self, frames, y=None) -> np.ndarray:
+        """`create` by scikit-learn's name."""
+        return self.create(frames)
+
+    def get_feature_names_out(self, input_features=None) -> np.ndarray:
+        """`feature_names` as scikit-learn asks for them."""
+        return np.array(self.feature_names(), dtype=object)
+
+    def __sklearn_tags__(self):
+        from sklearn.utils import Tags, TargetTags, TransformerTags
+
+        tags = Tags(estimator_type=None, target_tags=TargetTags(required=False), transformer_tags=TransformerTags(), requires_fit=False)
+        tags.input_tags.two_d_array, tags.no_validation = False, True
+        return tags
 
 
 def symbols(species) -> tuple[str, ...]:

@@ -10,10 +10,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from soapkrr.errors import InputError, require_positive
+from soapkrr.specification import Specification
 
 
 @dataclass(frozen=True)
-class Smoothstep:
+class Smoothstep(Specification):
     """One inside, falling to zero over the last ``width`` Å: 1 − 35x⁴ + 84x⁵ − 70x⁶ + 20x⁷, three times continuous.
 
     x = (r − r_cut + width)/width.
@@ -32,7 +33,7 @@ class Smoothstep:
 
 
 @dataclass(frozen=True)
-class Cosine:
+class Cosine(Specification):
     """½(1 + cos πx) over the last ``width`` Å (``None``: over the whole range, Behler 2011, doi 10.1063/1.3553717)."""
 
     width: float | None = None
@@ -51,7 +52,7 @@ class Cosine:
 
 
 @dataclass(frozen=True)
-class Polynomial:
+class Polynomial(Specification):
     """(1 + 2x³ − 3x²)^m with x = r/r_cut (Caro 2019, doi 10.1103/PhysRevB.100.024112; DScribe's ``"poly"``)."""
 
     m: float = 2.0
@@ -71,7 +72,7 @@ class Polynomial:
 
 
 @dataclass(frozen=True)
-class RadialScaling:
+class RadialScaling(Specification):
     """Weight of a neighbour's density, c/(c + (r/r0)^m): near neighbours count more.
 
     Source: Willatt, Musil and Ceriotti 2018, doi 10.1039/C8CP05921G.

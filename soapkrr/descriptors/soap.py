@@ -99,20 +99,26 @@ class SOAP(Descriptor):
             n_max=int(self.n_max),
         )
 
+    def feature_names(self):
+        """Species:n of both channels, and l."""
+        channels = [f"{s}:{n}" for s in self.species for n in range(self.n_max)]
+        pairs = [f"{a} {b}" for k, a in enumerate(channels) for b in channels[k:]]
+        return [f"{pair} l={l}" for l in range(self.l_max + 1) for pair in pairs]
+
     def compute(self, start, stop, arrays):
         """Normalised power spectra X, and the state (c, norms): expansions and |p| before normalisation."""
         n = stop - start
         c = np.empty((n, (self.l_max + 1) ** 2, self.n_channels))
         X, norms = np.empty((n, self.n_features)), np.empty(n)
         cpu.expand(start, stop, arrays, self._basis, c)
-        cpu.power_spectrum(c, self._basis.weight, self._basis.l_max, X, norms)
+        cpu.power_spectrum(c, triangle(self.n_channels), self._basis.weight, self._basis.l_max, X, norms)
         return X, (c, norms)
 
     def pullback(self, start, stop, arrays, X, state, gradient, out):
         """See `Descriptor.pullback`; the normalisation is differentiated too."""
         c, norms = state
         H = np.empty_like(c)
-        cpu.power_spectrum_pullback(gradient, X, norms, c, self._basis.weight, self._basis.l_max, H)
+        cpu.power_spectrum_pullback(gradient, X, norms, c, triangle(self.n_channels), self._basis.weight, self._basis.l_max, H)
         cpu.expansion_pullback(start, stop, arrays, self._basis, H, out)
 
     def jacobian(self, start, stop, env, rows, out):
@@ -124,6 +130,11 @@ class SOAP(Descriptor):
         """See `Descriptor.strain_jacobian`."""
         c, norms = env.state
         cpu.strain_jacobian(start, stop, env.pairs, self._basis, c, env.X, norms, out)
+
+
+def triangle(n_channels: int) -> np.ndarray:
+    """(n_channels, 2) partners of each channel: itself and all that follow."""
+    return np.column_stack([np.arange(n_channels), np.full(n_channels, n_channels)])
 
 
 def harmonic_norms(l_max: int) -> np.ndarray:

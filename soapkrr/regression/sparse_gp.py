@@ -115,7 +115,7 @@ class SparseGP(Potential):
         frames, labels = in_canonical_order(frames, labels)
         references = reference_energies(frames, labels, self.baseline)
         with serial_blas():
-            fitted = [SparseTerm.build(t, sparse_points(t, frames, self.threads, progress), self.tolerance) for t in terms]
+            fitted = [self._sparse_term(t, frames, progress) for t in terms]
             factors, counts = self._factors(fitted, frames, labels, references, progress)
             if optimize:
                 found = optimise_sparse(factors, counts, noise, fitted)
@@ -132,6 +132,10 @@ class SparseGP(Potential):
         counts = [dict(zip(t.descriptor.species, map(len, t.points), strict=True)) for t in terms]
         self.n_sparse_ = counts[0] if isinstance(self.descriptor, Descriptor) else counts
         self.rank_, self.condition_ = sum(t.rank for t in terms), posterior.condition
+
+    def _sparse_term(self, term: Term, frames, progress) -> SparseTerm:
+        descriptor, points = sparse_points(term, frames, self.threads, progress)
+        return SparseTerm.build(replace(term, descriptor=descriptor), points, self.tolerance)
 
     def _terms(self) -> list[Term]:
         if not isinstance(self.descriptor, Descriptor):

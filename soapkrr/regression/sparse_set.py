@@ -8,6 +8,7 @@ from collections.abc import Mapping
 import numpy as np
 from ase import Atoms
 
+from soapkrr.descriptors.base import Descriptor
 from soapkrr.errors import InputError
 from soapkrr.parallel import thread_map
 from soapkrr.progress import track
@@ -18,18 +19,14 @@ from soapkrr.structures import Batch, split_by_atoms
 logger = logging.getLogger(__name__)
 
 
-def sparse_points(term: Term, frames: list[Atoms], threads: int | None, progress: bool) -> list[np.ndarray]:
-    """Per species (M_s, n_features) sparse points of a term."""
-    descriptor = term.descriptor
+#: Features held at once for a descriptor to learn from, bytes; more data are thinned out evenly.
+LEARNING_BUDGET = 2**29
 
-    def environments(group):
-        first, group = group
-        batch = Batch.from_atoms(group, first)
-        env = descriptor.environments(batch, batch.pairs(descriptor.r_cut, first), first)
-        return env.X, env.pairs.kinds
 
-    groups = list(split_by_atoms(frames, 512))
-    found = list(track(thread_map(environments, groups, threads), len(groups), "environments", progress))
+def sparse_points(term: Term, frames: list[Atoms], threads: int | None, progress: bool) -> tuple[Descriptor, list[np.ndarray]]:
+    """The term's descriptor with what it learnt from the data, and per species (M_s, n_features) sparse points."""
+    descriptor = learnt(term.descriptor, frames, threads, progress)
+    found = environments(descriptor, frames, threads, progress)
     kinds = np.concatenate([k for _, k in found])
     counts = np.bincount(kinds, minlength=len(descriptor.species))
     wanted = numbers_wanted(term, counts)
@@ -40,7 +37,29 @@ def sparse_points(term: Term, frames: list[Atoms], threads: int | None, progress
         if len(picked) < wanted[s]:
             logger.warning("%s: %d sparse points, all distinct environments there are", symbol, len(picked))
         points.append(np.ascontiguousarray(X[picked]))
-    return points
+    return descriptor, points
+
+
+def environments(descriptor: Descriptor, frames: list[Atoms], threads: int | None, progress: bool) -> list[tuple]:
+    """(X, species indices) of consecutive groups of structures."""
+
+    def group_environments(group):
+        first, group = group
+        batch = Batch.from_atoms(group, first)
+        env = descriptor.environments(batch, batch.pairs(descriptor.r_cut, first), first)
+        return env.X, env.pairs.kinds
+
+    groups = list(split_by_atoms(frames, 512))
+    return list(track(thread_map(group_environments, groups, threads), len(groups), "environments", progress))
+
+
+def learnt(descriptor: Descriptor, frames: list[Atoms], threads: int | None, progress: bool) -> Descriptor:
+    """`Descriptor.fitted` on the environments of all structures, or of every n-th where they would exceed `LEARNING_BUDGET`."""
+    if not descriptor.learns:
+        return descriptor
+    size = 8 * descriptor.n_features * sum(map(len, frames))
+    thinned = frames[:: -(-size // LEARNING_BUDGET)]
+    return descriptor.fitted(np.concatenate([X for X, _ in environments(descriptor, thinned, threads, progress)]))
 
 
 def numbers_wanted(term: Term, counts: np.ndarray) -> np.ndarray:

@@ -13,10 +13,11 @@ from soapkrr.errors import InputError, require_positive
 from soapkrr.kernels import Kernel, squares
 from soapkrr.linear import whitening
 from soapkrr.selection import SELECTIONS
+from soapkrr.specification import Specification
 
 
 @dataclass(frozen=True)
-class Term:
+class Term(Specification):
     """One additive part of a potential's energy; terms add with ``+``.
 
     Parameters
