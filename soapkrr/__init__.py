@@ -19,6 +19,7 @@ _HOME = {
     "RationalQuadratic": "kernels",
     "Term": "regression.terms",
     "SparseGP": "regression.sparse_gp",
+    "Observations": "observations",
     "Prediction": "prediction",
     "load": "io",
     "InputError": "errors",

@@ -50,7 +50,7 @@ def from_json(value):
     """Inverse of `to_json`."""
     if isinstance(value, list):
         return [from_json(v) for v in value]
-    if isinstance(value, dict) and "type" in value:
+    if isinstance(value, dict) and isinstance(value.get("type"), str):
         kind = SPECIFICATIONS.get(value["type"])
         if kind is None:
             raise ModelFileError(f"the file names an unknown specification {value['type']!r}.")
