@@ -20,15 +20,19 @@ from soapkrr.descriptors import cutoff, soap
 from soapkrr.errors import InputError, ModelFileError
 from soapkrr.kernels import DotProduct
 from soapkrr.linear import Posterior
+from soapkrr.observations import Observations
 from soapkrr.potential import Potential
 from soapkrr.regression.design import SparseTerm
 from soapkrr.regression.sparse_gp import SparseGP
+from soapkrr.selectors import NAMED, GivenPoints, Stratified
 
 FORMAT = "soapkrr-model"
 VERSION = 1
 
 #: Specifications that may occur in a file; anything else is refused.
 SPECIFICATIONS = {c.__name__: c for c in (soap.SOAP, DotProduct, cutoff.Smoothstep, cutoff.Cosine, cutoff.Polynomial, cutoff.RadialScaling)}
+
+SPECIFICATIONS |= {c.__name__: c for c in (Observations, *NAMED.values(), Stratified, GivenPoints)}
 
 #: What reading a damaged file can raise.
 DAMAGE = (zipfile.BadZipFile, zlib.error, EOFError, OSError, LookupError, ValueError, TypeError, AttributeError, RuntimeError, MemoryError)

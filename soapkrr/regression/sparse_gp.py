@@ -23,6 +23,7 @@ from soapkrr.regression.design import DesignRows
 from soapkrr.regression.posterior import SparseModel
 from soapkrr.regression.sparse_set import sparse_points
 from soapkrr.regression.terms import SparseTerm, Term, as_terms
+from soapkrr.selectors import Selection
 from soapkrr.structures import Batch, as_frames, split_by_atoms
 
 logger = logging.getLogger(__name__)
@@ -46,7 +47,7 @@ class SparseGP(Potential):
     n_sparse : sparse points in all, shared among species in proportion to their environments, or a mapping {symbol: number}.
     noise : mapping with any of energy (eV per atom), forces (eV/Å), stress (eV/Å³); defaults 0.002, 0.05, 0.002.
     signal : prior standard deviation δ of an atom's energy, eV.
-    selection : ``"fps"`` or ``"cur"``.
+    selection : how sparse points are chosen, as in `Term`.
     baseline : reference energies: {symbol: eV}, ``"isolated"``, ``"least-squares"`` or None (isolated atoms where every
         species has one in the data, otherwise least squares).
     tolerance : eigenvalues of the sparse points' kernel matrix below this fraction of the largest are dropped.
@@ -86,7 +87,7 @@ class SparseGP(Potential):
         n_sparse: int | Mapping[str, int] = 1000,
         noise: Mapping[str, float] | None = None,
         signal: float = 1.0,
-        selection: str = "fps",
+        selection: str | Selection = "fps",
         baseline: Mapping[str, float] | str | None = None,
         tolerance: float = 1e-10,
         threads: int | None = None,
