@@ -45,15 +45,15 @@ def _cur_round(X: np.ndarray, n: int) -> list[int]:
     floor = 1e-12 * np.trace(gram)
     picked: list[int] = []
     left = np.ones(len(X), dtype=bool)
-    while len(picked) < min(n, len(X)) and np.trace(gram) > floor:
+    basis = np.empty((min(n, *X.shape), X.shape[1]))
+    while len(picked) < len(basis) and np.trace(gram) > floor:
         _, vectors = np.linalg.eigh(gram)
         score = np.where(left, (X @ vectors[:, -1]) ** 2, -1.0)
         best = int(np.argmax(score))
-        x = X[best] - _projection(X[best], gram, vectors)
-        norm = np.linalg.norm(x)
-        if norm == 0:
+        x = _orthogonal(X[best], basis[: len(picked)])
+        if x is None:
             break
-        x = x / norm
+        basis[len(picked)] = x
         gram = gram - np.outer(x, x @ gram)
         gram = gram - np.outer(gram @ x, x)
         picked.append(best)
@@ -61,11 +61,12 @@ def _cur_round(X: np.ndarray, n: int) -> list[int]:
     return picked
 
 
-def _projection(x: np.ndarray, gram: np.ndarray, vectors: np.ndarray) -> np.ndarray:
-    """Part of x in the null space of the deflated Gram matrix (already spanned by earlier picks)."""
-    values = np.einsum("fk,fk->k", vectors, gram @ vectors)
-    null = vectors[:, values < 1e-13 * values.max()]
-    return null @ (null.T @ x)
+def _orthogonal(x: np.ndarray, basis: np.ndarray) -> np.ndarray | None:
+    """Unit vector along the part of x orthogonal to the rows of ``basis``, twice projected; None if rounding is all that is left."""
+    rest = x - (basis @ x) @ basis
+    rest = rest - (basis @ rest) @ basis
+    norm = np.linalg.norm(rest)
+    return rest / norm if norm > 1e-12 * np.linalg.norm(x) else None
 
 
 def leverage(X: np.ndarray, n: int, rank: int | None = None, seed: int | None = None) -> np.ndarray:

@@ -11,7 +11,7 @@ P = diag(u) exp(−(1 − C)/α) diag(v), found by Sinkhorn's iteration (Cuturi 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -24,6 +24,9 @@ from soapkrr.structures import Batch, as_frames, split_by_atoms
 
 #: Atoms whose descriptors are computed at once.
 GROUP = 4096
+
+#: Local kernel values handled at once: they stay in the cache over the iterations.
+ELEMENTS = 30_000
 
 
 def structure_features(descriptor: Descriptor, frames: Atoms | Sequence[Atoms]) -> list[np.ndarray]:
@@ -54,19 +57,24 @@ class StructureKernel(ABC):
             raise InputError(f"`kernel` must be a soapkrr kernel, received {type(self.kernel).__name__}.")
 
     @abstractmethod
-    def reduce(self, C: np.ndarray, sizes: np.ndarray) -> np.ndarray:
-        """(n_structures,) K of one structure with several, from their local kernels C (n_atoms, Σ sizes) side by side."""
+    def reduce(self, C: np.ndarray) -> np.ndarray:
+        """(n_pairs,) K of pairs of structures from their local kernels C (n_pairs, n, m)."""
 
     def __call__(self, X: Sequence[np.ndarray], Y: Sequence[np.ndarray] | None = None) -> np.ndarray:
         """Kernel matrix (len(X), len(Y)) of structures given as descriptors (n_atoms, n_features) of their atoms; Y = X by default."""
         X, symmetric = _checked(X, "X"), Y is None
-        Y = X if Y is None else _checked(Y, "Y")
+        Y = X if symmetric else _checked(Y, "Y")
         K = np.empty((len(X), len(Y)))
-        for i, x in enumerate(X):
-            others = Y[i:] if symmetric else Y
-            K[i, len(Y) - len(others) :] = self.reduce(self.kernel(x, np.concatenate(others)), np.array([len(y) for y in others]))
-        if symmetric:
-            K = np.triu(K) + np.triu(K, 1).T
+        for members in _tiles([len(y) for y in Y], max(map(len, X))):
+            stacked = np.concatenate([Y[j] for j in members])
+            for i, x in enumerate(X):
+                # Of a symmetric matrix the upper triangle.
+                skip = np.searchsorted(members, i) if symmetric else 0
+                if skip < len(members):
+                    m = len(stacked) // len(members)
+                    C = self.kernel(x, stacked[skip * m :]).reshape(len(x), -1, m).transpose(1, 0, 2)
+                    K[i, members[skip:]] = self.reduce(np.ascontiguousarray(C))
+        K = np.triu(K) + np.triu(K, 1).T if symmetric else K
         if not self.normalize:
             return K
         left = np.diagonal(K) if symmetric else self.own(X)
@@ -74,7 +82,7 @@ class StructureKernel(ABC):
 
     def own(self, X: Sequence[np.ndarray]) -> np.ndarray:
         """(len(X),) K(A, A), not normalised."""
-        return np.array([self.reduce(self.kernel(x), np.array([len(x)]))[0] for x in X])
+        return np.array([self.reduce(self.kernel(x)[None])[0] for x in X])
 
     def between(self, descriptor: Descriptor, frames: Sequence[Atoms], others: Sequence[Atoms] | None = None) -> np.ndarray:
         """Kernel matrix between structures; ``others`` = ``frames`` by default."""
@@ -93,8 +101,8 @@ def _checked(X: Sequence[np.ndarray], name: str) -> list[np.ndarray]:
 class AverageKernel(StructureKernel):
     """K(A, B) = mean of κ over all pairs of environments; positive semi-definite if κ is."""
 
-    def reduce(self, C, sizes):
-        return np.add.reduceat(C.sum(axis=0), _starts(sizes)) / (len(C) * sizes)
+    def reduce(self, C):
+        return C.mean(axis=(1, 2))
 
 
 @dataclass(frozen=True)
@@ -122,21 +130,20 @@ class REMatchKernel(StructureKernel):
         super().__post_init__()
         require_positive(alpha=self.alpha, tolerance=self.tolerance, max_iter=self.max_iter)
 
-    def reduce(self, C, sizes):
-        starts = _starts(sizes)
-        K = _balanced_exponential(C / self.alpha, sizes)
-        u, v = self._sinkhorn(K, sizes)
-        return (u * np.add.reduceat(K * v * C, starts, axis=1)).sum(axis=0)
+    def reduce(self, C):
+        K = _balanced_exponential(C / self.alpha)
+        u, v = self._sinkhorn(K)
+        return np.einsum("pn,pnm,pm->p", u, K * C, v, optimize=True)
 
-    def _sinkhorn(self, K: np.ndarray, sizes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """u (n_atoms, n_structures), v (Σ sizes,) with row sums 1/n_atoms and column sums 1/size of u K v, for every structure."""
-        starts, columns = _starts(sizes), np.repeat(1.0 / sizes, sizes)
-        u, v = np.full((len(K), len(sizes)), 1.0 / len(K)), np.ones(K.shape[1])
+    def _sinkhorn(self, K: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """u (n_pairs, n), v (n_pairs, m) with row sums 1/n and column sums 1/m of u K v, for every pair."""
+        _, n, m = K.shape
+        u, v = np.full((len(K), n), 1.0 / n), np.ones((len(K), m))
         for _ in range(int(self.max_iter)):
             before = v
             with np.errstate(over="ignore", divide="ignore", invalid="ignore"):
-                v = columns / np.einsum("im,im->m", K, np.repeat(u, sizes, axis=1))
-                u = 1.0 / (len(K) * np.add.reduceat(K * v, starts, axis=1))
+                v = 1.0 / (m * np.matmul(u[:, None, :], K)[:, 0, :])
+                u = 1.0 / (n * np.matmul(K, v[:, :, None])[:, :, 0])
                 change = np.abs(v / before - 1).max()
             if change < self.tolerance:
                 return u, v
@@ -147,11 +154,16 @@ class REMatchKernel(StructureKernel):
         )
 
 
-def _starts(sizes: np.ndarray) -> np.ndarray:
-    return np.concatenate([[0], np.cumsum(sizes)[:-1]])
+def _tiles(sizes: Sequence[int], n: int) -> Iterator[np.ndarray]:
+    """Indices of structures of one size, ascending, so many that their local kernels with a structure of n atoms fit in `ELEMENTS`."""
+    sizes = np.asarray(sizes)
+    for size in np.unique(sizes):
+        members = np.flatnonzero(sizes == size)
+        step = max(1, ELEMENTS // (n * int(size)))
+        yield from (members[start : start + step] for start in range(0, len(members), step))
 
 
-def _balanced_exponential(L: np.ndarray, sizes: np.ndarray) -> np.ndarray:
-    """exp(L) with rows and columns of each structure scaled to a largest entry of 1, which u and v make up for: nothing overflows."""
-    L = L - np.repeat(np.maximum.reduceat(L, _starts(sizes), axis=1), sizes, axis=1)
-    return np.exp(L - L.max(axis=0))
+def _balanced_exponential(L: np.ndarray) -> np.ndarray:
+    """exp(L) with rows and columns of each pair scaled to a largest entry of 1, which u and v make up for: nothing overflows."""
+    L = L - L.max(axis=2, keepdims=True)
+    return np.exp(L - L.max(axis=1, keepdims=True))
