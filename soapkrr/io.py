@@ -77,8 +77,8 @@ def from_json(value, arrays: Mapping[str, np.ndarray]):
         return value
     if set(value) == {"array"}:
         return arrays[value["array"]]
-    parts = {k: from_json(v, arrays) for k, v in value.items() if k != "type"}
-    if "type" not in value:
+    parts = {k: from_json(v, arrays) for k, v in value.items() if not (k == "type" and isinstance(v, str))}
+    if not isinstance(value.get("type"), str):
         return parts
     kind = specifications().get(value["type"])
     if kind is None:

@@ -65,7 +65,7 @@ class Potential(Nested, BaseEstimator):
         """Negative mean absolute error of the forces (eV/Å), or of the energy per atom (eV) where no structure has forces."""
         from soapkrr.metrics import error_table
 
-        table = error_table(frames, self.predict(frames))
+        table = error_table(frames, self.predict(frames), observations=getattr(self, "observations", None))
         error = table.get("forces_mae_ev_per_angstrom")
         return -error if error is not None else -1e-3 * table["energy_mae_mev_per_atom"]
 

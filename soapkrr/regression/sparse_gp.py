@@ -14,7 +14,8 @@ from soapkrr.baselines import baseline_energies, reference_energies
 from soapkrr.descriptors.base import Descriptor
 from soapkrr.errors import InputError, require_positive
 from soapkrr.kernels import Kernel
-from soapkrr.labels import Labels, read_labels
+from soapkrr.labels import Labels, read_labels, stacked
+from soapkrr.observations import Observations
 from soapkrr.parallel import serial_blas, thread_map
 from soapkrr.potential import Potential
 from soapkrr.prediction import Prediction
@@ -24,6 +25,7 @@ from soapkrr.regression.evidence import optimise_sparse
 from soapkrr.regression.posterior import SparseModel
 from soapkrr.regression.sparse_set import sparse_points
 from soapkrr.regression.terms import SparseTerm, Term, as_terms
+from soapkrr.selectors import Selection
 from soapkrr.structures import Batch, as_frames, split_by_atoms
 
 logger = logging.getLogger(__name__)
@@ -47,11 +49,13 @@ class SparseGP(Potential):
     n_sparse : sparse points in all, shared among species in proportion to their environments, or a mapping {symbol: number}.
     noise : mapping with any of energy (eV per atom), forces (eV/Å), stress (eV/Å³); defaults 0.002, 0.05, 0.002.
     signal : prior standard deviation δ of an atom's energy, eV.
-    selection : ``"fps"`` or ``"cur"``.
+    selection : how sparse points are chosen, as in `Term`.
     baseline : reference energies: {symbol: eV}, ``"isolated"``, ``"least-squares"`` or None (isolated atoms where every
         species has one in the data, otherwise least squares).
     tolerance : eigenvalues of the sparse points' kernel matrix below this fraction of the largest are dropped.
     threads : threads of fit and predict; None takes every core this process may use.
+    observations : `Observations`: names of labels, noise by configuration type, structure, atom and component, masks, weights; None:
+        the calculators' results, each with the model's ``noise``.
 
     Attributes
     ----------
@@ -85,10 +89,11 @@ class SparseGP(Potential):
         n_sparse: int | Mapping[str, int] = 1000,
         noise: Mapping[str, float] | None = None,
         signal: float = 3.0,
-        selection: str = "fps",
+        selection: str | Selection = "fps",
         baseline: Mapping[str, float] | str | None = None,
         tolerance: float = 1e-10,
         threads: int | None = None,
+        observations: Observations | None = None,
     ):
         self.descriptor = descriptor
         self.kernel = kernel
@@ -99,6 +104,7 @@ class SparseGP(Potential):
         self.baseline = baseline
         self.tolerance = tolerance
         self.threads = threads
+        self.observations = observations
 
     def fit(self, frames: list[Atoms], y=None, *, optimize: bool = False, progress: bool = False) -> SparseGP:
         """Fit to the labels that ``frames`` carry (`atoms.calc.results`); ``y`` is ignored, as scikit-learn's pipelines pass it.
@@ -111,11 +117,11 @@ class SparseGP(Potential):
         terms = self._terms()
         frames = as_frames(frames)
         check_structures(frames, [t.descriptor for t in terms])
-        labels = read_labels(frames)
-        frames, labels = in_canonical_order(frames, labels)
-        references = reference_energies(frames, labels, self.baseline)
+        labels = read_labels(frames, self.observations, noise)
         with serial_blas():
             fitted = [self._sparse_term(t, frames, progress) for t in terms]
+            frames, labels = in_canonical_order(frames, labels)
+            references = reference_energies(frames, labels, self.baseline)
             factors, counts = self._factors(fitted, frames, labels, references, progress)
             if optimize:
                 found = optimise_sparse(factors, counts, noise, fitted)
@@ -226,31 +232,30 @@ def in_canonical_order(frames: list[Atoms], labels: list[Labels]) -> tuple[list[
 
 
 def design_factors(terms: list[SparseTerm], frames: list[Atoms], labels: list[Labels], references, first: int) -> dict:
-    """{kind: (triangle of [Φ | y], number of rows)} of a group of structures; energies are per atom times √N."""
+    """{kind: (triangle of [Φ | y], number of rows)} of a group of structures; energies are per atom times √N.
+
+    Rows are multiplied by noise/σ where they have a σ of their own (`Labels.scale`); components without a label have no row.
+    """
     batch = Batch.from_atoms(frames, first)
     designs = [DesignRows(term, batch, first) for term in terms]
     parts = {}
 
-    def add(kind, rows, targets, keep, scale):
+    def add(kind, rows_of, targets, scale):
+        keep = np.isfinite(targets)
+        if not keep.any():
+            return
+        rows = [rows_of(design) for design in designs]
         table = np.empty((np.count_nonzero(keep), sum(r.shape[1] for r in rows) + 1), order="F")
         np.concatenate([r[keep] for r in rows], axis=1, out=table[:, :-1])
         table[:, -1] = targets[keep]
         table *= scale[keep, None]
         parts[kind] = (linear.triangle(table) if len(table) > table.shape[1] else table, len(table))
 
-    energy = np.array([label.energy for label in labels])
-    known = np.isfinite(energy)
-    if known.any():
-        base = np.bincount(batch.structure, baseline_energies(references, batch.numbers), minlength=len(batch))
-        add("energy", [d.energy() for d in designs], energy - base, known, 1 / np.sqrt(batch.sizes))
-    has_forces = np.array([label.forces is not None for label in labels])
-    if has_forces.any():
-        forces = [np.zeros((n, 3)) if label.forces is None else label.forces for label, n in zip(labels, batch.sizes, strict=True)]
-        keep, one = np.repeat(has_forces, 3 * batch.sizes), np.ones(3 * batch.n_atoms)
-        add("forces", [d.forces(0, batch.n_atoms) for d in designs], np.concatenate(forces).ravel(), keep, one)
-    has_stress = np.array([label.stress is not None for label in labels])
-    if has_stress.any():
-        stress = np.concatenate([np.zeros(6) if label.stress is None else label.stress for label in labels])
-        volume = np.repeat(batch.volumes, 6)
-        add("stress", [d.strain() for d in designs], stress * volume, np.repeat(has_stress, 6), 1 / volume)
+    energy, scale = stacked(labels, "energy", batch.sizes)
+    base = np.bincount(batch.structure, baseline_energies(references, batch.numbers), minlength=len(batch))
+    add("energy", DesignRows.energy, energy - base, scale / np.sqrt(batch.sizes))
+    add("forces", lambda design: design.forces(0, batch.n_atoms), *stacked(labels, "forces", batch.sizes))
+    stress, scale = stacked(labels, "stress", batch.sizes)
+    volume = np.repeat(batch.volumes, 6)
+    add("stress", DesignRows.strain, stress * volume, scale / volume)
     return parts

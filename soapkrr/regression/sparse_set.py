@@ -13,7 +13,8 @@ from soapkrr.errors import InputError
 from soapkrr.parallel import thread_map
 from soapkrr.progress import track
 from soapkrr.regression.terms import Term
-from soapkrr.selection import SELECTIONS, share
+from soapkrr.selection import share
+from soapkrr.selectors import GivenPoints, Sites, as_selection
 from soapkrr.structures import Batch, split_by_atoms
 
 logger = logging.getLogger(__name__)
@@ -29,12 +30,16 @@ def sparse_points(term: Term, frames: list[Atoms], threads: int | None, progress
     found = environments(descriptor, frames, threads, progress)
     kinds = np.concatenate([k for _, k in found])
     counts = np.bincount(kinds, minlength=len(descriptor.species))
-    wanted = numbers_wanted(term, counts)
+    selection, sites = as_selection(term.selection), Sites.of(frames)
+    given = isinstance(selection, GivenPoints)
+    wanted = counts if given else numbers_wanted(term, counts)
     points = []
     for s, symbol in enumerate(descriptor.species):
         X = np.concatenate([x[k == s] for x, k in found])
-        picked = SELECTIONS[term.selection](X, int(wanted[s])) if counts[s] else np.zeros(0, dtype=np.int64)
-        if len(picked) < wanted[s]:
+        picked = selection.pick(X, int(wanted[s]), sites.some(kinds == s)) if counts[s] else np.zeros(0, dtype=np.int64)
+        if counts[s] and not len(picked):
+            raise InputError(f"`selection`={selection!r} chooses no environment of {symbol}, which the data have.")
+        if len(picked) < wanted[s] and not given:
             logger.warning("%s: %d sparse points, all distinct environments there are", symbol, len(picked))
         points.append(np.ascontiguousarray(X[picked]))
     return descriptor, points

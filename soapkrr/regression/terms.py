@@ -12,7 +12,7 @@ from soapkrr.descriptors.base import Descriptor
 from soapkrr.errors import InputError, require_positive
 from soapkrr.kernels import Kernel, squares
 from soapkrr.linear import whitening
-from soapkrr.selection import SELECTIONS
+from soapkrr.selectors import Selection, as_selection
 from soapkrr.specification import Specification
 
 
@@ -25,14 +25,15 @@ class Term(Specification):
     descriptor, kernel : what is compared, and how.
     n_sparse : sparse points in all, shared among species in proportion to their environments, or {symbol: number}.
     signal : prior standard deviation δ of an atom's energy, eV.
-    selection : how sparse points are chosen, ``"fps"`` or ``"cur"``.
+    selection : how sparse points are chosen: ``"fps"``, ``"cur"``, ``"leverage"``, ``"random"``, ``"kmeans"``, or a specification of
+        `selectors`: `Stratified`, `GivenPoints`, `RandomSelection`, `KMeans`, `Leverage`.
     """
 
     descriptor: Descriptor
     kernel: Kernel
     n_sparse: int | Mapping[str, int] = 1000
     signal: float = 3.0
-    selection: str = "fps"
+    selection: str | Selection = "fps"
 
     def __post_init__(self):
         if not isinstance(self.descriptor, Descriptor):
@@ -40,8 +41,7 @@ class Term(Specification):
         if not isinstance(self.kernel, Kernel):
             raise InputError(f"`kernel` must be a soapkrr kernel, received {type(self.kernel).__name__}.")
         require_positive(signal=self.signal)
-        if self.selection not in SELECTIONS:
-            raise InputError(f"`selection` must be one of {sorted(SELECTIONS)}, received {self.selection!r}.")
+        as_selection(self.selection)
 
     def __add__(self, other) -> list[Term]:
         return [self, *as_terms(other)]
