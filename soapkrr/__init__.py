@@ -38,7 +38,7 @@ _HOME = {
     "LabelError": "errors",
     "ModelFileError": "errors",
 }
-_MODULES = ("plot", "metrics", "selection", "kernels", "structures")
+_MODULES = ("plot", "metrics", "selection", "kernels", "selectors", "structures")
 
 __all__ = [*_HOME, *_MODULES]
 

@@ -21,19 +21,11 @@ import numpy as np
 from ase.data import atomic_numbers
 
 from soapkrr import descriptors
-from soapkrr.descriptors.base import Descriptor
 from soapkrr.errors import InputError, ModelFileError
-from soapkrr.kernels import Kernel
-from soapkrr.linear import Posterior
 from soapkrr.potential import Potential
-from soapkrr.regression.sparse_gp import SparseGP
-from soapkrr.regression.terms import SparseTerm
 from soapkrr.specification import Specification
 
 FORMAT = "soapkrr-model"
-
-#: Attributes of a fitted term that its header entry holds.
-TERM = ("descriptor", "kernel", "signal")
 
 VERSION = 1
 
@@ -46,6 +38,8 @@ def specifications() -> dict[str, type]:
     """The package's own specifications by name: what may occur in a file; anything else is refused."""
     for module in pkgutil.iter_modules(descriptors.__path__):
         import_module(f"{descriptors.__name__}.{module.name}")
+    for name in ("kernels", "observations", "selectors", "regression.terms"):
+        import_module(f"soapkrr.{name}")
     found, kinds = {}, [Specification]
     for kind in kinds:
         kinds += kind.__subclasses__()
@@ -54,22 +48,22 @@ def specifications() -> dict[str, type]:
     return found
 
 
-def to_json(value, arrays: dict[str, np.ndarray]):
-    """Specifications become {"type": name, parameters}, arrays {"array": name} and are put into ``arrays``; the rest stays."""
+def to_json(value, arrays: dict[str, np.ndarray] | None = None, name: str = "specification"):
+    """Specifications become {"type": name, parameters}, arrays {"array": path} and are put into ``arrays`` by their path; the rest stays."""
     if isinstance(value, Specification):
-        return {"type": type(value).__name__, **{k: to_json(v, arrays) for k, v in value.get_params(deep=False).items()}}
+        parameters = value.get_params(deep=False).items()
+        return {"type": type(value).__name__, **{k: to_json(v, arrays, f"{name}.{k}") for k, v in parameters}}
     if isinstance(value, np.ndarray):
-        name = f"specification.{len(arrays)}"
         arrays[name] = value
         return {"array": name}
     if isinstance(value, (list, tuple)):
-        return [to_json(v, arrays) for v in value]
+        return [to_json(v, arrays, f"{name}.{k}") for k, v in enumerate(value)]
     if isinstance(value, Mapping):
-        return {str(k): to_json(v, arrays) for k, v in value.items()}
+        return {str(k): to_json(v, arrays, f"{name}.{k}") for k, v in value.items()}
     return value.item() if isinstance(value, np.generic) else value
 
 
-def from_json(value, arrays: Mapping[str, np.ndarray]):
+def from_json(value, arrays: Mapping[str, np.ndarray] | None = None):
     """Inverse of `to_json`."""
     if isinstance(value, list):
         return [from_json(v, arrays) for v in value]
@@ -77,13 +71,13 @@ def from_json(value, arrays: Mapping[str, np.ndarray]):
         return value
     if set(value) == {"array"}:
         return arrays[value["array"]]
-    parts = {k: from_json(v, arrays) for k, v in value.items() if not (k == "type" and isinstance(v, str))}
-    if not isinstance(value.get("type"), str):
-        return parts
-    kind = specifications().get(value["type"])
+    kind = value.get("type") if isinstance(value.get("type"), str) else None
+    parts = {k: from_json(v, arrays) for k, v in value.items() if kind is None or k != "type"}
     if kind is None:
-        raise ModelFileError(f"the file names an unknown specification {value['type']!r}.")
-    return kind(**parts)
+        return parts
+    if kind not in specifications():
+        raise ModelFileError(f"the file names an unknown specification {kind!r}.")
+    return specifications()[kind](**parts)
 
 
 def check_writable(path: str | os.PathLike) -> Path:
@@ -122,25 +116,25 @@ def _umask() -> int:
     return mask
 
 
-def save(model: SparseGP, path: str | os.PathLike) -> None:
-    """Write a fitted model."""
-    posterior, arrays = model.posterior_, {}
+@cache
+def estimators() -> dict[str, type[Potential]]:
+    """The package's estimators by name."""
+    from soapkrr.regression import exact, sparse_gp
+
+    return {kind.__name__: kind for kind in (sparse_gp.SparseGP, exact.GaussianProcess, exact.KernelRidge)}
+
+
+def save(model: Potential, path: str | os.PathLike) -> None:
+    """Write a fitted model: its parameters and its `Potential.state`."""
+    arrays: dict[str, np.ndarray] = {}
+    parameters = {name: value for name, value in model.get_params(deep=False).items() if name != "threads"}
     header = {
         "format": FORMAT,
         "version": VERSION,
         "estimator": type(model).__name__,
-        "parameters": {name: to_json(value, arrays) for name, value in model.get_params(deep=False).items() if name != "threads"},
-        "terms": [{name: to_json(getattr(t, name), arrays) for name in TERM} for t in model.terms_],
-        "reference_energies": model.reference_energies_,
-        "n_observations": model.n_observations_,
-        "condition": posterior.condition,
-        "residual": posterior.residual,
+        "parameters": to_json(parameters, arrays, "parameters"),
+        **to_json(model.state(), arrays, "state"),
     }
-    arrays |= {"mean": posterior.mean, "factor": posterior.factor}
-    for k, term in enumerate(model.terms_):
-        arrays |= {f"points.{k}.{s}": x for s, x in enumerate(term.points)}
-        arrays |= {f"transform.{k}.{s}": t for s, t in enumerate(term.transform)}
-    arrays |= {f"factors.{kind}": f for kind, f in model.factors_.items()}
 
     def write(file):
         with zipfile.ZipFile(file, "w") as archive:
@@ -200,29 +194,12 @@ def _header(archive: zipfile.ZipFile) -> dict:
 
 
 def _rebuild(header: dict, arrays: dict[str, np.ndarray]) -> Potential:
-    if header["estimator"] != SparseGP.__name__:
+    if header["estimator"] not in estimators():
         raise ModelFileError(f"the file names an unknown estimator {header['estimator']!r}.")
-    model = SparseGP(**{name: from_json(value, arrays) for name, value in header["parameters"].items()})
-    terms = tuple(_term(k, {name: from_json(entry[name], arrays) for name in TERM}, arrays) for k, entry in enumerate(header["terms"]))
-    posterior = Posterior(arrays["mean"], arrays["factor"], header["condition"], header["residual"])
-    rank = sum(term.rank for term in terms)
-    if posterior.factor.shape != (rank, rank) or posterior.mean.shape != (rank,):
-        raise ModelFileError(f"the arrays do not fit together: {rank} features, factor {posterior.factor.shape}.")
-    references = {str(symbol): float(energy) for symbol, energy in header["reference_energies"].items()}
+    model = estimators()[header["estimator"]](**from_json(header["parameters"], arrays))
+    references = header["reference_energies"]
     if not set(references) <= set(atomic_numbers):
         raise ModelFileError(f"the file has reference energies of {sorted(references)}, which are not all elements.")
-    factors = {name.removeprefix("factors."): a for name, a in arrays.items() if name.startswith("factors.")}
-    model._set_fitted(terms, posterior, references, factors)
-    model.n_observations_ = header["n_observations"]
+    fixed = ("format", "version", "estimator", "parameters")
+    model.restore(from_json({name: value for name, value in header.items() if name not in fixed}, arrays))
     return model
-
-
-def _term(index: int, parts: dict, arrays: dict[str, np.ndarray]) -> SparseTerm:
-    descriptor, kernel = parts["descriptor"], parts["kernel"]
-    if not (isinstance(descriptor, Descriptor) and isinstance(kernel, Kernel)):
-        raise ModelFileError(f"the file pairs {descriptor!r} with {kernel!r}, which is no term.")
-    points, transform = (tuple(arrays[f"{name}.{index}.{s}"] for s in range(len(descriptor.species))) for name in ("points", "transform"))
-    for symbol, x, t in zip(descriptor.species, points, transform, strict=True):
-        if x.ndim != 2 or x.shape[1] != descriptor.n_features or t.ndim != 2 or len(t) != len(x):
-            raise ModelFileError(f"the arrays do not fit the descriptor: {symbol} has sparse points {x.shape}, transform {t.shape}.")
-    return SparseTerm(descriptor, kernel, float(parts["signal"]), points, transform)

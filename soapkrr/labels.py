@@ -61,7 +61,7 @@ def _energy(value, index: int) -> float:
         return np.nan
     energy = numeric(value, "energy", index)
     if energy.size != 1:
-        raise LabelError(f"frame {index}: the energy has shape {energy.shape}, expected one number.")
+        raise LabelError(f"frame {index}: `energy` has shape {energy.shape}, expected one number, the total energy.")
     if not np.isfinite(energy).all():
         raise LabelError(f"frame {index}: energy {value} is not finite; correct or remove it.")
     return energy.item()

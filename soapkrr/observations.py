@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from soapkrr.errors import InputError, require_positive
-from soapkrr.specification import Specification
+from soapkrr.specification import ByValue, Specification
 
 #: Kinds of observation.
 KINDS = ("energy", "forces", "stress")
@@ -27,8 +27,8 @@ CUSTOMARY = {None, "config_type", "force_mask", "weight", "energy_sigma", "viria
 CUSTOMARY |= {*DEFAULT_NOISE_KEYS.values(), *GAP_NOISE_KEYS["forces"]}
 
 
-@dataclass(frozen=True)
-class Observations(Specification):
+@dataclass(frozen=True, eq=False)
+class Observations(ByValue, Specification):
     """Names of labels in `atoms.info` and `atoms.arrays`, and noise by configuration type, structure, atom and component.
 
     A name of ASE's own (``"energy"``, ``"forces"``, ``"stress"``) is looked up in the results of the structure's calculator first, then in

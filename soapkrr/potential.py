@@ -41,6 +41,14 @@ class Potential(Nested, BaseEstimator):
     def _predict_batch(self, batch: Batch, first: int, wanted: frozenset[str]) -> Prediction:
         """Predict one batch, whose first structure has index ``first``, with the standard deviations ``wanted``."""
 
+    @abstractmethod
+    def state(self) -> dict:
+        """Fitted state for a model file: numbers, strings, arrays, specifications, lists and mappings of them; ``reference_energies`` among them."""
+
+    @abstractmethod
+    def restore(self, state: dict) -> None:
+        """Become the fitted model of a `state`; raises `ModelFileError` where the parts do not fit together."""
+
     def predict(self, frames: Atoms | list[Atoms], uncertainty: bool | Iterable[str] = False) -> Prediction:
         """Energies, forces and stress of structures.
 

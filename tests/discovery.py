@@ -47,6 +47,7 @@ EXAMPLES = {
     "Sum": lambda: DotProduct(2) + SquaredExponential(0.7),
     "Product": lambda: DotProduct(2) * SquaredExponential(0.7),
     "Scaled": lambda: 2.5 * DotProduct(2.5),
+    "GivenPoints": lambda: soapkrr.selectors.GivenPoints([(0, 1), (2, 0)]),
     "Featurizer": lambda names: soapkrr.Featurizer(small_soap(names)),
     "Term": lambda: soapkrr.Term(small_soap(["Si"]), DotProduct(2), n_sparse=5),
 }

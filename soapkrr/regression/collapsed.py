@@ -11,8 +11,10 @@ from functools import cached_property
 import numpy as np
 
 from soapkrr.descriptors.base import Descriptor
+from soapkrr.errors import ModelFileError
 from soapkrr.kernels import Kernel, squares
 from soapkrr.regression.observed import Group, Layout
+from soapkrr.regression.terms import checked_pair
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,6 +47,20 @@ class CollapsedPart:
                 B.append(np.matmul(group.V[s], w[:, None, 1:, None])[..., 0].reshape(n * m, d))
             parts.append([np.concatenate(p) for p in (X, a, B)])
         return cls(term.descriptor, term.kernel, term.signal, *(tuple(p) for p in zip(*parts, strict=True)))
+
+    def state(self) -> dict:
+        """For a model file."""
+        return {name: getattr(self, name) for name in ("descriptor", "kernel", "signal", "points", "values", "slopes")}
+
+    @classmethod
+    def restore(cls, state: dict) -> CollapsedPart:
+        """From `state`; raises `ModelFileError` where the parts do not fit together."""
+        descriptor, kernel = checked_pair(state)
+        points, values, slopes = (tuple(state[name]) for name in ("points", "values", "slopes"))
+        for symbol, x, a, b in zip(descriptor.species, points, values, slopes, strict=True):
+            if x.ndim != 2 or x.shape[1] != descriptor.n_features or a.shape != (len(x),) or b.shape != x.shape:
+                raise ModelFileError(f"the arrays do not fit the descriptor: {symbol} has environments {x.shape}, {a.shape}, {b.shape}.")
+        return cls(descriptor, kernel, float(state["signal"]), points, values, slopes)
 
     @cached_property
     def _norms(self):

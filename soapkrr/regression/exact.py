@@ -10,15 +10,16 @@ from ase import Atoms
 
 from soapkrr.baselines import baseline_energies, reference_energies
 from soapkrr.descriptors.base import Descriptor
-from soapkrr.errors import require_positive
+from soapkrr.errors import ModelFileError, require_positive
 from soapkrr.kernels import Kernel
 from soapkrr.labels import read_labels
 from soapkrr.parallel import serial_blas
 from soapkrr.potential import Potential
 from soapkrr.prediction import Prediction
+from soapkrr.regression.collapsed import CollapsedPart
 from soapkrr.regression.evidence import exact_evidence, maximise
-from soapkrr.regression.observation_model import exact
-from soapkrr.regression.observed import Group, covariance, observe
+from soapkrr.regression.observation_model import ObservationModel, exact
+from soapkrr.regression.observed import Group, Layout, covariance, observe
 from soapkrr.regression.sparse_gp import check_structures, checked_noise, in_canonical_order
 from soapkrr.regression.targets import KINDS, observation_kinds, observation_targets, subset
 from soapkrr.regression.terms import Term, as_terms
@@ -89,9 +90,47 @@ class GaussianProcess(Potential):
             targets, sigma = observation_targets(frames, labels, references, noise)
             K = total_covariance(terms, groups, self.threads)
             self.model_, self.log_likelihood_ = exact(terms, groups, K, targets, sigma, self.threads)
+        self.trained_on_ = (frames, forces, stress)
         self.noise_, self.signals_ = noise, tuple(t.signal for t in terms)
         self.reference_energies_, self.n_observations_ = references, len(self.model_.picked)
         return self
+
+    def state(self) -> dict:
+        """See `Potential.state`; the training structures are kept, for the variances."""
+        frames, forces, stress = self.trained_on_
+        model = self.model_
+        return {
+            "reference_energies": self.reference_energies_,
+            "noise": self.noise_,
+            "log_likelihood": self.log_likelihood_,
+            "structures": {
+                "sizes": np.array([len(atoms) for atoms in frames]),
+                "numbers": np.concatenate([atoms.numbers for atoms in frames]),
+                "positions": np.concatenate([atoms.positions for atoms in frames]),
+                "cells": np.array([atoms.cell.array for atoms in frames]),
+                "pbc": np.array([atoms.pbc for atoms in frames]),
+                "forces": np.array(forces),
+                "stress": np.array(stress),
+            },
+            "parts": [part.state() for part in model.parts],
+            "picked": model.picked,
+            "factor": model.factor,
+        }
+
+    def restore(self, state: dict) -> None:
+        """See `Potential.restore`."""
+        self._terms()  # raises where descriptor and kernel are no term
+        parts = [CollapsedPart.restore(part) for part in state["parts"]]
+        frames, forces, stress = stored = _structures(state["structures"])
+        with serial_blas():
+            groups = [observe(part.descriptor, frames, forces, stress, self.threads) for part in parts]
+        model = ObservationModel(parts, groups, state["picked"], state["factor"], threads=self.threads)
+        if model.factor.shape != (len(model.picked),) * 2 or model.picked.max() >= Layout(groups[0]).size:
+            raise ModelFileError(f"the arrays do not fit together: {len(model.picked)} observations, factor {model.factor.shape}.")
+        self.model_, self.trained_on_ = model, stored
+        self.noise_, self.log_likelihood_ = state["noise"], state["log_likelihood"]
+        self.signals_, self.n_observations_ = tuple(p.signal for p in parts), len(model.picked)
+        self.reference_energies_ = state["reference_energies"]
 
     def _optimised(self, terms, frames, labels, references, noise) -> tuple[dict[str, float], list[Term]]:
         """Noise levels and terms of highest evidence."""
@@ -124,6 +163,14 @@ class GaussianProcess(Potential):
     def _predict_batch(self, batch: Batch, first: int, wanted: frozenset[str]) -> Prediction:
         references = baseline_energies(self.reference_energies_, batch.numbers, batch.structure + first)
         return self.model_.predict(batch, first, references, wanted)
+
+
+def _structures(state: dict) -> tuple[list[Atoms], list[bool], list[bool]]:
+    """Training structures, and which of their derivatives were observed, from a model file."""
+    ends = np.cumsum(state["sizes"])
+    bounds = zip(ends - state["sizes"], ends, state["cells"], state["pbc"], strict=True)
+    frames = [Atoms(state["numbers"][a:b], state["positions"][a:b], cell=cell, pbc=pbc) for a, b, cell, pbc in bounds]
+    return frames, state["forces"].tolist(), state["stress"].tolist()
 
 
 def total_covariance(terms: list[Term], groups: list[list[Group]], threads: int | None) -> np.ndarray:

@@ -12,7 +12,7 @@ from ase import Atoms
 from soapkrr import linear
 from soapkrr.baselines import baseline_energies, reference_energies
 from soapkrr.descriptors.base import Descriptor
-from soapkrr.errors import InputError, require_positive
+from soapkrr.errors import InputError, ModelFileError, require_positive
 from soapkrr.kernels import Kernel
 from soapkrr.labels import Labels, read_labels, stacked
 from soapkrr.observations import Observations
@@ -142,6 +142,28 @@ class SparseGP(Potential):
     def _sparse_term(self, term: Term, frames, progress) -> SparseTerm:
         descriptor, points = sparse_points(term, frames, self.threads, progress)
         return SparseTerm.build(replace(term, descriptor=descriptor), points, self.tolerance)
+
+    def state(self) -> dict:
+        """See `Potential.state`."""
+        posterior = self.posterior_
+        return {
+            "reference_energies": self.reference_energies_,
+            "n_observations": self.n_observations_,
+            "noise": self.noise_,
+            "terms": [t.state() for t in self.terms_],
+            "posterior": {name: getattr(posterior, name) for name in ("mean", "factor", "condition", "residual")},
+            "factors": self.factors_,
+        }
+
+    def restore(self, state: dict) -> None:
+        """See `Potential.restore`."""
+        self._terms()  # raises where descriptor and kernel are no term
+        terms, posterior = tuple(SparseTerm.restore(t) for t in state["terms"]), linear.Posterior(**state["posterior"])
+        rank = sum(term.rank for term in terms)
+        if posterior.factor.shape != (rank, rank) or posterior.mean.shape != (rank,):
+            raise ModelFileError(f"the arrays do not fit together: {rank} features, factor {posterior.factor.shape}.")
+        self._set_fitted(terms, posterior, state["reference_energies"], state["factors"])
+        self.n_observations_, self.noise_ = state["n_observations"], state["noise"]
 
     def _terms(self) -> list[Term]:
         if not isinstance(self.descriptor, Descriptor):

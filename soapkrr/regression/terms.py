@@ -9,7 +9,7 @@ from functools import cached_property
 import numpy as np
 
 from soapkrr.descriptors.base import Descriptor
-from soapkrr.errors import InputError, require_positive
+from soapkrr.errors import InputError, ModelFileError, require_positive
 from soapkrr.kernels import Kernel, squares
 from soapkrr.linear import whitening
 from soapkrr.selectors import Selection, as_selection
@@ -107,3 +107,25 @@ class SparseTerm:
     def prior(self, X: np.ndarray) -> np.ndarray:
         """(n,) prior variance of single atoms' energies."""
         return self.signal**2 * self.kernel.diagonal(X)
+
+    def state(self) -> dict:
+        """For a model file."""
+        return {name: getattr(self, name) for name in ("descriptor", "kernel", "signal", "points", "transform")}
+
+    @classmethod
+    def restore(cls, state: dict) -> SparseTerm:
+        """From `state`; raises `ModelFileError` where the parts do not fit together."""
+        descriptor, kernel = checked_pair(state)
+        points, transform = tuple(state["points"]), tuple(state["transform"])
+        for symbol, x, t in zip(descriptor.species, points, transform, strict=True):
+            if x.ndim != 2 or x.shape[1] != descriptor.n_features or t.ndim != 2 or len(t) != len(x):
+                raise ModelFileError(f"the arrays do not fit the descriptor: {symbol} has sparse points {x.shape}, transform {t.shape}.")
+        return cls(descriptor, kernel, float(state["signal"]), points, transform)
+
+
+def checked_pair(state: dict) -> tuple[Descriptor, Kernel]:
+    """Descriptor and kernel of a term from a model file."""
+    descriptor, kernel = state["descriptor"], state["kernel"]
+    if not (isinstance(descriptor, Descriptor) and isinstance(kernel, Kernel)):
+        raise ModelFileError(f"the file pairs {descriptor!r} with {kernel!r}, which is no term.")
+    return descriptor, kernel
