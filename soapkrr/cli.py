@@ -138,7 +138,7 @@ def _fit_arguments(sub) -> None:
     _number(group, "--sigma", float, 0.5, "width of the Gaussians, Å")
     group.add_argument("--rbf", choices=["gto", "bessel"], default="gto", help="radial basis (default %(default)s)")
     group.add_argument("--cutoff", choices=["smoothstep", "cosine", "poly"], default="smoothstep", help="default %(default)s")
-    _number(group, "--cutoff-width", float, None, "of smoothstep (default 1) or cosine (default: the whole range), Å")
+    _number(group, "--cutoff-width", float, None, "of smoothstep (default 1.5) or cosine (default: the whole range), Å")
     _number(group, "--cutoff-exponent", float, None, "of poly (default 2)")
     _number(group, "--scaling-r0", float, None, "let a neighbour's weight fall with distance, c/(c + (r/r0)^m): r0, Å (default 2)")
     _number(group, "--scaling-m", float, None, "exponent m of that weight (default 4)")

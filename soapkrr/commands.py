@@ -210,13 +210,13 @@ def _read(path: str):
 
     from soapkrr.structures import Batch
 
-    file = Path(path if Path(path).exists() else path.rsplit("@", 1)[0])
-    if not file.exists():
-        raise InputError(f"there is no file {path}.")
-    if file.is_dir():
-        raise InputError(f"{path} is a directory, not a file of structures.")
+    name, index = (path, ":") if Path(path).exists() or "@" not in path else path.rsplit("@", 1)
+    if not Path(name).exists():
+        raise InputError(f"there is no file {name}.")
+    if Path(name).is_dir():
+        raise InputError(f"{name} is a directory, not a file of structures.")
     try:
-        frames = read(path, index=":")
+        frames = read(name, index=index)
     except Exception as error:  # ASE's readers raise whatever their parser trips over
         raise InputError(f"cannot read structures from {path}: {type(error).__name__}: {error}") from error
     frames = frames if isinstance(frames, list) else [frames]

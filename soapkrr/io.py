@@ -14,6 +14,7 @@ from dataclasses import fields, is_dataclass
 from pathlib import Path
 
 import numpy as np
+from ase.data import atomic_numbers
 
 from soapkrr.descriptors import cutoff, soap
 from soapkrr.errors import InputError, ModelFileError
@@ -28,7 +29,6 @@ VERSION = 1
 
 #: Specifications that may occur in a file; anything else is refused.
 SPECIFICATIONS = {c.__name__: c for c in (soap.SOAP, DotProduct, cutoff.Smoothstep, cutoff.Cosine, cutoff.Polynomial, cutoff.RadialScaling)}
-
 
 #: What reading a damaged file can raise.
 DAMAGE = (zipfile.BadZipFile, zlib.error, EOFError, OSError, LookupError, ValueError, TypeError, AttributeError, RuntimeError, MemoryError)
@@ -126,7 +126,7 @@ def save(model: SparseGP, path: str | os.PathLike) -> None:
 def read_header(path: str | os.PathLike) -> dict:
     """What a model file says of itself, checked: format version, estimator, parameters, references, numbers of observations."""
     with _opened(path) as archive:
-        return _header(archive, path)
+        return _header(archive)
 
 
 def load(path: str | os.PathLike) -> Potential:
@@ -138,7 +138,7 @@ def load(path: str | os.PathLike) -> Potential:
     FileNotFoundError : there is no such file.
     """
     with _opened(path) as archive:
-        header = _header(archive, path)
+        header = _header(archive)
         names = [n[:-4] for n in archive.namelist() if n.endswith(".npy")]
         arrays = {n: np.lib.format.read_array(io.BytesIO(archive.read(f"{n}.npy")), allow_pickle=False) for n in names}
         return _rebuild(header, arrays)
@@ -152,40 +152,42 @@ def _opened(path: str | os.PathLike) -> Iterator[zipfile.ZipFile]:
     try:
         with zipfile.ZipFile(path) as archive:
             yield archive
-    except ModelFileError:
-        raise
+    except ModelFileError as error:
+        raise ModelFileError(f"{path}: {error}") from error
     except DAMAGE as error:
         raise ModelFileError(f"{path} is not a readable soapkrr model (foreign, truncated or corrupt): {error}") from error
 
 
-def _header(archive: zipfile.ZipFile, path) -> dict:
+def _header(archive: zipfile.ZipFile) -> dict:
     if "model.json" not in archive.namelist():
-        raise ModelFileError(f"{path} is not a soapkrr model: it holds no model.json.")
+        raise ModelFileError("this is not a soapkrr model: it holds no model.json.")
     header = json.loads(archive.read("model.json"))
-    _check_header(header, path)
-    return header
-
-
-def _check_header(header, path) -> None:
-    if not isinstance(header, dict) or header.get("format") != FORMAT:
-        raise ModelFileError(f"{path} is not a soapkrr model.")
-    if not isinstance(header.get("version"), int):
-        raise ModelFileError(f"{path} is not a soapkrr model: it states no format version.")
+    if not isinstance(header, dict) or header.get("format") != FORMAT or not isinstance(header.get("version"), int):
+        raise ModelFileError("this is not a soapkrr model: model.json states no format and version of ours.")
     if header["version"] > VERSION:
-        raise ModelFileError(f"{path} has format version {header['version']}, newer than {VERSION}: update soapkrr.")
+        raise ModelFileError(f"format version {header['version']} is newer than {VERSION}, the newest this soapkrr reads: update soapkrr.")
+    return header
 
 
 def _rebuild(header: dict, arrays: dict[str, np.ndarray]) -> Potential:
     if header["estimator"] != SparseGP.__name__:
         raise ModelFileError(f"the file names an unknown estimator {header['estimator']!r}.")
     model = SparseGP(**{name: from_json(value) for name, value in header["parameters"].items()})
+    if not (isinstance(model.descriptor, soap.SOAP) and isinstance(model.kernel, DotProduct)):
+        raise ModelFileError(f"the file pairs {model.descriptor!r} with {model.kernel!r}, which is no model.")
     n_species = len(model.descriptor.species)
     points, transform = (tuple(arrays[f"{name}.{s}"] for s in range(n_species)) for name in ("points", "transform"))
     term = SparseTerm(model.descriptor, model.kernel, model.signal, points, transform)
     posterior = Posterior(arrays["mean"], arrays["factor"], header["condition"], header["residual"])
     if posterior.factor.shape != (term.rank, term.rank) or posterior.mean.shape != (term.rank,):
         raise ModelFileError(f"the arrays do not fit together: {term.rank} features, factor {posterior.factor.shape}.")
+    for symbol, x, t in zip(model.descriptor.species, points, transform, strict=True):
+        if x.ndim != 2 or x.shape[1] != model.descriptor.n_features or t.ndim != 2 or len(t) != len(x):
+            raise ModelFileError(f"the arrays do not fit the descriptor: {symbol} has sparse points {x.shape}, transform {t.shape}.")
+    references = {str(symbol): float(energy) for symbol, energy in header["reference_energies"].items()}
+    if not set(references) <= set(atomic_numbers):
+        raise ModelFileError(f"the file has reference energies of {sorted(references)}, which are not all elements.")
     factors = {name.removeprefix("factors."): a for name, a in arrays.items() if name.startswith("factors.")}
-    model._set_fitted(term, posterior, header["reference_energies"], factors)
+    model._set_fitted(term, posterior, references, factors)
     model.n_observations_ = header["n_observations"]
     return model

@@ -31,27 +31,35 @@ class Labels:
         ------
         LabelError : wrong shape, NaN or infinite values, or a stress without a three-dimensional cell.
         """
-        energy = _stored(atoms, "energy", index)
-        if energy is None:
-            energy = np.nan
-        elif not np.isfinite(energy):
-            raise LabelError(f"frame {index}: energy {energy} is not finite; correct or remove it.")
-        return cls(float(energy), _forces(atoms, index), _stress(atoms, index))
+        return cls(_energy(atoms, index), _forces(atoms, index), _stress(atoms, index))
 
 
-def _stored(atoms: Atoms, name: str, index: int):
-    if atoms.calc is None or name not in getattr(atoms.calc, "results", {}):
+def _stored(atoms: Atoms, name: str, index: int) -> np.ndarray | None:
+    if atoms.calc is None or getattr(atoms.calc, "results", {}).get(name) is None:
         return None
     if atoms.calc.check_state(atoms):
         raise LabelError(f"frame {index} was changed after its labels were computed: the stored {name} does not belong to it any more.")
-    return atoms.calc.results[name]
+    try:
+        return np.asarray(atoms.calc.results[name], dtype=float)
+    except (TypeError, ValueError) as error:
+        raise LabelError(f"frame {index}: `{name}` is not made of numbers: {atoms.calc.results[name]!r}.") from error
+
+
+def _energy(atoms: Atoms, index: int) -> float:
+    energy = _stored(atoms, "energy", index)
+    if energy is None:
+        return np.nan
+    if energy.size != 1:
+        raise LabelError(f"frame {index}: `energy` has shape {energy.shape}, expected one number, the total energy.")
+    if not np.isfinite(energy).all():
+        raise LabelError(f"frame {index}: energy {energy.item()} is not finite; correct or remove it.")
+    return energy.item()
 
 
 def _forces(atoms: Atoms, index: int) -> np.ndarray | None:
     forces = _stored(atoms, "forces", index)
     if forces is None:
         return None
-    forces = np.asarray(forces, dtype=float)
     if forces.shape != (len(atoms), 3):
         raise LabelError(f"frame {index}: `forces` has shape {forces.shape}, expected {(len(atoms), 3)}.")
     bad = np.flatnonzero(~np.isfinite(forces).all(axis=1))
@@ -64,7 +72,6 @@ def _stress(atoms: Atoms, index: int) -> np.ndarray | None:
     stress = _stored(atoms, "stress", index)
     if stress is None:
         return None
-    stress = np.asarray(stress, dtype=float)
     if stress.shape == (3, 3):
         stress = full_3x3_to_voigt_6_stress(stress)
     if stress.shape != (6,):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 from ase import units
 
+from soapkrr.errors import InputError
 from soapkrr.labels import read_labels
 from soapkrr.prediction import Prediction
 from soapkrr.structures import as_frames
@@ -16,6 +17,8 @@ UNITS = {"energy": ("mev_per_atom", 1e3), "forces": ("ev_per_angstrom", 1.0), "s
 def residuals(frames, prediction: Prediction) -> dict[str, tuple[np.ndarray, np.ndarray | None]]:
     """{kind: (errors, standard deviations or None)} of every labelled component, energies per atom; units of `UNITS`."""
     frames = as_frames(frames)
+    if len(prediction) != len(frames):
+        raise InputError(f"`prediction` is of {len(prediction)} structures, `frames` holds {len(frames)}: pass those that were predicted.")
     columns: dict[str, list] = {kind: [] for kind in UNITS}
     for s, (atoms, label) in enumerate(zip(frames, read_labels(frames), strict=True)):
         n = len(atoms)

@@ -147,6 +147,9 @@ def as_frames(frames) -> list[Atoms]:
     frames = list(frames)
     if not frames:
         raise InputError("`frames` is empty: at least one structure is needed.")
+    for index, atoms in enumerate(frames):
+        if not isinstance(atoms, Atoms):
+            raise InputError(f"frame {index}: expected an ase.Atoms object, received {type(atoms).__name__}.")
     return frames
 
 

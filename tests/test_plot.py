@@ -1,0 +1,141 @@
+"""Parity plots: the right numbers on the axes, error bars, and errors that teach."""
+
+import sys
+from dataclasses import replace
+
+import matplotlib
+import numpy as np
+import pytest
+from ase import Atoms, units
+from small import crystals, labelled, small_gp
+
+import soapkrr
+from soapkrr import InputError, LabelError
+
+matplotlib.use("Agg")
+
+KINDS = ("energy", "forces", "stress")
+
+
+@pytest.fixture(scope="module")
+def frames():
+    return crystals()
+
+
+@pytest.fixture(scope="module")
+def prediction(frames):
+    return small_gp().fit(frames).predict(frames, uncertainty=True)
+
+
+@pytest.fixture(autouse=True)
+def closed_figures():
+    yield
+    matplotlib.pyplot.close("all")
+
+
+def points(ax):
+    """(reference, predicted, half lengths of the error bars) as drawn."""
+    container = ax.containers[0]
+    line, _, bars = container
+    half = [0.5 * np.ptp(segment[:, 1]) for collection in bars for segment in collection.get_segments()]
+    return np.asarray(line.get_xdata()), np.asarray(line.get_ydata()), np.array(half)
+
+
+def test_energies_are_per_atom_relative_to_the_mean(frames, prediction):
+    x, y, bars = points(soapkrr.plot.parity(frames, prediction))
+    reference = np.array([a.get_potential_energy() / len(a) for a in frames])
+    np.testing.assert_allclose(x, reference - reference.mean(), atol=1e-12)
+    np.testing.assert_allclose(y, prediction.energy / 4 - reference.mean(), atol=1e-12)
+    np.testing.assert_allclose(bars, prediction.energy_std / 4, rtol=1e-6, atol=1e-12)
+
+
+def test_forces_are_in_ev_per_angstrom(frames, prediction):
+    x, y, bars = points(soapkrr.plot.parity(frames, prediction, "forces"))
+    np.testing.assert_allclose(x, np.concatenate([a.get_forces().ravel() for a in frames]), atol=1e-12)
+    np.testing.assert_allclose(y, np.concatenate([f.ravel() for f in prediction.forces]), atol=1e-12)
+    np.testing.assert_allclose(bars, np.concatenate([f.ravel() for f in prediction.forces_std]), rtol=1e-6, atol=1e-12)
+
+
+def test_stress_is_in_gpa(frames, prediction):
+    x, y, bars = points(soapkrr.plot.parity(frames, prediction, "stress"))
+    np.testing.assert_allclose(x, np.concatenate([a.get_stress() for a in frames]) / units.GPa, atol=1e-12)
+    np.testing.assert_allclose(y, prediction.stress.ravel() / units.GPa, atol=1e-12)
+    np.testing.assert_allclose(bars, prediction.stress_std.ravel() / units.GPa, rtol=1e-6, atol=1e-12)
+
+
+@pytest.mark.parametrize(("kind", "unit"), [("energy", "eV/atom"), ("forces", "eV/Å"), ("stress", "GPa")])
+def test_labels_carry_units_and_the_corner_the_errors(frames, prediction, kind, unit):
+    ax = soapkrr.plot.parity(frames, prediction, kind)
+    assert ax.get_xlabel() == f"reference {kind}{' − mean' * (kind == 'energy')} ({unit})"
+    assert ax.get_ylabel().startswith("predicted") and ax.get_ylabel().endswith(f"({unit})")
+    key = {"energy": "energy_mae_mev_per_atom", "forces": "forces_mae_ev_per_angstrom", "stress": "stress_mae_gpa"}[kind]
+    assert f"MAE  {soapkrr.metrics.error_table(frames, prediction)[key]:.3g} " in ax.texts[0].get_text()
+    assert ax.get_xlim() == ax.get_ylim()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_without_standard_deviations_there_are_no_bars(frames, prediction, kind):
+    bare = replace(prediction, energy_std=None, energies_std=None, forces_std=None, stress_std=None)
+    ax = soapkrr.plot.parity(frames, bare, kind)
+    assert ax.containers[0].has_yerr is False
+    assert "std" not in ax.texts[0].get_text()
+
+
+def test_given_axes_are_used_and_drawing_works(frames, prediction, tmp_path):
+    figure, ax = matplotlib.pyplot.subplots()
+    assert soapkrr.plot.parity(frames, prediction, "forces", ax=ax) is ax
+    figure.savefig(tmp_path / "parity.png")
+
+
+def test_one_structure_can_be_drawn(frames):
+    prediction = small_gp().fit(frames).predict(frames[0])
+    soapkrr.plot.parity(frames[0], prediction).figure.canvas.draw()
+
+
+def test_structures_without_the_label_are_left_out(frames, prediction):
+    mixed = [*frames[:-1], labelled(frames[-1], energy=0.0)]
+    x, _, _ = points(soapkrr.plot.parity(mixed, prediction, "forces"))
+    assert len(x) == 12 * (len(frames) - 1)
+
+
+def test_different_compositions_share_one_axis(prediction):
+    energies = {"Ar4": -4000.0, "Ar3Ne": -3100.0, "Ar2Ne2": -2200.1}
+    mixed = [labelled(distant_atoms(formula), energy=energy) for formula, energy in energies.items()]
+    three = replace(prediction, energy=np.array([*energies.values()]), energy_std=None)
+    x, y, _ = points(soapkrr.plot.parity(mixed, three_structures(three)))
+    assert np.abs(x).max() < 0.1
+    np.testing.assert_allclose(x, y, atol=1e-9)
+
+
+def distant_atoms(formula):
+    """Atoms of a formula, far apart."""
+    atoms = Atoms(formula)
+    atoms.positions[:, 0] = 10.0 * np.arange(len(atoms))
+    return atoms
+
+
+def three_structures(prediction):
+    """The prediction cut down to three structures."""
+    return replace(prediction, energies=prediction.energies[:3], forces=prediction.forces[:3], stress=prediction.stress[:3])
+
+
+def test_unknown_kind_is_named(frames, prediction):
+    with pytest.raises(InputError, match="`kind` must be one of .*received 'pressure'"):
+        soapkrr.plot.parity(frames, prediction, "pressure")
+
+
+def test_missing_labels_are_named(frames, prediction):
+    bare = [labelled(atoms, energy=0.0) for atoms in frames]
+    with pytest.raises(LabelError, match="'stress'"):
+        soapkrr.plot.parity(bare, prediction, "stress")
+
+
+def test_wrong_number_of_structures(frames, prediction):
+    with pytest.raises(InputError, match="is of 6 structures, `frames` holds 2"):
+        soapkrr.plot.parity(frames[:2], prediction)
+
+
+def test_without_matplotlib_the_error_says_what_to_install(frames, prediction, monkeypatch):
+    monkeypatch.setitem(sys.modules, "matplotlib.pyplot", None)
+    with pytest.raises(InputError, match=r"pip install .soapkrr\[plot\]"):
+        soapkrr.plot.parity(frames, prediction)
