@@ -10,6 +10,11 @@ __version__ = "0.1.0"
 
 _HOME = {
     "SOAP": "descriptors.soap",
+    "ACSF": "descriptors.acsf",
+    "Pair": "descriptors.pair",
+    "Standardized": "descriptors.transform",
+    "ZBL": "baselines",
+    "CalculatorBaseline": "baselines",
     "RadialScaling": "descriptors.cutoff",
     "DotProduct": "kernels",
     "Linear": "kernels",

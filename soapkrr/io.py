@@ -16,19 +16,29 @@ from pathlib import Path
 import numpy as np
 from ase.data import atomic_numbers
 
-from soapkrr.descriptors import cutoff, soap
+from soapkrr import kernels
+from soapkrr.baselines import ZBL, CalculatorBaseline
+from soapkrr.descriptors import acsf, cutoff, pair, soap, transform
+from soapkrr.descriptors.base import Descriptor
 from soapkrr.errors import InputError, ModelFileError
-from soapkrr.kernels import DotProduct
 from soapkrr.linear import Posterior
 from soapkrr.potential import Potential
-from soapkrr.regression.design import SparseTerm
 from soapkrr.regression.sparse_gp import SparseGP
+from soapkrr.regression.terms import SparseTerm, Term
 
 FORMAT = "soapkrr-model"
 VERSION = 1
 
 #: Specifications that may occur in a file; anything else is refused.
-SPECIFICATIONS = {c.__name__: c for c in (soap.SOAP, DotProduct, cutoff.Smoothstep, cutoff.Cosine, cutoff.Polynomial, cutoff.RadialScaling)}
+SPECIFICATIONS = {
+    c.__name__: c
+    for c in (
+        *(soap.SOAP, acsf.ACSF, pair.Pair, transform.Standardized),
+        *(cutoff.Smoothstep, cutoff.Cosine, cutoff.Tanh3, cutoff.Polynomial, cutoff.RadialScaling),
+        *(kernels.DotProduct, kernels.Linear, kernels.SquaredExponential, kernels.Matern32, kernels.Matern52, kernels.RationalQuadratic),
+        *(kernels.Sum, kernels.Product, kernels.Scaled, Term, ZBL),
+    )
+}
 
 #: What reading a damaged file can raise.
 DAMAGE = (zipfile.BadZipFile, zlib.error, EOFError, OSError, LookupError, ValueError, TypeError, AttributeError, RuntimeError, MemoryError)
@@ -36,8 +46,10 @@ DAMAGE = (zipfile.BadZipFile, zlib.error, EOFError, OSError, LookupError, ValueE
 
 def to_json(value):
     """Specification objects become {"type": name, parameters}; numbers, strings, lists and mappings stay."""
+    if isinstance(value, CalculatorBaseline):
+        return {"type": CalculatorBaseline.__name__, "calculator": type(value.calculator).__name__}
     if is_dataclass(value):
-        parameters = {f.name: to_json(getattr(value, f.name)) for f in fields(value)}
+        parameters = {f.name: to_json(getattr(value, f.name)) for f in fields(value) if f.init}
         return {"type": type(value).__name__, **parameters}
     if isinstance(value, (list, tuple)):
         return [to_json(v) for v in value]
@@ -96,20 +108,22 @@ def _umask() -> int:
 
 def save(model: SparseGP, path: str | os.PathLike) -> None:
     """Write a fitted model."""
-    posterior, term = model.posterior_, model.term_
+    posterior, specs = model.posterior_, model._terms()
     header = {
         "format": FORMAT,
         "version": VERSION,
         "estimator": type(model).__name__,
         "parameters": {name: to_json(value) for name, value in model.get_params(deep=False).items()},
+        "learnt": [to_json(t.descriptor) if t.descriptor != spec.descriptor else None for t, spec in zip(model.terms_, specs, strict=True)],
         "reference_energies": model.reference_energies_,
         "n_observations": model.n_observations_,
         "condition": posterior.condition,
         "residual": posterior.residual,
     }
     arrays = {"mean": posterior.mean, "factor": posterior.factor}
-    arrays |= {f"points.{s}": x for s, x in enumerate(term.points)}
-    arrays |= {f"transform.{s}": t for s, t in enumerate(term.transform)}
+    for t, term in enumerate(model.terms_):
+        arrays |= {f"points.{t}.{s}": x for s, x in enumerate(term.points)}
+        arrays |= {f"transform.{t}.{s}": x for s, x in enumerate(term.transform)}
     arrays |= {f"factors.{kind}": f for kind, f in model.factors_.items()}
 
     def write(file):
@@ -129,16 +143,22 @@ def read_header(path: str | os.PathLike) -> dict:
         return _header(archive)
 
 
-def load(path: str | os.PathLike) -> Potential:
+def load(path: str | os.PathLike, baseline_calculator=None) -> Potential:
     """Read a model written by `Potential.save`.
+
+    Parameters
+    ----------
+    baseline_calculator : the ASE calculator (or `CalculatorBaseline`) of a model whose ``baseline`` has one: calculators are not saved.
 
     Raises
     ------
+    InputError : the model needs ``baseline_calculator``, or has no use for it.
     ModelFileError : not a soapkrr model, truncated, corrupt, or written by a newer version.
     FileNotFoundError : there is no such file.
     """
     with _opened(path) as archive:
         header = _header(archive)
+        _set_calculator(header["parameters"], baseline_calculator)
         names = [n[:-4] for n in archive.namelist() if n.endswith(".npy")]
         arrays = {n: np.lib.format.read_array(io.BytesIO(archive.read(f"{n}.npy")), allow_pickle=False) for n in names}
         return _rebuild(header, arrays)
@@ -173,21 +193,44 @@ def _rebuild(header: dict, arrays: dict[str, np.ndarray]) -> Potential:
     if header["estimator"] != SparseGP.__name__:
         raise ModelFileError(f"the file names an unknown estimator {header['estimator']!r}.")
     model = SparseGP(**{name: from_json(value) for name, value in header["parameters"].items()})
-    if not (isinstance(model.descriptor, soap.SOAP) and isinstance(model.kernel, DotProduct)):
-        raise ModelFileError(f"the file pairs {model.descriptor!r} with {model.kernel!r}, which is no model.")
-    n_species = len(model.descriptor.species)
-    points, transform = (tuple(arrays[f"{name}.{s}"] for s in range(n_species)) for name in ("points", "transform"))
-    term = SparseTerm(model.descriptor, model.kernel, model.signal, points, transform)
+    learnt = from_json(header["learnt"])
+    specs = enumerate(zip(model._terms(), learnt, strict=True))
+    terms = tuple(_term(spec, descriptor or spec.descriptor, arrays, t) for t, (spec, descriptor) in specs)
+    rank = sum(term.rank for term in terms)
     posterior = Posterior(arrays["mean"], arrays["factor"], header["condition"], header["residual"])
-    if posterior.factor.shape != (term.rank, term.rank) or posterior.mean.shape != (term.rank,):
-        raise ModelFileError(f"the arrays do not fit together: {term.rank} features, factor {posterior.factor.shape}.")
-    for symbol, x, t in zip(model.descriptor.species, points, transform, strict=True):
-        if x.ndim != 2 or x.shape[1] != model.descriptor.n_features or t.ndim != 2 or len(t) != len(x):
-            raise ModelFileError(f"the arrays do not fit the descriptor: {symbol} has sparse points {x.shape}, transform {t.shape}.")
+    if posterior.factor.shape != (rank, rank) or posterior.mean.shape != (rank,):
+        raise ModelFileError(f"the arrays do not fit together: {rank} features, factor {posterior.factor.shape}.")
     references = {str(symbol): float(energy) for symbol, energy in header["reference_energies"].items()}
     if not set(references) <= set(atomic_numbers):
         raise ModelFileError(f"the file has reference energies of {sorted(references)}, which are not all elements.")
     factors = {name.removeprefix("factors."): a for name, a in arrays.items() if name.startswith("factors.")}
-    model._set_fitted(term, posterior, references, factors)
+    model._set_fitted(terms, posterior, references, factors)
     model.n_observations_ = header["n_observations"]
     return model
+
+
+def _term(spec: Term, descriptor, arrays: dict[str, np.ndarray], t: int) -> SparseTerm:
+    """Fitted term number ``t``, checked against its specification."""
+    if not (isinstance(descriptor, Descriptor) and descriptor.species == spec.descriptor.species):
+        raise ModelFileError(f"the file pairs {spec!r} with {descriptor!r}, which is no model.")
+    points, transform = (tuple(arrays[f"{name}.{t}.{s}"] for s in range(len(descriptor.species))) for name in ("points", "transform"))
+    for symbol, x, y in zip(descriptor.species, points, transform, strict=True):
+        if x.ndim != 2 or x.shape[1] != descriptor.n_features or y.ndim != 2 or len(y) != len(x):
+            raise ModelFileError(f"the arrays do not fit the descriptor: {symbol} has sparse points {x.shape}, transform {y.shape}.")
+    return SparseTerm(descriptor, spec.kernel, spec.signal, points, transform)
+
+
+def _set_calculator(parameters: dict, calculator) -> None:
+    """Put the calculator in the place that the file keeps for it in ``baseline``."""
+    baseline = parameters.get("baseline")
+    parts = baseline if isinstance(baseline, list) else [baseline]
+    places = [k for k, part in enumerate(parts) if isinstance(part, dict) and part.get("type") == CalculatorBaseline.__name__]
+    if not places:
+        if calculator is not None:
+            raise InputError("`baseline_calculator` was given, but this model was fitted without one.")
+        return
+    if calculator is None:
+        name = parts[places[0]].get("calculator")
+        raise InputError(f"this model was fitted on top of a calculator ({name}), which files do not hold: pass `baseline_calculator`.")
+    parts[places[0]] = calculator if isinstance(calculator, CalculatorBaseline) else CalculatorBaseline(calculator)
+    parameters["baseline"] = parts if isinstance(baseline, list) else parts[0]

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
+from dataclasses import replace
 
 import numpy as np
 from ase import Atoms
 
 from soapkrr import linear
-from soapkrr.baselines import baseline_energies, reference_energies
+from soapkrr.baselines import Baseline, baseline_energies, reference_energies, split_baseline, subtract, total
 from soapkrr.descriptors.base import Descriptor
 from soapkrr.errors import InputError, require_positive
 from soapkrr.kernels import Kernel
@@ -47,13 +48,15 @@ class SparseGP(Potential):
     signal : prior standard deviation δ of an atom's energy, eV.
     selection : ``"fps"`` or ``"cur"``.
     baseline : reference energies: {symbol: eV}, ``"isolated"``, ``"least-squares"`` or None (isolated atoms where every
-        species has one in the data, otherwise least squares).
+        species has one in the data, otherwise least squares). Or a prior mean, `ZBL` or `CalculatorBaseline`, or a list of prior means
+        with at most one of the former: ``["isolated", ZBL()]``.
     tolerance : eigenvalues of the sparse points' kernel matrix below this fraction of the largest are dropped.
     threads : threads of fit and predict; None takes every core this process may use.
 
     Attributes
     ----------
-    reference_energies_ : {symbol: eV}.  n_sparse_ : {symbol: number of sparse points used}.  rank_ : number of features kept.
+    reference_energies_ : {symbol: eV}.  prior_means_ : prior means in use.
+    n_sparse_ : {symbol: number of sparse points used}.  rank_ : number of features kept.
     condition_ : estimated condition number of the regression.  n_observations_ : {kind: number of rows}.
 
     Raises
@@ -84,7 +87,7 @@ class SparseGP(Potential):
         noise: Mapping[str, float] | None = None,
         signal: float = 1.0,
         selection: str = "fps",
-        baseline: Mapping[str, float] | str | None = None,
+        baseline: Mapping[str, float] | str | None | Baseline | list = None,
         tolerance: float = 1e-10,
         threads: int | None = None,
     ):
@@ -108,9 +111,11 @@ class SparseGP(Potential):
         frames = as_frames(frames)
         Batch.from_atoms(frames)
         labels = read_labels(frames)
-        references = reference_energies(frames, labels, self.baseline)
+        reference, means = split_baseline(self.baseline)
+        labels = subtract(means, frames, labels)
+        references = reference_energies(frames, labels, reference)
         with serial_blas():
-            fitted = [SparseTerm.build(t, sparse_points(t, frames, self.threads, progress), self.tolerance) for t in terms]
+            fitted = [self._sparse_term(t, frames, progress) for t in terms]
             factors, counts = self._factors(fitted, frames, labels, references, progress)
             posterior = linear.solve(factors, {kind: noise[kind] for kind in factors})
         self._set_fitted(tuple(fitted), posterior, references, factors)
@@ -120,10 +125,14 @@ class SparseGP(Potential):
 
     def _set_fitted(self, terms, posterior, references, factors) -> None:
         self.terms_, self.posterior_, self.factors_ = terms, posterior, factors
-        self.reference_energies_ = references
+        self.reference_energies_, self.prior_means_ = references, split_baseline(self.baseline)[1]
         counts = [dict(zip(t.descriptor.species, map(len, t.points), strict=True)) for t in terms]
         self.n_sparse_ = counts[0] if isinstance(self.descriptor, Descriptor) else counts
         self.rank_, self.condition_ = sum(t.rank for t in terms), posterior.condition
+
+    def _sparse_term(self, term: Term, frames, progress) -> SparseTerm:
+        descriptor, points = sparse_points(term, frames, self.threads, progress)
+        return SparseTerm.build(replace(term, descriptor=descriptor), points, self.tolerance)
 
     def _terms(self) -> list[Term]:
         if not isinstance(self.descriptor, Descriptor):
@@ -157,7 +166,8 @@ class SparseGP(Potential):
         references = baseline_energies(self.reference_energies_, batch.numbers)
         model = SparseModel(self.terms_, self.posterior_, self.threads)
         energies, forces, strain, features = model.mean(batch, first, spread="energy" in wanted)
-        energies = energies + references
+        mean = total(self.prior_means_, batch, first)
+        energies, forces, strain = energies + references + mean.energies, forces + mean.forces, strain + mean.strain
         designs = model.designs(batch, first) if wanted & {"forces", "stress"} else []
         per_atom = batch.offsets[1:-1]
         std = {}

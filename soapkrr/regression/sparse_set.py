@@ -8,7 +8,9 @@ from collections.abc import Mapping
 import numpy as np
 from ase import Atoms
 
+from soapkrr.descriptors.base import Descriptor
 from soapkrr.errors import InputError
+from soapkrr.kernels import Linear
 from soapkrr.parallel import thread_map
 from soapkrr.progress import track
 from soapkrr.regression.terms import Term
@@ -18,29 +20,42 @@ from soapkrr.structures import Batch, split_by_atoms
 logger = logging.getLogger(__name__)
 
 
-def sparse_points(term: Term, frames: list[Atoms], threads: int | None, progress: bool) -> list[np.ndarray]:
-    """Per species (M_s, n_features) sparse points of a term."""
-    descriptor = term.descriptor
+def sparse_points(term: Term, frames: list[Atoms], threads: int | None, progress: bool) -> tuple[Descriptor, list[np.ndarray]]:
+    """The term's descriptor with what it learnt from the data, and per species (M_s, n_features) sparse points."""
+    X, kinds = all_environments(term.descriptor, frames, threads, progress)
+    descriptor = term.descriptor.fitted(X)
+    if descriptor is not term.descriptor:
+        X, kinds = all_environments(descriptor, frames, threads, progress)
+    counts = np.bincount(kinds, minlength=len(descriptor.species))
+    if descriptor.linear_basis and isinstance(term.kernel, Linear):
+        return descriptor, [np.eye(descriptor.n_features)[: None if count else 0] for count in counts]
+    wanted = numbers_wanted(term, counts)
+    points = []
+    for s, symbol in enumerate(descriptor.species):
+        x = X[kinds == s]
+        picked = SELECTIONS[term.selection](x, int(wanted[s])) if counts[s] else np.zeros(0, dtype=np.int64)
+        if len(picked) < wanted[s]:
+            logger.warning("%s: %d sparse points, all distinct environments there are", symbol, len(picked))
+        points.append(np.ascontiguousarray(x[picked]))
+    return descriptor, points
+
+
+def all_environments(descriptor: Descriptor, frames: list[Atoms], threads: int | None, progress: bool) -> tuple[np.ndarray, np.ndarray]:
+    """X (n, n_features) and species index (n,) of every atom of the data; data without a pair that the descriptor needs are refused."""
 
     def environments(group):
         first, group = group
         batch = Batch.from_atoms(group, first)
         env = descriptor.environments(batch, batch.pairs(descriptor.r_cut, first), first)
-        return env.X, env.pairs.kinds
+        return env.X, env.pairs.kinds, len(env.pairs.neighbours)
 
     groups = list(split_by_atoms(frames, 512))
     found = list(track(thread_map(environments, groups, threads), len(groups), "environments", progress))
-    kinds = np.concatenate([k for _, k in found])
-    counts = np.bincount(kinds, minlength=len(descriptor.species))
-    wanted = numbers_wanted(term, counts)
-    points = []
-    for s, symbol in enumerate(descriptor.species):
-        X = np.concatenate([x[k == s] for x, k in found])
-        picked = SELECTIONS[term.selection](X, int(wanted[s])) if counts[s] else np.zeros(0, dtype=np.int64)
-        if len(picked) < wanted[s]:
-            logger.warning("%s: %d sparse points, all distinct environments there are", symbol, len(picked))
-        points.append(np.ascontiguousarray(X[picked]))
-    return points
+    if descriptor.needs_pairs and not sum(n for _, _, n in found):
+        raise InputError(
+            f"`r_cut`={descriptor.r_cut}: no two atoms of the data are that close; {type(descriptor).__name__} needs a larger one."
+        )
+    return np.concatenate([x for x, _, _ in found]), np.concatenate([k for _, k, _ in found])
 
 
 def numbers_wanted(term: Term, counts: np.ndarray) -> np.ndarray:
