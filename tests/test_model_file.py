@@ -235,7 +235,7 @@ def test_a_descriptor_that_does_not_fit_the_arrays(path, tmp_path):
         soapkrr.load(rewritten(path, tmp_path / "damaged.soapkrr", parameters=changed))
 
 
-@pytest.mark.parametrize("name", ["mean", "factor", "points.0", "transform.0"])
+@pytest.mark.parametrize("name", ["mean", "factor", "points.0.0", "transform.0.0"])
 @pytest.mark.parametrize(
     "content", [None, npy(np.zeros(3)), npy(np.zeros((2, 2))), b"\x93NUMPY", b""], ids=["gone", "3", "2x2", "cut", "empty"]
 )
