@@ -36,7 +36,7 @@ SPECIFICATIONS = {
         *(soap.SOAP, acsf.ACSF, pair.Pair, transform.Standardized),
         *(cutoff.Smoothstep, cutoff.Cosine, cutoff.Tanh3, cutoff.Polynomial, cutoff.RadialScaling),
         *(kernels.DotProduct, kernels.Linear, kernels.SquaredExponential, kernels.Matern32, kernels.Matern52, kernels.RationalQuadratic),
-        *(kernels.Sum, kernels.Product, kernels.Scaled, Term, ZBL),
+        *(kernels.Sum, kernels.Product, kernels.Scaled, Term, ZBL, CalculatorBaseline),
     )
 }
 
@@ -148,7 +148,7 @@ def load(path: str | os.PathLike, baseline_calculator=None) -> Potential:
 
     Parameters
     ----------
-    baseline_calculator : the ASE calculator (or `CalculatorBaseline`) of a model whose ``baseline`` has one: calculators are not saved.
+    baseline_calculator : the ASE calculator of a model whose ``baseline`` has one: calculators are not saved.
 
     Raises
     ------
@@ -156,9 +156,11 @@ def load(path: str | os.PathLike, baseline_calculator=None) -> Potential:
     ModelFileError : not a soapkrr model, truncated, corrupt, or written by a newer version.
     FileNotFoundError : there is no such file.
     """
+    _check_calculator(_calculator_places(read_header(path)), baseline_calculator)
     with _opened(path) as archive:
         header = _header(archive)
-        _set_calculator(header["parameters"], baseline_calculator)
+        for place in _calculator_places(header):
+            place |= {"calculator": baseline_calculator}
         names = [n[:-4] for n in archive.namelist() if n.endswith(".npy")]
         arrays = {n: np.lib.format.read_array(io.BytesIO(archive.read(f"{n}.npy")), allow_pickle=False) for n in names}
         return _rebuild(header, arrays)
@@ -220,17 +222,17 @@ def _term(spec: Term, descriptor, arrays: dict[str, np.ndarray], t: int) -> Spar
     return SparseTerm(descriptor, spec.kernel, spec.signal, points, transform)
 
 
-def _set_calculator(parameters: dict, calculator) -> None:
-    """Put the calculator in the place that the file keeps for it in ``baseline``."""
-    baseline = parameters.get("baseline")
+def _calculator_places(header: dict) -> list[dict]:
+    """Where the ``baseline`` of a header stands for a calculator."""
+    parameters = header.get("parameters")
+    baseline = parameters.get("baseline") if isinstance(parameters, dict) else None
     parts = baseline if isinstance(baseline, list) else [baseline]
-    places = [k for k, part in enumerate(parts) if isinstance(part, dict) and part.get("type") == CalculatorBaseline.__name__]
-    if not places:
-        if calculator is not None:
-            raise InputError("`baseline_calculator` was given, but this model was fitted without one.")
-        return
-    if calculator is None:
-        name = parts[places[0]].get("calculator")
+    return [part for part in parts if isinstance(part, dict) and part.get("type") == CalculatorBaseline.__name__]
+
+
+def _check_calculator(places: list[dict], calculator) -> None:
+    if places and calculator is None:
+        name = places[0].get("calculator")
         raise InputError(f"this model was fitted on top of a calculator ({name}), which files do not hold: pass `baseline_calculator`.")
-    parts[places[0]] = calculator if isinstance(calculator, CalculatorBaseline) else CalculatorBaseline(calculator)
-    parameters["baseline"] = parts if isinstance(baseline, list) else parts[0]
+    if calculator is not None and not places:
+        raise InputError("`baseline_calculator` was given, but this model was fitted without one.")

@@ -35,7 +35,7 @@ class CalculatorBaseline(Baseline):
     _results: OrderedDict = field(init=False, repr=False, default_factory=OrderedDict)
 
     def __post_init__(self):
-        if not hasattr(self.calculator, "get_property"):
+        if not isinstance(self.calculator, BaseCalculator):
             raise InputError(f"`calculator` must be an ASE calculator, received {self.calculator!r}.")
 
     def __deepcopy__(self, memo) -> CalculatorBaseline:
