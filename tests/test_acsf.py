@@ -222,7 +222,10 @@ def test_layout_has_as_many_functions_as_asked_for(n_radial, n_angular):
     parameters = acsf_parameters(5.0, n_radial, n_angular)
     assert len(set(parameters["g2_params"])) == n_radial
     assert len(set(parameters["g4_params"])) == n_angular
-    assert ACSF.layout(["Si", "O"], 5.0, n_radial, n_angular).n_features == 2 * (1 + n_radial) + 3 * n_angular
+    for angular in ("g4", "g5"):
+        descriptor = ACSF.layout(["Si", "O"], 5.0, n_radial, n_angular, angular)
+        assert descriptor.n_features == 2 * (1 + n_radial) + 3 * n_angular
+        assert len(getattr(descriptor, f"{angular}_params")) == n_angular
 
 
 @pytest.mark.parametrize(
@@ -249,10 +252,10 @@ def test_bad_parameters_are_named(changes, message):
         ACSF(**{"species": ["Si"], "r_cut": 4.0, **FUNCTIONS, **changes})
 
 
-@pytest.mark.parametrize("n_radial, n_angular, message", [(-1, 3, "`n_radial`"), (3, 2.5, "`n_angular`")])
-def test_bad_layouts_are_named(n_radial, n_angular, message):
-    with pytest.raises(InputError, match=message):
-        acsf_parameters(5.0, n_radial, n_angular)
+@pytest.mark.parametrize("changes", [{"n_radial": -1}, {"n_angular": 2.5}, {"angular": "g3"}, {"r_cut": 0.0}])
+def test_bad_layouts_are_named(changes):
+    with pytest.raises(InputError, match=f"`{next(iter(changes))}`"):
+        acsf_parameters(**{"r_cut": 5.0, **changes})
 
 
 @pytest.mark.parametrize("mean, scale, message", [([0.0], [1.0], "`mean`"), ([0.0, 0.0], [1.0, 0.0], "`scale`")])

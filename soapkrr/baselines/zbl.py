@@ -42,7 +42,7 @@ class ZBL(Baseline):
     --------
     >>> from ase import Atoms
     >>> float(round(ZBL(r_inner=1.0, r_outer=2.0).pair_energy(14, 14, 0.5)[0], 2))
-    485.41
+    470.49
     """
 
     r_inner: float | None = None

@@ -36,6 +36,9 @@ class ACSF(Descriptor):
         G4 = 2^{1−ζ} Σ_{j<k} (1 + λ cos θ)^ζ exp(−η (r_ij² + r_ik² + r_jk²)) f_c(r_ij) f_c(r_ik) f_c(r_jk)
         G5 = 2^{1−ζ} Σ_{j<k} (1 + λ cos θ)^ζ exp(−η (r_ij² + r_ik²)) f_c(r_ij) f_c(r_ik)
 
+    Goes with a kernel of distances, such as `SquaredExponential` with a length scale of several √n_features (features are scaled to unit
+    spread) and a signal of several eV.
+
     Parameters
     ----------
     species : chemical symbols or atomic numbers that may occur.
@@ -81,9 +84,9 @@ class ACSF(Descriptor):
             require_positive(**{"g2_params: eta": eta})
 
     @classmethod
-    def layout(cls, species, r_cut: float, n_radial: int = 16, n_angular: int = 20, **options) -> ACSF:
+    def layout(cls, species, r_cut: float, n_radial: int = 12, n_angular: int = 20, angular: str = "g4", **options) -> ACSF:
         """Functions laid out by `acsf_parameters`; ``options`` as of `ACSF`."""
-        return cls(species=species, r_cut=r_cut, **acsf_parameters(r_cut, n_radial, n_angular), **options)
+        return cls(species=species, r_cut=r_cut, **acsf_parameters(r_cut, n_radial, n_angular, angular), **options)
 
     @property
     def n_radial(self) -> int:
@@ -148,8 +151,8 @@ class ACSF(Descriptor):
         cpu_acsf_jacobian.strain_jacobian(start, stop, env.pairs, self._functions, out)
 
 
-def acsf_parameters(r_cut: float, n_radial: int, n_angular: int) -> dict[str, list]:
-    """``g2_params`` and ``g4_params`` that cover distances and angles evenly, for `ACSF`.
+def acsf_parameters(r_cut: float, n_radial: int = 12, n_angular: int = 20, angular: str = "g4") -> dict[str, list]:
+    """``g2_params`` and ``g4_params`` (or ``g5_params``) that cover distances and angles evenly, for `ACSF`.
 
     Radial: R_s evenly spaced from 0.5 Å (less for small r_cut) to 0.5 Å below r_cut, η = 1/(2Δ²) with Δ their spacing (Gastegger et al.
     2018, doi 10.1063/1.5019667). Angular: λ = ±1, ζ = 1, 2, 4, …, and a few widths 1/√(2η) from r_cut down to 0.4 r_cut, broad ones
@@ -157,16 +160,19 @@ def acsf_parameters(r_cut: float, n_radial: int, n_angular: int) -> dict[str, li
 
     Parameters
     ----------
-    r_cut : Å.  n_radial, n_angular : numbers of G2 and G4 functions, per species and pair of species.
+    r_cut : Å.  n_radial, n_angular : numbers of G2 and angular functions, per species and pair of species.
+    angular : ``"g4"``, or ``"g5"``: dearer, for triplets with r_jk > r_cut count too, but often more accurate for dense solids.
     """
     require_positive(r_cut=r_cut)
     for name, value in (("n_radial", n_radial), ("n_angular", n_angular)):
         if not (isinstance(value, (int, np.integer)) and value >= 0):
             raise InputError(f"`{name}` must be an integer ≥ 0, received {value!r}.")
+    if angular not in ("g4", "g5"):
+        raise InputError(f"`angular` must be 'g4' or 'g5', received {angular!r}.")
     edge = min(0.5, r_cut / 8)
     centres = np.linspace(edge, r_cut - edge, n_radial)
     spacing = centres[1] - centres[0] if n_radial > 1 else r_cut / 2
-    return {"g2_params": [(float(0.5 / spacing**2), float(r_s)) for r_s in centres], "g4_params": _angular_layout(r_cut, n_angular)}
+    return {"g2_params": [(float(0.5 / spacing**2), float(r_s)) for r_s in centres], f"{angular}_params": _angular_layout(r_cut, n_angular)}
 
 
 def _angular_layout(r_cut: float, n: int) -> list[tuple[float, float, float]]:
