@@ -18,9 +18,11 @@ from inspect import isabstract
 from pathlib import Path
 
 import numpy as np
+from ase.calculators.calculator import BaseCalculator
 from ase.data import atomic_numbers
 
 from soapkrr import descriptors
+from soapkrr.baselines import CalculatorBaseline
 from soapkrr.errors import InputError, ModelFileError
 from soapkrr.potential import Potential
 from soapkrr.specification import Specification
@@ -38,7 +40,7 @@ def specifications() -> dict[str, type]:
     """The package's own specifications by name: what may occur in a file; anything else is refused."""
     for module in pkgutil.iter_modules(descriptors.__path__):
         import_module(f"{descriptors.__name__}.{module.name}")
-    for name in ("kernels", "observations", "selectors", "regression.terms"):
+    for name in ("baselines", "kernels", "observations", "selectors", "regression.terms"):
         import_module(f"soapkrr.{name}")
     found, kinds = {}, [Specification]
     for kind in kinds:
@@ -56,6 +58,8 @@ def to_json(value, arrays: dict[str, np.ndarray] | None = None, name: str = "spe
     if isinstance(value, np.ndarray):
         arrays[name] = value
         return {"array": name}
+    if isinstance(value, BaseCalculator):
+        return type(value).__name__
     if isinstance(value, (list, tuple)):
         return [to_json(v, arrays, f"{name}.{k}") for k, v in enumerate(value)]
     if isinstance(value, Mapping):
@@ -153,16 +157,24 @@ def read_header(path: str | os.PathLike) -> dict:
         return _header(archive)
 
 
-def load(path: str | os.PathLike) -> Potential:
+def load(path: str | os.PathLike, baseline_calculator=None) -> Potential:
     """Read a model written by `Potential.save`.
+
+    Parameters
+    ----------
+    baseline_calculator : the ASE calculator of a model whose ``baseline`` has one: calculators are not saved.
 
     Raises
     ------
+    InputError : the model needs ``baseline_calculator``, or has no use for it.
     ModelFileError : not a soapkrr model, truncated, corrupt, or written by a newer version.
     FileNotFoundError : there is no such file.
     """
+    _check_calculator(_calculator_places(read_header(path)), baseline_calculator)
     with _opened(path) as archive:
         header = _header(archive)
+        for place in _calculator_places(header):
+            place |= {"calculator": baseline_calculator}
         names = [n[:-4] for n in archive.namelist() if n.endswith(".npy")]
         arrays = {n: np.lib.format.read_array(io.BytesIO(archive.read(f"{n}.npy")), allow_pickle=False) for n in names}
         return _rebuild(header, arrays)
@@ -203,3 +215,19 @@ def _rebuild(header: dict, arrays: dict[str, np.ndarray]) -> Potential:
     fixed = ("format", "version", "estimator", "parameters")
     model.restore(from_json({name: value for name, value in header.items() if name not in fixed}, arrays))
     return model
+
+
+def _calculator_places(header: dict) -> list[dict]:
+    """Where the ``baseline`` of a header stands for a calculator."""
+    parameters = header.get("parameters")
+    baseline = parameters.get("baseline") if isinstance(parameters, dict) else None
+    parts = baseline if isinstance(baseline, list) else [baseline]
+    return [part for part in parts if isinstance(part, dict) and part.get("type") == CalculatorBaseline.__name__]
+
+
+def _check_calculator(places: list[dict], calculator) -> None:
+    if places and calculator is None:
+        name = places[0].get("calculator")
+        raise InputError(f"this model was fitted on top of a calculator ({name}), which files do not hold: pass `baseline_calculator`.")
+    if calculator is not None and not places:
+        raise InputError("`baseline_calculator` was given, but this model was fitted without one.")

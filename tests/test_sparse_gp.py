@@ -262,7 +262,7 @@ def test_scikit_learn_conventions():
     scores = cross_val_score(copy, variations("vacancy", 6), cv=3)
     assert scores.shape == (3,)
     assert np.all(scores < 0)
-    assert not hasattr(model, "term_")
+    assert not hasattr(model, "terms_")
 
 
 def test_fit_returns_the_estimator_and_states_its_condition():

@@ -41,6 +41,11 @@ class Descriptor(Specification, ABC):
     species: Sequence[str | int]
     r_cut: float
 
+    #: Whether an atom without neighbours has no features: data without a single pair are then refused.
+    needs_pairs = False
+    #: Whether features are basis functions with independent prior weights: a linear kernel then takes all of them, not environments.
+    linear_basis = False
+
     def __post_init__(self):
         object.__setattr__(self, "species", symbols(self.species))
         require_positive(r_cut=self.r_cut)
@@ -69,6 +74,10 @@ class Descriptor(Specification, ABC):
     @abstractmethod
     def strain_jacobian(self, start: int, stop: int, env: Environments, out: np.ndarray) -> None:
         """∂X_i/∂ε of centres ``start:stop`` in Voigt order into ``out`` (stop − start, 6, n_features)."""
+
+    def fitted(self, X: np.ndarray) -> Descriptor:
+        """What a fitted term uses in place of this descriptor, given X (n, n_features) of all training environments: itself."""
+        return self
 
     @cached_property
     def _kind_of(self) -> np.ndarray:

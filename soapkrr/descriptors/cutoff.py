@@ -52,6 +52,16 @@ class Cosine(Specification):
 
 
 @dataclass(frozen=True)
+class Tanh3(Specification):
+    """tanh³(1 − r/r_cut) (Behler 2011, doi 10.1063/1.3553717); value, slope and curvature vanish at r_cut."""
+
+    def __call__(self, r: np.ndarray, r_cut: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        t = np.tanh(np.clip(1 - r / r_cut, 0.0, None))
+        s = 1 - t**2
+        return t**3, -3 * t**2 * s / r_cut, 6 * t * s * (1 - 2 * t**2) / r_cut**2
+
+
+@dataclass(frozen=True)
 class Polynomial(Specification):
     """(1 + 2x³ − 3x²)^m with x = r/r_cut (Caro 2019, doi 10.1103/PhysRevB.100.024112; DScribe's ``"poly"``)."""
 
@@ -99,7 +109,7 @@ class RadialScaling(Specification):
         return f, -f * dd / d, f * (2 * dd**2 / d - d2d) / d
 
 
-CUTOFFS = {"smoothstep": Smoothstep, "cosine": Cosine, "poly": Polynomial}
+CUTOFFS = {"smoothstep": Smoothstep, "cosine": Cosine, "poly": Polynomial, "tanh3": Tanh3}
 
 
 def as_cutoff(cutoff):

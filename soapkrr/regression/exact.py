@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 from ase import Atoms
 
-from soapkrr.baselines import baseline_energies, reference_energies
+from soapkrr.baselines import Baseline, baseline_energies, reference_energies, split_baseline, subtract, total
 from soapkrr.descriptors.base import Descriptor
 from soapkrr.errors import ModelFileError, require_positive
 from soapkrr.kernels import Kernel
@@ -42,7 +42,7 @@ class GaussianProcess(Potential):
     kernel : a kernel; None with a list of terms.
     noise : mapping with any of energy (eV per atom), forces (eV/Å), stress (eV/Å³); defaults 0.002, 0.05, 0.002.
     signal : prior standard deviation δ of an atom's energy, eV.
-    baseline : reference energies, as in `SparseGP`.
+    baseline : reference energies and prior means, as in `SparseGP`.
     threads : threads of fit and predict; None takes every core this process may use.
 
     Attributes
@@ -61,7 +61,7 @@ class GaussianProcess(Potential):
         *,
         noise: Mapping[str, float] | None = None,
         signal: float = 3.0,
-        baseline: Mapping[str, float] | str | None = None,
+        baseline: Mapping[str, float] | str | None | Baseline | list = None,
         threads: int | None = None,
     ):
         self.descriptor = descriptor
@@ -80,8 +80,9 @@ class GaussianProcess(Potential):
         noise, terms, frames = self._noise(), self._terms(), as_frames(frames)
         check_structures(frames, [t.descriptor for t in terms])
         labels = read_labels(frames)
-        frames, labels = in_canonical_order(frames, labels)
-        references = reference_energies(frames, labels, self.baseline)
+        reference, means = split_baseline(self.baseline)
+        frames, labels = in_canonical_order(frames, subtract(means, frames, labels))
+        references = reference_energies(frames, labels, reference)
         forces, stress = [label.forces is not None for label in labels], [label.stress is not None for label in labels]
         with serial_blas():
             groups = [observe(t.descriptor, frames, forces, stress, self.threads) for t in terms]
@@ -162,7 +163,8 @@ class GaussianProcess(Potential):
 
     def _predict_batch(self, batch: Batch, first: int, wanted: frozenset[str]) -> Prediction:
         references = baseline_energies(self.reference_energies_, batch.numbers, batch.structure + first)
-        return self.model_.predict(batch, first, references, wanted)
+        mean = total(split_baseline(self.baseline)[1], batch, first)
+        return self.model_.predict(batch, first, mean._replace(energies=mean.energies + references), wanted)
 
 
 def _structures(state: dict) -> tuple[list[Atoms], list[bool], list[bool]]:

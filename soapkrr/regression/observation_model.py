@@ -12,6 +12,7 @@ import numpy as np
 from ase import Atoms
 
 from soapkrr import linear
+from soapkrr.baselines.base import Mean
 from soapkrr.descriptors.base import Descriptor
 from soapkrr.errors import InputError
 from soapkrr.kernels import Kernel
@@ -42,10 +43,9 @@ class ObservationModel:
     posterior: Posterior | None = None
     threads: int | None = None
 
-    def predict(self, batch: Batch, first: int, references: np.ndarray, wanted: frozenset[str]) -> Prediction:
-        """Prediction of a batch; ``references`` (n_atoms,) are added to the atoms' energies."""
-        energies, forces, strain = evaluate(self.parts, batch, first, self.threads)
-        energies = energies + references
+    def predict(self, batch: Batch, first: int, mean: Mean, wanted: frozenset[str]) -> Prediction:
+        """Prediction of a batch on top of a prior ``mean``."""
+        energies, forces, strain = (a + b for a, b in zip(mean, evaluate(self.parts, batch, first, self.threads), strict=True))
         per_atom = batch.offsets[1:-1]
         return Prediction(
             energy=np.bincount(batch.structure, energies, minlength=len(batch)),

@@ -10,7 +10,7 @@ import numpy as np
 from ase import Atoms
 
 from soapkrr import linear
-from soapkrr.baselines import baseline_energies, reference_energies
+from soapkrr.baselines import Baseline, baseline_energies, reference_energies, split_baseline, subtract, total
 from soapkrr.descriptors.base import Descriptor
 from soapkrr.errors import InputError, ModelFileError, require_positive
 from soapkrr.kernels import Kernel
@@ -51,7 +51,8 @@ class SparseGP(Potential):
     signal : prior standard deviation δ of an atom's energy, eV.
     selection : how sparse points are chosen, as in `Term`.
     baseline : reference energies: {symbol: eV}, ``"isolated"``, ``"least-squares"`` or None (isolated atoms where every
-        species has one in the data, otherwise least squares).
+        species has one in the data, otherwise least squares). Or a prior mean, `ZBL` or `CalculatorBaseline`, or a list of prior means
+        with at most one of the former: ``["isolated", ZBL()]``.
     tolerance : eigenvalues of the sparse points' kernel matrix below this fraction of the largest are dropped.
     threads : threads of fit and predict; None takes every core this process may use.
     observations : `Observations`: names of labels, noise by configuration type, structure, atom and component, masks, weights; None:
@@ -59,7 +60,8 @@ class SparseGP(Potential):
 
     Attributes
     ----------
-    reference_energies_ : {symbol: eV}.  n_sparse_ : {symbol: number of sparse points used}.  rank_ : number of features kept.
+    reference_energies_ : {symbol: eV}.  prior_means_ : prior means in use.
+    n_sparse_ : {symbol: number of sparse points used}.  rank_ : number of features kept.
     noise_ : {kind: σ} used.  condition_ : estimated condition number of the regression.  n_observations_ : {kind: number of rows}.
 
     Raises
@@ -90,7 +92,7 @@ class SparseGP(Potential):
         noise: Mapping[str, float] | None = None,
         signal: float = 3.0,
         selection: str | Selection = "fps",
-        baseline: Mapping[str, float] | str | None = None,
+        baseline: Mapping[str, float] | str | None | Baseline | list = None,
         tolerance: float = 1e-10,
         threads: int | None = None,
         observations: Observations | None = None,
@@ -118,10 +120,12 @@ class SparseGP(Potential):
         frames = as_frames(frames)
         check_structures(frames, [t.descriptor for t in terms])
         labels = read_labels(frames, self.observations, noise)
+        reference, means = split_baseline(self.baseline)
+        labels = subtract(means, frames, labels)
         with serial_blas():
             fitted = [self._sparse_term(t, frames, progress) for t in terms]
             frames, labels = in_canonical_order(frames, labels)
-            references = reference_energies(frames, labels, self.baseline)
+            references = reference_energies(frames, labels, reference)
             factors, counts = self._factors(fitted, frames, labels, references, progress)
             if optimize:
                 found = optimise_sparse(factors, counts, noise, fitted)
@@ -134,7 +138,7 @@ class SparseGP(Potential):
 
     def _set_fitted(self, terms, posterior, references, factors) -> None:
         self.terms_, self.posterior_, self.factors_ = terms, posterior, factors
-        self.reference_energies_ = references
+        self.reference_energies_, self.prior_means_ = references, split_baseline(self.baseline)[1]
         counts = [dict(zip(t.descriptor.species, map(len, t.points), strict=True)) for t in terms]
         self.n_sparse_ = counts[0] if isinstance(self.descriptor, Descriptor) else counts
         self.rank_, self.condition_ = sum(t.rank for t in terms), posterior.condition
@@ -189,7 +193,8 @@ class SparseGP(Potential):
         references = baseline_energies(self.reference_energies_, batch.numbers, batch.structure + first)
         model = SparseModel(self.terms_, self.posterior_, self.threads)
         energies, forces, strain, features = model.mean(batch, first, spread="energy" in wanted)
-        energies = energies + references
+        mean = total(self.prior_means_, batch, first)
+        energies, forces, strain = energies + references + mean.energies, forces + mean.forces, strain + mean.strain
         designs = model.designs(batch, first) if wanted & {"forces", "stress"} else []
         per_atom = batch.offsets[1:-1]
         std = {}
