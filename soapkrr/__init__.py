@@ -11,6 +11,7 @@ __version__ = "0.1.0"
 _HOME = {
     "SOAP": "descriptors.soap",
     "CompressedSOAP": "descriptors.compression",
+    "similarity_embedding": "descriptors.compression",
     "Compressed": "descriptors.projection",
     "Projected": "descriptors.projection",
     "DScribe": "descriptors.dscribe",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from collections.abc import Iterable
 
 import numpy as np
@@ -24,7 +24,7 @@ UNCERTAINTIES = ("energy", "forces", "stress")
 GROUP = 4096
 
 
-class Potential(Nested, BaseEstimator):
+class Potential(Nested, BaseEstimator, ABC):
     """An interatomic potential that follows scikit-learn's conventions on lists of `ase.Atoms`."""
 
     def __sklearn_tags__(self):

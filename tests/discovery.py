@@ -13,7 +13,7 @@ from inspect import isabstract
 
 import numpy as np
 from sklearn.base import BaseEstimator
-from systems import R_CUT, build, small_soap
+from systems import R_CUT, small_soap
 
 import soapkrr
 from soapkrr import DotProduct, SquaredExponential
@@ -67,7 +67,7 @@ def found(base: type) -> tuple[type, ...]:
 
 
 def estimators() -> tuple[type, ...]:
-    return tuple(kind for kind in found(BaseEstimator) if not isinstance(getattr(kind, "_predict_batch", None), property))
+    return found(BaseEstimator)
 
 
 def descriptors() -> tuple[type, ...]:
@@ -101,7 +101,3 @@ def example(kind: type, names=("Si",)):
 def learnt(descriptor, frames):
     """The descriptor as a fitted model uses it."""
     return descriptor.fitted(descriptor.create(frames)) if descriptor.learns else descriptor
-
-
-def environments_of(descriptor, name: str) -> np.ndarray:
-    return descriptor.create(build(name))

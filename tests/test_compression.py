@@ -7,7 +7,7 @@ from dscribe.descriptors import SOAP as DScribeSOAP
 from sklearn.decomposition import TruncatedSVD
 from systems import build, small_soap, species, variations
 
-from soapkrr import SOAP, Compressed, CompressedSOAP, DotProduct, InputError, Projected, SparseGP, load
+from soapkrr import SOAP, Compressed, CompressedSOAP, DotProduct, InputError, Projected, SparseGP, load, similarity_embedding
 from soapkrr.descriptors.compression import channel_moments
 from soapkrr.descriptors.cutoff import Polynomial
 from soapkrr.descriptors.projection import blocks, principal_components
@@ -151,6 +151,16 @@ def test_crossover_is_dscribes():
     _same_directions(_without_root_two(ours.create(_wrapped()), 3, 3, 2), theirs.create(_wrapped()))
 
 
+def test_similar_species_overlap_as_told():
+    """c·c′ with the densities of two species moved from one to the other is their similarity."""
+    kappa = np.array([[1.0, 0.9, 0.3], [0.9, 1.0, 0.5], [0.3, 0.5, 1.0]])
+    W = similarity_embedding(kappa)
+    np.testing.assert_allclose(W @ W.T, kappa, atol=1e-14)
+    assert similarity_embedding(kappa, 2).shape == (3, 2)
+    X = CompressedSOAP(**SETTINGS, embedding=similarity_embedding(np.ones((3, 3)))).create(build("alloy"))
+    np.testing.assert_allclose(np.abs(X), np.abs(CompressedSOAP(**SETTINGS, compression="mu2").create(build("alloy"))), atol=1e-12)
+
+
 # --- derivatives -----------------------------------------------------------------------------------------------------
 
 
@@ -281,6 +291,8 @@ BAD = {
     "`embedding` must be from 1 to 3": lambda: CompressedSOAP(**SETTINGS, embedding=4),
     "`contraction` must be a finite array": lambda: CompressedSOAP(**SETTINGS, contraction=np.full((3, 9, 2), np.nan)),
     "`contraction` mixes species already": lambda: CompressedSOAP(**SETTINGS, contraction=3, embedding=2),
+    "`similarity` must be a symmetric": lambda: similarity_embedding([[1.0, 0.5], [0.4, 1.0]]),
+    "`similarity` must be positive": lambda: similarity_embedding([[1.0, 2.0], [2.0, 1.0]]),
     "`n_components` must be": lambda: Compressed(small_soap(NAMES), n_components=0),
     "`n_components` must be a positive": lambda: Compressed(small_soap(NAMES), n_components=1.5),
     "learns from the data itself": lambda: Compressed(CompressedSOAP(**SETTINGS, embedding=2)),

@@ -181,6 +181,37 @@ class CompressedSOAP(ByValue, SOAP):
         compressed.strain_jacobian(start, stop, env.pairs, self._basis, self._contraction, self._partners, c, env.X, norms, out)
 
 
+def similarity_embedding(similarity: np.ndarray, n_components: int | None = None) -> np.ndarray:
+    """W (n_species, K) with W Wᵀ ≈ κ, for `CompressedSOAP(embedding=...)`: densities of species s and t then overlap as κ_st.
+
+    κ = 1 (identity) is plain SOAP, κ_st = 1 for all is ``"mu2"``; between them lies what chemistry knows (Willatt et al. 2018,
+    doi 10.1039/C8CP05921G).
+
+    Parameters
+    ----------
+    similarity : κ (n_species, n_species), symmetric, positive semi-definite; species ordered by atomic number as in `SOAP.species`.
+    n_components : K, by default all that κ has.
+
+    Raises
+    ------
+    InputError : ``similarity`` is not symmetric or has a negative eigenvalue.
+
+    Examples
+    --------
+    >>> W = similarity_embedding([[1.0, 0.9], [0.9, 1.0]])
+    >>> (W @ W.T).round(12).tolist()
+    [[1.0, 0.9], [0.9, 1.0]]
+    """
+    similarity = np.asarray(similarity, dtype=float)
+    if similarity.ndim != 2 or not np.array_equal(similarity, similarity.T):
+        raise InputError(f"`similarity` must be a symmetric matrix, received shape {similarity.shape}.")
+    values, vectors = np.linalg.eigh(similarity)
+    if not values[0] >= -1e-12 * values[-1]:
+        raise InputError(f"`similarity` must be positive semi-definite; its smallest eigenvalue is {values[0]:.3g}.")
+    kept = np.argsort(-values)[: n_components or np.count_nonzero(values > 1e-12 * values[-1])]
+    return vectors[:, kept] * np.sqrt(np.maximum(values[kept], 0.0))
+
+
 def channel_moments(X: np.ndarray, n_channels: int, l_max: int) -> np.ndarray:
     """Second moments Σ_i Σ_m c_{alm} c_{blm} (l_max + 1, n_channels, n_channels), which plain power spectra X already are."""
     l = np.arange(l_max + 1)[:, None]

@@ -13,10 +13,11 @@ def normalised(Y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 def through_norm(V: np.ndarray, X: np.ndarray, norms: np.ndarray) -> np.ndarray:
     """(V − x (x·V))/|y|, rows of V (n, ..., d) with x (n, d): a derivative of y becomes one of x, a gradient by x one by y."""
-    shape = (len(X),) + (1,) * (V.ndim - 2) + (X.shape[1],)
-    x = X.reshape(shape)
-    along = np.einsum("i...f,i...f->i...", V, np.broadcast_to(x, V.shape))
-    return (V - along[..., None] * x) * inverse(norms).reshape(shape[:-1] + (1,))
+    rows = V.reshape(len(X), -1, X.shape[1])
+    out = np.matmul(rows, X[:, :, None]) * -X[:, None, :]
+    out += rows
+    out *= inverse(norms)[:, None, None]
+    return out.reshape(V.shape)
 
 
 def inverse(norms: np.ndarray) -> np.ndarray:

@@ -182,7 +182,7 @@ class Projected(ByValue, Wrapper):
             target = np.concatenate([rows[pairs - offsets[start]], rows[n_pairs + own - start]])
             J = np.empty((len(centre), 3, self.descriptor.n_features))
             self.descriptor.jacobian(a, b, inner, np.arange(len(centre)), J)
-            out[target] = self._through_norm(J @ self.matrix, env.X[centre], norms[centre])
+            out[target] = self._through_norm(self._project(J), env.X[centre], norms[centre])
 
     def strain_jacobian(self, start, stop, env, out):
         """See `Descriptor.strain_jacobian`."""
@@ -192,7 +192,11 @@ class Projected(ByValue, Wrapper):
             b = min(a + step, stop)
             J = np.empty((b - a, 6, self.descriptor.n_features))
             self.descriptor.strain_jacobian(a, b, inner, J)
-            out[a - start : b - start] = self._through_norm(J @ self.matrix, env.X[a:b], norms[a:b])
+            out[a - start : b - start] = self._through_norm(self._project(J), env.X[a:b], norms[a:b])
+
+    def _project(self, J: np.ndarray) -> np.ndarray:
+        """J @ matrix as one product; J (n, k, n_features of ``descriptor``)."""
+        return (J.reshape(-1, J.shape[2]) @ self.matrix).reshape(*J.shape[:2], -1)
 
     def _inner(self, env: Environments) -> Environments:
         return Environments(env.state[1], tuple(env.state[2:]), env.pairs)
