@@ -51,7 +51,7 @@ def specifications() -> dict[str, type]:
 
 
 def to_json(value, arrays: dict[str, np.ndarray] | None = None, name: str = "specification"):
-    """Specifications become {"type": name, parameters}, arrays {"array": path} and are put into ``arrays`` by their path; the rest stays."""
+    """Specifications become {"type": name, parameters}, arrays {"array": path} and go into ``arrays`` by their path; the rest stays."""
     if isinstance(value, Specification):
         parameters = value.get_params(deep=False).items()
         return {"type": type(value).__name__, **{k: to_json(v, arrays, f"{name}.{k}") for k, v in parameters}}

@@ -43,7 +43,7 @@ class Potential(Nested, BaseEstimator, ABC):
 
     @abstractmethod
     def state(self) -> dict:
-        """Fitted state for a model file: numbers, strings, arrays, specifications, lists and mappings of them; ``reference_energies`` among them."""
+        """Fitted state for a model file: ``reference_energies`` and more numbers, strings, arrays, specifications, lists and mappings."""
 
     @abstractmethod
     def restore(self, state: dict) -> None:

@@ -155,7 +155,7 @@ def test_sums_of_kernels_and_lists_of_terms():
     model.set_params(descriptor__0__kernel__right__length_scale=0.7, descriptor__1__descriptor__n_max=2, descriptor__1__signal=3.0)
     assert model.descriptor[0].kernel.right.length_scale == 0.7
     assert (model.descriptor[1].descriptor.n_max, model.descriptor[1].signal) == (2, 3.0)
-    assert model.descriptor[0].signal == 1.0
+    assert model.descriptor[0].signal == 3.0
 
 
 def test_mappings_by_key():

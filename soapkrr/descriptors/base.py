@@ -75,10 +75,6 @@ class Descriptor(Specification, ABC):
     def strain_jacobian(self, start: int, stop: int, env: Environments, out: np.ndarray) -> None:
         """∂X_i/∂ε of centres ``start:stop`` in Voigt order into ``out`` (stop − start, 6, n_features)."""
 
-    def fitted(self, X: np.ndarray) -> Descriptor:
-        """What a fitted term uses in place of this descriptor, given X (n, n_features) of all training environments: itself."""
-        return self
-
     @cached_property
     def _kind_of(self) -> np.ndarray:
         table = np.full(130, -1, dtype=np.int64)

@@ -1,7 +1,7 @@
 """Log marginal likelihood with gradients, and its bounded maximum over noise levels and signal scales; no pass over the data.
 
-log p(y) = −½ [ |r|² + log|A| + Σ_t n_t log σ_t² + n log 2π ], with A = 1 + S (Σ_t R_tᵀR_t/σ_t²) S for the sparse model, whose stored triangles
-R_t are all it needs (O(r³) a step), and A = Σ_k s_k² K_k + Σ for the exact one (Rasmussen and Williams 2006, section 5.4.1).
+log p(y) = −½ [ |r|² + log|A| + Σ_t n_t log σ_t² + n log 2π ], with A = 1 + S (Σ_t R_tᵀR_t/σ_t²) S for the sparse model, whose stored
+triangles R_t are all it needs (O(r³) a step), and A = Σ_k s_k² K_k + Σ for the exact one (Rasmussen and Williams 2006, section 5.4.1).
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ def sparse_evidence(factors: Mapping[str, np.ndarray], counts: Mapping[str, int]
 
 
 def exact_evidence(K: list[np.ndarray], y: np.ndarray, kinds: np.ndarray, weights: np.ndarray, noise: np.ndarray, scales: np.ndarray):
-    """log p(y) of an exact GP with covariance Σ_k s_k² K_k + diag((σ_kind·weight)²); derivatives by log σ (per kind) and log s (per term)."""
+    """log p(y) of an exact GP with covariance Σ_k s_k² K_k + diag((σ_kind·weight)²); slopes by log σ per kind and by log s per term."""
     variance = np.square(noise[kinds] * weights)
     C = sum(s**2 * k for s, k in zip(scales, K, strict=True))
     C[np.diag_indices_from(C)] += variance
@@ -74,7 +74,7 @@ def exact_evidence(K: list[np.ndarray], y: np.ndarray, kinds: np.ndarray, weight
 
 
 def maximise(evidence: Callable, noise: Mapping[str, float], signals) -> Hyperparameters:
-    """Maximum of ``evidence(noise dict, signals) → (value, {kind: slope}, slopes of log signals)`` within `BOUNDS`, from the given start."""
+    """Maximum of ``evidence(noise, signals) → (value, {kind: slope}, slopes of log signals)`` within `BOUNDS`, from the given start."""
     names = sorted(noise)
     bounds = [BOUNDS[t] for t in names] + [BOUNDS["signal"]] * len(signals)
     start = np.clip(np.log([*(noise[t] for t in names), *signals]), *np.log(bounds).T)

@@ -1,7 +1,7 @@
 """Energies, forces and strain derivatives of a sum of parts, block of atoms by block; never a Jacobian.
 
-A part has a ``descriptor`` and ``evaluate(s, x, spread)``: for descriptors x (n, d) of atoms of species s it gives energies (n,), ∂E/∂x (n, d) and,
-where ``spread``, features φ (n, rank) for the variance (else None).
+A part has a ``descriptor`` and ``evaluate(s, x, spread)``: for descriptors x (n, d) of atoms of species s it gives energies (n,),
+∂E/∂x (n, d) and, where ``spread``, features φ (n, rank) for the variance (else None).
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ BLOCK = 96
 def evaluate(parts, batch: Batch, first: int, threads: int | None, spread: Callable | None = None):
     """Per-atom energies (n_atoms,), forces (n_atoms, 3) and ∂E/∂ε (n_structures, 6) of a batch.
 
-    ``spread(start, stop, X, phi)``, if given, is called with the descriptors and features of each part for each block of atoms, on the thread that
-    made them; what it returns is given to ``spread.collect(start, stop, result)`` in order.
+    ``spread(start, stop, X, phi)``, if given, is called with the descriptors and features of each part for each block of atoms, on the
+    thread that made them; what it returns is given to ``spread.collect(start, stop, result)`` in order.
     """
     lists = {r_cut: batch.pairs(r_cut, first) for r_cut in {p.descriptor.r_cut for p in parts}}
     pairs = [lists[p.descriptor.r_cut] for p in parts]

@@ -1,8 +1,8 @@
 """Observations as representers: covariances between energies, forces and stresses of whole structures.
 
-A structure's observations are linear functionals of the atoms' energies. Energy: Σ_i ε(x_i). A force or stress component: Σ_i v_i·∂ε/∂x_i, with
-v_i = −∂x_i/∂r_ab or (1/V) ∂x_i/∂ε_ab. With the kernel's 2-jet (see `kernels`) the covariance of two of them is a sum over pairs of atoms of the same
-species. Structures of the same composition are handled together, so that the work is matrix products.
+A structure's observations are linear functionals of the atoms' energies. Energy: Σ_i ε(x_i). A force or stress component:
+Σ_i v_i·∂ε/∂x_i, with v_i = −∂x_i/∂r_ab or (1/V) ∂x_i/∂ε_ab. With the kernel's 2-jet (see `kernels`) the covariance of two of them is a
+sum over pairs of atoms of the same species. Structures of the same composition are handled together, so that the work is matrix products.
 """
 
 from __future__ import annotations

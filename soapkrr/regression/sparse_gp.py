@@ -111,8 +111,8 @@ class SparseGP(Potential):
     def fit(self, frames: list[Atoms], y=None, *, optimize: bool = False, progress: bool = False) -> SparseGP:
         """Fit to the labels that ``frames`` carry (`atoms.calc.results`); ``y`` is ignored, as scikit-learn's pipelines pass it.
 
-        ``optimize``: raise the evidence over noise levels and signals, from those given, before the weights are solved for (no further pass over
-        the data). ``progress`` draws bars on a terminal. Returns the estimator itself.
+        ``optimize``: raise the evidence over noise levels and signals, from those given, before the weights are solved for (no further
+        pass over the data). ``progress`` draws bars on a terminal. Returns the estimator itself.
         """
         noise = checked_noise(self.noise)
         check_tolerance(self.tolerance)

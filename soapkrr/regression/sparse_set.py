@@ -49,7 +49,7 @@ def sparse_points(term: Term, frames: list[Atoms], threads: int | None, progress
 
 
 def environments(descriptor: Descriptor, frames: list[Atoms], threads: int | None, progress: bool) -> list[tuple]:
-    """(X, species indices, number of pairs) of consecutive groups of structures; data without a pair that the descriptor needs are refused."""
+    """(X, species indices, number of pairs) of consecutive groups; data without a pair that the descriptor needs are refused."""
 
     def group_environments(group):
         first, group = group
