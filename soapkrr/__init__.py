@@ -10,16 +10,41 @@ __version__ = "0.1.0"
 
 _HOME = {
     "SOAP": "descriptors.soap",
+    "CompressedSOAP": "descriptors.compression",
+    "similarity_embedding": "descriptors.compression",
+    "Compressed": "descriptors.projection",
+    "Projected": "descriptors.projection",
+    "DScribe": "descriptors.dscribe",
+    "Featurizer": "descriptors.featurizer",
+    "ACSF": "descriptors.acsf",
+    "Pair": "descriptors.pair",
+    "Standardized": "descriptors.transform",
+    "ZBL": "baselines",
+    "CalculatorBaseline": "baselines",
     "RadialScaling": "descriptors.cutoff",
     "DotProduct": "kernels",
+    "Linear": "kernels",
+    "SquaredExponential": "kernels",
+    "Matern32": "kernels",
+    "Matern52": "kernels",
+    "RationalQuadratic": "kernels",
+    "Term": "regression.terms",
+    "GaussianProcess": "regression.exact",
+    "KernelRidge": "regression.exact",
     "SparseGP": "regression.sparse_gp",
+    "Observations": "observations",
+    "Stratified": "selectors",
+    "GivenPoints": "selectors",
+    "RandomSelection": "selectors",
+    "KMeans": "selectors",
+    "Leverage": "selectors",
     "Prediction": "prediction",
     "load": "io",
     "InputError": "errors",
     "LabelError": "errors",
     "ModelFileError": "errors",
 }
-_MODULES = ("plot", "metrics", "selection", "kernels", "structures")
+_MODULES = ("plot", "metrics", "selection", "kernels", "selectors", "structures")
 
 __all__ = [*_HOME, *_MODULES]
 

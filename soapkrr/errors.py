@@ -1,5 +1,8 @@
 """Exceptions of the package: each is also a ``ValueError``, so that callers need no new import."""
 
+from math import isfinite
+from numbers import Real
+
 
 class InputError(ValueError):
     """Data or parameters given by the user cannot be used; the message names the culprit and what to do."""
@@ -11,3 +14,10 @@ class LabelError(InputError):
 
 class ModelFileError(InputError):
     """A file is not a readable soapkrr model."""
+
+
+def require_positive(**values) -> None:
+    """Raise `InputError` naming the first argument that is not a positive finite number."""
+    for name, value in values.items():
+        if not (isinstance(value, Real) and isfinite(value) and value > 0):
+            raise InputError(f"`{name}` must be a positive finite number, received {value!r}.")

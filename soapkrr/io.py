@@ -5,57 +5,83 @@ from __future__ import annotations
 import io
 import json
 import os
+import pkgutil
 import tempfile
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import fields, is_dataclass
+from dataclasses import is_dataclass
+from functools import cache
+from importlib import import_module
+from inspect import isabstract
 from pathlib import Path
 
 import numpy as np
+from ase.calculators.calculator import BaseCalculator
 from ase.data import atomic_numbers
 
-from soapkrr.descriptors import cutoff, soap
+from soapkrr import descriptors
+from soapkrr.baselines import CalculatorBaseline
 from soapkrr.errors import InputError, ModelFileError
-from soapkrr.kernels import DotProduct
-from soapkrr.linear import Posterior
 from soapkrr.potential import Potential
-from soapkrr.regression.design import SparseTerm
-from soapkrr.regression.sparse_gp import SparseGP
+from soapkrr.specification import Specification
 
 FORMAT = "soapkrr-model"
-VERSION = 1
 
-#: Specifications that may occur in a file; anything else is refused.
-SPECIFICATIONS = {c.__name__: c for c in (soap.SOAP, DotProduct, cutoff.Smoothstep, cutoff.Cosine, cutoff.Polynomial, cutoff.RadialScaling)}
+VERSION = 1
 
 #: What reading a damaged file can raise.
 DAMAGE = (zipfile.BadZipFile, zlib.error, EOFError, OSError, LookupError, ValueError, TypeError, AttributeError, RuntimeError, MemoryError)
 
 
-def to_json(value):
-    """Specification objects become {"type": name, parameters}; numbers, strings, lists and mappings stay."""
-    if is_dataclass(value):
-        parameters = {f.name: to_json(getattr(value, f.name)) for f in fields(value)}
-        return {"type": type(value).__name__, **parameters}
+@cache
+def specifications() -> dict[str, type]:
+    """The package's own specifications by name: what may occur in a file; anything else is refused."""
+    for module in pkgutil.iter_modules(descriptors.__path__):
+        import_module(f"{descriptors.__name__}.{module.name}")
+    for name in ("baselines", "kernels", "observations", "selectors", "regression.terms"):
+        import_module(f"soapkrr.{name}")
+    found, kinds = {}, [Specification]
+    for kind in kinds:
+        kinds += kind.__subclasses__()
+        if kind.__module__.startswith("soapkrr.") and is_dataclass(kind) and not isabstract(kind):
+            found[kind.__name__] = kind
+    return found
+
+
+def to_json(value, arrays: dict[str, np.ndarray] | None = None, name: str = "specification"):
+    """Specifications become {"type": name, parameters}, arrays {"array": path} and go into ``arrays`` by their path; the rest stays."""
+    if isinstance(value, Specification):
+        parameters = value.get_params(deep=False).items()
+        return {"type": type(value).__name__, **{k: to_json(v, arrays, f"{name}.{k}") for k, v in parameters}}
+    if isinstance(value, np.ndarray):
+        arrays[name] = value
+        return {"array": name}
+    if isinstance(value, BaseCalculator):
+        return type(value).__name__
     if isinstance(value, (list, tuple)):
-        return [to_json(v) for v in value]
-    if isinstance(value, dict):
-        return {str(k): to_json(v) for k, v in value.items()}
+        return [to_json(v, arrays, f"{name}.{k}") for k, v in enumerate(value)]
+    if isinstance(value, Mapping):
+        return {str(k): to_json(v, arrays, f"{name}.{k}") for k, v in value.items()}
     return value.item() if isinstance(value, np.generic) else value
 
 
-def from_json(value):
+def from_json(value, arrays: Mapping[str, np.ndarray] | None = None):
     """Inverse of `to_json`."""
     if isinstance(value, list):
-        return [from_json(v) for v in value]
-    if isinstance(value, dict) and "type" in value:
-        kind = SPECIFICATIONS.get(value["type"])
-        if kind is None:
-            raise ModelFileError(f"the file names an unknown specification {value['type']!r}.")
-        return kind(**{k: from_json(v) for k, v in value.items() if k != "type"})
-    return {k: from_json(v) for k, v in value.items()} if isinstance(value, dict) else value
+        return [from_json(v, arrays) for v in value]
+    if not isinstance(value, dict):
+        return value
+    if set(value) == {"array"}:
+        return arrays[value["array"]]
+    kind = value.get("type") if isinstance(value.get("type"), str) else None
+    parts = {k: from_json(v, arrays) for k, v in value.items() if kind is None or k != "type"}
+    if kind is None:
+        return parts
+    if kind not in specifications():
+        raise ModelFileError(f"the file names an unknown specification {kind!r}.")
+    return specifications()[kind](**parts)
 
 
 def check_writable(path: str | os.PathLike) -> Path:
@@ -94,23 +120,25 @@ def _umask() -> int:
     return mask
 
 
-def save(model: SparseGP, path: str | os.PathLike) -> None:
-    """Write a fitted model."""
-    posterior, term = model.posterior_, model.term_
+@cache
+def estimators() -> dict[str, type[Potential]]:
+    """The package's estimators by name."""
+    from soapkrr.regression import exact, sparse_gp
+
+    return {kind.__name__: kind for kind in (sparse_gp.SparseGP, exact.GaussianProcess, exact.KernelRidge)}
+
+
+def save(model: Potential, path: str | os.PathLike) -> None:
+    """Write a fitted model: its parameters and its `Potential.state`."""
+    arrays: dict[str, np.ndarray] = {}
+    parameters = {name: value for name, value in model.get_params(deep=False).items() if name != "threads"}
     header = {
         "format": FORMAT,
         "version": VERSION,
         "estimator": type(model).__name__,
-        "parameters": {name: to_json(value) for name, value in model.get_params(deep=False).items() if name != "threads"},
-        "reference_energies": model.reference_energies_,
-        "n_observations": model.n_observations_,
-        "condition": posterior.condition,
-        "residual": posterior.residual,
+        "parameters": to_json(parameters, arrays, "parameters"),
+        **to_json(model.state(), arrays, "state"),
     }
-    arrays = {"mean": posterior.mean, "factor": posterior.factor}
-    arrays |= {f"points.{s}": x for s, x in enumerate(term.points)}
-    arrays |= {f"transform.{s}": t for s, t in enumerate(term.transform)}
-    arrays |= {f"factors.{kind}": f for kind, f in model.factors_.items()}
 
     def write(file):
         with zipfile.ZipFile(file, "w") as archive:
@@ -129,16 +157,24 @@ def read_header(path: str | os.PathLike) -> dict:
         return _header(archive)
 
 
-def load(path: str | os.PathLike) -> Potential:
+def load(path: str | os.PathLike, baseline_calculator=None) -> Potential:
     """Read a model written by `Potential.save`.
+
+    Parameters
+    ----------
+    baseline_calculator : the ASE calculator of a model whose ``baseline`` has one: calculators are not saved.
 
     Raises
     ------
+    InputError : the model needs ``baseline_calculator``, or has no use for it.
     ModelFileError : not a soapkrr model, truncated, corrupt, or written by a newer version.
     FileNotFoundError : there is no such file.
     """
+    _check_calculator(_calculator_places(read_header(path)), baseline_calculator)
     with _opened(path) as archive:
         header = _header(archive)
+        for place in _calculator_places(header):
+            place |= {"calculator": baseline_calculator}
         names = [n[:-4] for n in archive.namelist() if n.endswith(".npy")]
         arrays = {n: np.lib.format.read_array(io.BytesIO(archive.read(f"{n}.npy")), allow_pickle=False) for n in names}
         return _rebuild(header, arrays)
@@ -170,24 +206,28 @@ def _header(archive: zipfile.ZipFile) -> dict:
 
 
 def _rebuild(header: dict, arrays: dict[str, np.ndarray]) -> Potential:
-    if header["estimator"] != SparseGP.__name__:
+    if header["estimator"] not in estimators():
         raise ModelFileError(f"the file names an unknown estimator {header['estimator']!r}.")
-    model = SparseGP(**{name: from_json(value) for name, value in header["parameters"].items()})
-    if not (isinstance(model.descriptor, soap.SOAP) and isinstance(model.kernel, DotProduct)):
-        raise ModelFileError(f"the file pairs {model.descriptor!r} with {model.kernel!r}, which is no model.")
-    n_species = len(model.descriptor.species)
-    points, transform = (tuple(arrays[f"{name}.{s}"] for s in range(n_species)) for name in ("points", "transform"))
-    term = SparseTerm(model.descriptor, model.kernel, model.signal, points, transform)
-    posterior = Posterior(arrays["mean"], arrays["factor"], header["condition"], header["residual"])
-    if posterior.factor.shape != (term.rank, term.rank) or posterior.mean.shape != (term.rank,):
-        raise ModelFileError(f"the arrays do not fit together: {term.rank} features, factor {posterior.factor.shape}.")
-    for symbol, x, t in zip(model.descriptor.species, points, transform, strict=True):
-        if x.ndim != 2 or x.shape[1] != model.descriptor.n_features or t.ndim != 2 or len(t) != len(x):
-            raise ModelFileError(f"the arrays do not fit the descriptor: {symbol} has sparse points {x.shape}, transform {t.shape}.")
-    references = {str(symbol): float(energy) for symbol, energy in header["reference_energies"].items()}
+    model = estimators()[header["estimator"]](**from_json(header["parameters"], arrays))
+    references = header["reference_energies"]
     if not set(references) <= set(atomic_numbers):
         raise ModelFileError(f"the file has reference energies of {sorted(references)}, which are not all elements.")
-    factors = {name.removeprefix("factors."): a for name, a in arrays.items() if name.startswith("factors.")}
-    model._set_fitted(term, posterior, references, factors)
-    model.n_observations_ = header["n_observations"]
+    fixed = ("format", "version", "estimator", "parameters")
+    model.restore(from_json({name: value for name, value in header.items() if name not in fixed}, arrays))
     return model
+
+
+def _calculator_places(header: dict) -> list[dict]:
+    """Where the ``baseline`` of a header stands for a calculator."""
+    parameters = header.get("parameters")
+    baseline = parameters.get("baseline") if isinstance(parameters, dict) else None
+    parts = baseline if isinstance(baseline, list) else [baseline]
+    return [part for part in parts if isinstance(part, dict) and part.get("type") == CalculatorBaseline.__name__]
+
+
+def _check_calculator(places: list[dict], calculator) -> None:
+    if places and calculator is None:
+        name = places[0].get("calculator")
+        raise InputError(f"this model was fitted on top of a calculator ({name}), which files do not hold: pass `baseline_calculator`.")
+    if calculator is not None and not places:
+        raise InputError("`baseline_calculator` was given, but this model was fitted without one.")

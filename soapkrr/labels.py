@@ -1,81 +1,102 @@
-"""Reference energies, forces and stresses carried by structures; NaN marks what a structure does not have."""
+"""Reference energies, forces and stresses carried by structures, and other properties; NaN marks what a structure does not have."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 from ase import Atoms
-from ase.stress import full_3x3_to_voigt_6_stress
 
-from soapkrr.errors import LabelError
+from soapkrr.errors import InputError, LabelError
+from soapkrr.lookup import calculated, lookup, numeric, voigt
+from soapkrr.observations import KINDS, Observations
+from soapkrr.row_scale import check_names, scaled
 
 
 @dataclass(frozen=True, eq=False)
 class Labels:
-    """Labels of one structure: energy eV (NaN if missing), forces (n_atoms, 3) eV/Å or None, stress (6,) eV/Å³ or None."""
+    """Labels of one structure: energy eV (NaN if missing), forces (n_atoms, 3) eV/Å or None, stress (6,) eV/Å³ or None.
+
+    NaN marks forces that are ignored. ``scale``: per kind, factor of each row beside 1/noise, shaped like the label; absent kinds have 1.
+    """
 
     energy: float
     forces: np.ndarray | None
     stress: np.ndarray | None
+    scale: Mapping[str, np.ndarray] = field(default_factory=dict)
 
     @property
     def empty(self) -> bool:
-        return np.isnan(self.energy) and self.forces is None and self.stress is None
+        return not any(self.has(kind) for kind in KINDS)
+
+    def has(self, kind: str) -> bool:
+        """Whether any component of this kind is to be fitted."""
+        value = getattr(self, kind)
+        return value is not None and bool(np.isfinite(value).any())
 
     @classmethod
-    def of(cls, atoms: Atoms, index: int) -> Labels:
-        """Read and check the labels of frame ``index``, as stored by its single-point calculator; nothing is computed.
+    def of(cls, atoms: Atoms, index: int, observations: Observations | None = None) -> Labels:
+        """Read and check the labels of frame ``index``; nothing is computed.
+
+        Without ``observations`` they are the results of the structure's single-point calculator.
 
         Raises
         ------
         LabelError : wrong shape, NaN or infinite values, or a stress without a three-dimensional cell.
         """
-        return cls(_energy(atoms, index), _forces(atoms, index), _stress(atoms, index))
+        if observations is None:
+            stored = {kind: calculated(atoms, kind, index) for kind in KINDS}
+        else:
+            stored = {kind: lookup(atoms, getattr(observations, kind), index, kind == "forces") for kind in observations.use}
+            if observations.virial is not None and "stress" in stored:
+                stored["stress"] = _from_virial(atoms, observations.virial, stored["stress"], index)
+        ignored = None if observations is None else force_mask(atoms, observations.mask, index)
+        energy, stress = _energy(stored.get("energy"), index), _stress(atoms, stored.get("stress"), index)
+        return cls(energy, _forces(atoms, stored.get("forces"), ignored, index), stress)
 
 
-def _stored(atoms: Atoms, name: str, index: int) -> np.ndarray | None:
-    if atoms.calc is None or getattr(atoms.calc, "results", {}).get(name) is None:
-        return None
-    if atoms.calc.check_state(atoms):
-        raise LabelError(f"frame {index} was changed after its labels were computed: the stored {name} does not belong to it any more.")
-    try:
-        return np.asarray(atoms.calc.results[name], dtype=float)
-    except (TypeError, ValueError) as error:
-        raise LabelError(f"frame {index}: `{name}` is not made of numbers: {atoms.calc.results[name]!r}.") from error
-
-
-def _energy(atoms: Atoms, index: int) -> float:
-    energy = _stored(atoms, "energy", index)
-    if energy is None:
+def _energy(value, index: int) -> float:
+    if value is None:
         return np.nan
+    energy = numeric(value, "energy", index)
     if energy.size != 1:
         raise LabelError(f"frame {index}: `energy` has shape {energy.shape}, expected one number, the total energy.")
     if not np.isfinite(energy).all():
-        raise LabelError(f"frame {index}: energy {energy.item()} is not finite; correct or remove it.")
+        raise LabelError(f"frame {index}: energy {value} is not finite; correct or remove it.")
     return energy.item()
 
 
-def _forces(atoms: Atoms, index: int) -> np.ndarray | None:
-    forces = _stored(atoms, "forces", index)
-    if forces is None:
+def _forces(atoms: Atoms, stored, ignored: np.ndarray | None, index: int) -> np.ndarray | None:
+    if stored is None:
         return None
+    forces = numeric(stored, "forces", index)
     if forces.shape != (len(atoms), 3):
         raise LabelError(f"frame {index}: `forces` has shape {forces.shape}, expected {(len(atoms), 3)}.")
-    bad = np.flatnonzero(~np.isfinite(forces).all(axis=1))
+    known = np.isfinite(forces) if ignored is None else np.isfinite(forces) | ignored
+    bad = np.flatnonzero(~known.all(axis=1))
     if len(bad):
-        raise LabelError(f"frame {index}, atom {bad[0]}: force {forces[bad[0]]} is not finite; correct or remove the forces.")
-    return forces
+        raise LabelError(f"frame {index}, atom {bad[0]}: force {forces[bad[0]]} is not finite; correct, remove or mask the forces.")
+    return forces if ignored is None else np.where(ignored, np.nan, forces)
 
 
-def _stress(atoms: Atoms, index: int) -> np.ndarray | None:
-    stress = _stored(atoms, "stress", index)
-    if stress is None:
+def force_mask(atoms: Atoms, name: str | None, index: int) -> np.ndarray | None:
+    """(n_atoms, 3) True where forces are ignored; None where the structure has no mask."""
+    mask = None if name is None else atoms.arrays.get(name, atoms.info.get(name))
+    if mask is None:
         return None
-    if stress.shape == (3, 3):
-        stress = full_3x3_to_voigt_6_stress(stress)
-    if stress.shape != (6,):
-        raise LabelError(f"frame {index}: `stress` has shape {stress.shape}, expected (6,) in Voigt order or (3, 3).")
+    mask = np.asarray(mask)
+    if mask.shape not in ((len(atoms),), (len(atoms), 3)):
+        raise LabelError(f"frame {index}: the mask `{name}` has shape {mask.shape}, expected {(len(atoms),)} or {(len(atoms), 3)}.")
+    if mask.dtype != bool and not (np.issubdtype(mask.dtype, np.integer) and np.isin(mask, (0, 1)).all()):
+        raise LabelError(f"frame {index}: the mask `{name}` must be boolean (True: ignore the force), received {mask.dtype} values.")
+    return np.broadcast_to(mask.astype(bool).reshape(len(atoms), -1), (len(atoms), 3))
+
+
+def _stress(atoms: Atoms, stored, index: int) -> np.ndarray | None:
+    if stored is None:
+        return None
+    stress = voigt(stored, "stress", index)
     if not np.isfinite(stress).all():
         raise LabelError(f"frame {index}: stress {stress} is not finite; correct or remove it.")
     if not atoms.pbc.all():
@@ -83,12 +104,112 @@ def _stress(atoms: Atoms, index: int) -> np.ndarray | None:
     return stress
 
 
-def read_labels(frames: list[Atoms]) -> list[Labels]:
-    """Labels of every frame; raises when none has any."""
-    labels = [Labels.of(atoms, index) for index, atoms in enumerate(frames)]
-    if all(label.empty for label in labels):
+def _from_virial(atoms: Atoms, name: str, stress, index: int):
+    """Stress −virial/V; the structure's own where it has no virial."""
+    virial = lookup(atoms, name, index, per_atom=False)
+    if virial is None:
+        return stress
+    if not atoms.pbc.all():
+        raise LabelError(f"frame {index} has a `{name}` but is not periodic in three directions: set `pbc` or remove it.")
+    converted = -voigt(virial, name, index) / atoms.get_volume()
+    if stress is not None and not np.allclose(voigt(stress, "stress", index), converted, rtol=1e-4, atol=1e-6):
         raise LabelError(
-            f"none of the {len(frames)} structures has an energy, forces or a stress. soapkrr reads the results of the structures' "
-            "calculator (`atoms.calc.results`); extended-XYZ files need the keys energy, forces and stress."
+            f"frame {index} has a stress {stress} and a virial {virial} that disagree: stress = −virial/V, V = {atoms.get_volume():g} Å³, "
+            "is expected. Remove one, or check the sign."
         )
+    return converted
+
+
+def read_labels(frames: list[Atoms], observations: Observations | None = None, noise: Mapping[str, float] | None = None) -> list[Labels]:
+    """Labels of every frame; raises when none has any.
+
+    With ``noise``, a model's level of each kind of observation, the labels carry the factors of their rows for a fit, and structures
+    of weight zero are empty.
+    """
+    if not (observations is None or isinstance(observations, Observations)):
+        raise InputError(f"`observations` must be an `Observations` or None, received {type(observations).__name__}.")
+    labels = [Labels.of(atoms, index, observations) for index, atoms in enumerate(frames)]
+    if observations is not None and noise is not None:
+        check_names(frames, observations)
+        labels = scaled(frames, labels, observations, noise)
+    if all(label.empty for label in labels):
+        raise LabelError(_nothing(frames, observations))
     return labels
+
+
+def _nothing(frames, observations: Observations | None) -> str:
+    message = f"none of the {len(frames)} structures has an energy, forces or a stress to fit. "
+    if observations is None:
+        return message + (
+            "soapkrr reads the results of the structures' calculator (`atoms.calc.results`); extended-XYZ files need the keys energy, "
+            "forces and stress, or an `Observations` that names theirs."
+        )
+    names = {kind: getattr(observations, kind) for kind in observations.use}
+    return f"{message}Names looked for: {names}{'' if observations.virial is None else f', virial {observations.virial!r}'}."
+
+
+def stacked(labels: list[Labels], kind: str, sizes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Every component of one kind of label, structure after structure: values (n,), NaN where missing, and factors of the rows (n,)."""
+    lengths = {"energy": np.ones_like(sizes), "forces": 3 * sizes, "stress": np.full_like(sizes, 6)}[kind]
+    values, scale = np.full(lengths.sum(), np.nan), np.ones(lengths.sum())
+    ends = np.cumsum(lengths)
+    for label, start, end in zip(labels, ends - lengths, ends, strict=True):
+        if label.has(kind):
+            values[start:end] = np.ravel(getattr(label, kind))
+            scale[start:end] = np.ravel(label.scale.get(kind, 1.0))
+    return values, scale
+
+
+def property_values(frames: list[Atoms], key: str | Sequence, kind: str = "structure") -> tuple[np.ndarray, np.ndarray]:
+    """A scalar property of structures or atoms, checked.
+
+    Parameters
+    ----------
+    key : name of the property, looked up in the calculator's results if the name is ASE's, then in `info` (``kind="structure"``) or
+        `arrays` (``kind="atom"``); or the values: (n_structures,), or for atoms (n_atoms,) of all structures or one array for each.
+    kind : ``"structure"`` or ``"atom"``.
+
+    Returns
+    -------
+    values : (n,) float.
+    owner : (n,) index of the structure of each value.
+
+    Raises
+    ------
+    LabelError : a structure lacks the property, or it has a wrong shape or is not finite; the message names frame and key.
+    """
+    if kind not in ("structure", "atom"):
+        raise InputError(f"`kind` must be 'structure' or 'atom', received {kind!r}.")
+    sizes = np.array([len(atoms) if kind == "atom" else 1 for atoms in frames])
+    name = key if isinstance(key, str) else "key"
+    parts = [lookup(atoms, key, s, kind == "atom") for s, atoms in enumerate(frames)] if isinstance(key, str) else _given(key, sizes)
+    for index, (part, n) in enumerate(zip(parts, sizes, strict=True)):
+        if part is None:
+            there = sorted((frames[index].arrays if kind == "atom" else frames[index].info).keys())
+            raise LabelError(f"frame {index} has no {name!r}; its `{'arrays' if kind == 'atom' else 'info'}` holds {there}.")
+        parts[index] = _scalars(part, name, kind, int(n), index)
+    return np.concatenate(parts), np.repeat(np.arange(len(frames)), sizes)
+
+
+def _given(values, sizes: np.ndarray) -> list:
+    """Values split by structure."""
+    try:
+        flat = np.asarray(values, dtype=float)
+    except (TypeError, ValueError):
+        flat = None
+    if flat is not None and flat.shape == (sizes.sum(),):
+        return np.split(flat, np.cumsum(sizes)[:-1])
+    if len(values) != len(sizes):
+        raise LabelError(f"`key` holds {len(values)} values, expected {sizes.sum()}, or one array for each of {len(sizes)} structures.")
+    return list(values)
+
+
+def _scalars(value, name: str, kind: str, n: int, index: int) -> np.ndarray:
+    value = numeric(value, name, index)
+    if value.size != n or value.ndim > 1 + (kind == "atom"):
+        raise LabelError(f"frame {index}: `{name}` has shape {value.shape}, expected {'one number' if kind == 'structure' else (n,)}.")
+    bad = np.flatnonzero(~np.isfinite(value.ravel()))
+    if len(bad):
+        where = f"frame {index}, atom {bad[0]}" if kind == "atom" else f"frame {index}"
+        raise LabelError(f"{where}: `{name}` is {value.ravel()[bad[0]]}; correct or remove it.")
+    return value.ravel()

@@ -13,6 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.linalg import lapack, solve_triangular
 
+from soapkrr.parallel import thread_map
+
 
 def triangle(rows: np.ndarray) -> np.ndarray:
     """R of the QR decomposition of ``rows`` (m, k), min(m, k) × k; ``rows`` is overwritten when it is Fortran-ordered."""
@@ -75,3 +77,44 @@ def whitening(K: np.ndarray, tolerance: float) -> np.ndarray:
     values, vectors = np.linalg.eigh(K)
     keep = values > tolerance * values[-1]
     return np.ascontiguousarray(vectors[:, keep] / np.sqrt(values[keep]))
+
+
+def cholesky(K: np.ndarray, threads: int | None = None, panel: int = 512) -> np.ndarray:
+    """Lower triangular L with L Lᵀ = K, in place of K (its upper triangle keeps old values), by panels shared among threads.
+
+    Raises
+    ------
+    np.linalg.LinAlgError : K is not positive definite to working precision.
+    """
+    n = len(K)
+    for start in range(0, n, panel):
+        stop = min(start + panel, n)
+        K[start:stop, start:stop], info = lapack.dpotrf(K[start:stop, start:stop], lower=1, clean=1)
+        if info:
+            raise np.linalg.LinAlgError(f"leading minor {start + info} of {n} is not positive definite")
+        corner = K[start:stop, start:stop]
+
+        def below(i, start=start, stop=stop, corner=corner):
+            rows = K[i : i + panel, start:stop]
+            rows[:] = solve_triangular(corner, rows.T, lower=True, check_finite=False).T
+
+        def trailing(ij, start=start, stop=stop):
+            i, j = ij
+            K[i : i + panel, j : j + panel] -= K[i : i + panel, start:stop] @ K[j : j + panel, start:stop].T
+
+        rest = range(stop, n, panel)
+        for _ in thread_map(below, rest, threads):
+            pass
+        for _ in thread_map(trailing, [(i, j) for i in rest for j in range(stop, i + 1, panel)], threads):
+            pass
+    return K
+
+
+def forward(L: np.ndarray, B: np.ndarray) -> np.ndarray:
+    """L⁻¹B for lower triangular L."""
+    return solve_triangular(L, B, lower=True, check_finite=False)
+
+
+def backward(L: np.ndarray, B: np.ndarray) -> np.ndarray:
+    """L⁻ᵀB for lower triangular L."""
+    return solve_triangular(L, B, lower=True, trans=1, check_finite=False)

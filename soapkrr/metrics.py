@@ -7,6 +7,8 @@ from ase import units
 
 from soapkrr.errors import InputError
 from soapkrr.labels import read_labels
+from soapkrr.lookup import config_type
+from soapkrr.observations import Observations
 from soapkrr.prediction import Prediction
 from soapkrr.structures import as_frames
 
@@ -14,20 +16,20 @@ from soapkrr.structures import as_frames
 UNITS = {"energy": ("mev_per_atom", 1e3), "forces": ("ev_per_angstrom", 1.0), "stress": ("gpa", 1 / units.GPa)}
 
 
-def residuals(frames, prediction: Prediction) -> dict[str, tuple[np.ndarray, np.ndarray | None]]:
-    """{kind: (errors, standard deviations or None)} of every labelled component, energies per atom; units of `UNITS`."""
+def residuals(frames, prediction: Prediction, observations: Observations | None = None) -> dict[str, tuple[np.ndarray, np.ndarray | None]]:
+    """{kind: (errors, standard deviations or None)} of every labelled component, energies per atom; units of `UNITS`.
+
+    ``observations`` names the labels and masks, as in a fit.
+    """
     frames = as_frames(frames)
-    if len(prediction) != len(frames):
-        raise InputError(f"`prediction` is of {len(prediction)} structures, `frames` holds {len(frames)}: pass those that were predicted.")
+    check_lengths(frames, prediction)
     columns: dict[str, list] = {kind: [] for kind in UNITS}
-    for s, (atoms, label) in enumerate(zip(frames, read_labels(frames), strict=True)):
-        n = len(atoms)
-        if np.isfinite(label.energy):
-            columns["energy"].append(((prediction.energy[s] - label.energy) / n, _of(prediction.energy_std, s, n)))
-        if label.forces is not None:
-            columns["forces"].append((prediction.forces[s] - label.forces, _of(prediction.forces_std, s, 1)))
-        if label.stress is not None:
-            columns["stress"].append((prediction.stress[s] - label.stress, _of(prediction.stress_std, s, 1)))
+    for s, label in enumerate(read_labels(frames, observations)):
+        for kind, column in columns.items():
+            if label.has(kind):
+                n = len(frames[s]) if kind == "energy" else 1
+                std = getattr(prediction, f"{kind}_std")
+                column.append(_errors(getattr(prediction, kind)[s], getattr(label, kind), None if std is None else std[s], n))
     result = {}
     for kind, (_, factor) in UNITS.items():
         if columns[kind]:
@@ -37,17 +39,49 @@ def residuals(frames, prediction: Prediction) -> dict[str, tuple[np.ndarray, np.
     return result
 
 
-def _of(std, s: int, n: int):
-    return None if std is None else std[s] / n
+def check_lengths(frames, prediction: Prediction) -> None:
+    """Raise `InputError` unless the prediction is of as many structures."""
+    if len(prediction) != len(frames):
+        raise InputError(f"`prediction` is of {len(prediction)} structures, `frames` holds {len(frames)}: pass those that were predicted.")
 
 
-def error_table(frames, prediction: Prediction) -> dict[str, float]:
+def _errors(predicted, reference, std, n: int):
+    """Errors and standard deviations (or None) of the components that have a reference, divided by n."""
+    known = np.isfinite(reference)
+    error = np.subtract(predicted, reference)[known] / n
+    return error, None if std is None else np.asarray(std)[known] / n
+
+
+def error_table(frames, prediction: Prediction, by: str | None = None, observations: Observations | None = None) -> dict:
     """Flat table: ``<kind>_mae_<unit>``, ``<kind>_rmse_<unit>`` and, with uncertainties, ``<kind>_within_1_std``, ``<kind>_within_2_std``.
 
     Units: energy meV/atom, forces eV/Å, stress GPa. Kinds without labels are left out.
+
+    Parameters
+    ----------
+    by : a name in `info`, for example ``"config_type"``: a table for each of its values, {value: table}; structures without it
+        are ``"default"``. Values none of whose structures has a label have an empty table.
+    observations : names of labels and masks, as in a fit; None: the calculators' results.
     """
+    frames = as_frames(frames)
+    if by is None:
+        return _table(residuals(frames, prediction, observations))
+    check_lengths(frames, prediction)
+    members: dict[str, list[int]] = {}
+    for s, atoms in enumerate(frames):
+        members.setdefault(config_type(atoms, by), []).append(s)
+    if set(members) == {"default"}:
+        raise InputError(f"`by`={by!r} is in the `info` of no structure.")
+    labelled = {s for s, label in enumerate(read_labels(frames, observations)) if not label.empty}
+    return {
+        name: _table(residuals([frames[s] for s in group], prediction.of(group), observations)) if labelled & set(group) else {}
+        for name, group in sorted(members.items())
+    }
+
+
+def _table(residuals_by_kind) -> dict[str, float]:
     table = {}
-    for kind, (errors, std) in residuals(frames, prediction).items():
+    for kind, (errors, std) in residuals_by_kind.items():
         unit = UNITS[kind][0]
         table[f"{kind}_mae_{unit}"] = float(np.abs(errors).mean())
         table[f"{kind}_rmse_{unit}"] = float(np.sqrt((errors**2).mean()))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from collections.abc import Iterable
 
 import numpy as np
@@ -14,6 +14,7 @@ from sklearn.utils.validation import check_is_fitted
 from soapkrr.errors import InputError
 from soapkrr.parallel import serial_blas
 from soapkrr.prediction import Prediction
+from soapkrr.specification import Nested
 from soapkrr.structures import Batch, as_frames, split_by_atoms
 
 #: Quantities that have a predicted standard deviation.
@@ -23,8 +24,14 @@ UNCERTAINTIES = ("energy", "forces", "stress")
 GROUP = 4096
 
 
-class Potential(BaseEstimator):
+class Potential(Nested, BaseEstimator, ABC):
     """An interatomic potential that follows scikit-learn's conventions on lists of `ase.Atoms`."""
+
+    def __sklearn_tags__(self):
+        tags = super().__sklearn_tags__()
+        tags.estimator_type = "regressor"
+        tags.input_tags.two_d_array, tags.no_validation = False, True
+        return tags
 
     @abstractmethod
     def fit(self, frames: list[Atoms], y=None):
@@ -33,6 +40,14 @@ class Potential(BaseEstimator):
     @abstractmethod
     def _predict_batch(self, batch: Batch, first: int, wanted: frozenset[str]) -> Prediction:
         """Predict one batch, whose first structure has index ``first``, with the standard deviations ``wanted``."""
+
+    @abstractmethod
+    def state(self) -> dict:
+        """Fitted state for a model file: ``reference_energies`` and more numbers, strings, arrays, specifications, lists and mappings."""
+
+    @abstractmethod
+    def restore(self, state: dict) -> None:
+        """Become the fitted model of a `state`; raises `ModelFileError` where the parts do not fit together."""
 
     def predict(self, frames: Atoms | list[Atoms], uncertainty: bool | Iterable[str] = False) -> Prediction:
         """Energies, forces and stress of structures.
@@ -58,7 +73,7 @@ class Potential(BaseEstimator):
         """Negative mean absolute error of the forces (eV/Å), or of the energy per atom (eV) where no structure has forces."""
         from soapkrr.metrics import error_table
 
-        table = error_table(frames, self.predict(frames))
+        table = error_table(frames, self.predict(frames), observations=getattr(self, "observations", None))
         error = table.get("forces_mae_ev_per_angstrom")
         return -error if error is not None else -1e-3 * table["energy_mae_mev_per_atom"]
 

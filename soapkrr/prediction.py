@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -30,6 +31,14 @@ class Prediction:
 
     def __len__(self) -> int:
         return len(self.energy)
+
+    def of(self, indices: Sequence[int]) -> Prediction:
+        """Prediction of some of the structures."""
+
+        def pick(value):
+            return [value[s] for s in indices] if isinstance(value, list) else value if value is None else value[list(indices)]
+
+        return Prediction(**{name: pick(getattr(self, name)) for name in self.__dataclass_fields__})
 
     @classmethod
     def concatenate(cls, parts: list[Prediction]) -> Prediction:

@@ -218,6 +218,7 @@ def test_every_option_reaches_the_model(run, tmp_path):
         "selection": "cur",
         "baseline": {"Ar": -0.5, "Ne": 1.0},
         "tolerance": 1e-9,
+        "observations": None,
         "threads": None,  # belongs to the machine, not to the model: not in the file
     }
     assert model.reference_energies_ == {"Ar": -0.5, "Ne": 1.0}
@@ -466,7 +467,7 @@ def test_output_of_relax_is_checked_before_the_relaxation(fails, monkeypatch):
     assert "does not exist" in fails("relax", "m.soapkrr", "bare.xyz", "--output", "no/such/o.xyz")
 
 
-@pytest.mark.parametrize("target", ["read_labels", "share", "design_factors"])
+@pytest.mark.parametrize("target", ["read_labels", "sparse_points", "design_factors"])
 def test_ctrl_c_in_a_fit_leaves_no_file(run, monkeypatch, tmp_path, target):
     def interrupted(*args):
         raise KeyboardInterrupt

@@ -8,7 +8,7 @@ from taylor import assert_derivative
 
 from soapkrr import SOAP
 from soapkrr.backends import cpu
-from soapkrr.descriptors.cutoff import Cosine, Polynomial, RadialScaling, Smoothstep
+from soapkrr.descriptors.cutoff import Cosine, Polynomial, RadialScaling, Smoothstep, Tanh3
 from soapkrr.descriptors.radial import RADIAL_BASES, bessel_zeros, dressed_basis, radial_table
 
 CUTOFFS = [
@@ -26,7 +26,7 @@ RADII = [0.3, 1.7, 3.1, 3.9, 4.2, 4.6, 4.9]
 
 
 @pytest.mark.parametrize("r", RADII)
-@pytest.mark.parametrize("cutoff", CUTOFFS, ids=repr)
+@pytest.mark.parametrize("cutoff", [*CUTOFFS, Tanh3()], ids=repr)
 def test_cutoff_derivatives(cutoff, r):
     f = lambda order: lambda t: cutoff(np.array([r + t]), 5.0)[order]  # noqa: E731
     steps = 0.01 * 0.5 ** np.arange(24)
@@ -45,6 +45,14 @@ def test_cutoff_is_one_at_the_centre_falls_and_ends_at_zero(cutoff):
     assert abs(first[-1]) < 1e-15
     beyond = np.array([5.0 + 1e-12, 6.0, 100.0])
     np.testing.assert_allclose(np.array(cutoff(beyond, 5.0))[:2], 0, atol=1e-15)
+
+
+def test_tanh3_starts_at_its_formula_falls_and_ends_at_zero():
+    f, first, second = Tanh3()(np.linspace(0, 5, 501), 5.0)
+    assert f[0] == pytest.approx(np.tanh(1) ** 3, rel=1e-15)
+    assert np.all(np.diff(f) < 0)
+    assert (f[-1], first[-1], second[-1]) == (0, 0, 0)
+    assert not np.array(Tanh3()(np.array([5.1, 100.0]), 5.0)).any()
 
 
 @pytest.mark.parametrize("r", [0.4, 1.5, 2.0, 4.9])

@@ -188,7 +188,7 @@ def parameters(path):
     return read_header(path)["parameters"]
 
 
-@pytest.mark.parametrize("key", ["format", "version", "estimator", "parameters", "reference_energies", "n_observations", "condition"])
+@pytest.mark.parametrize("key", ["format", "version", "estimator", "parameters", "reference_energies", "n_observations", "posterior"])
 def test_missing_header_entries(path, tmp_path, key):
     with pytest.raises(ModelFileError):
         soapkrr.load(rewritten(path, tmp_path / "damaged.soapkrr", **{key: None}))
@@ -230,12 +230,13 @@ def test_parameters_of_another_kind(path, tmp_path, changes):
 
 
 def test_a_descriptor_that_does_not_fit_the_arrays(path, tmp_path):
-    changed = parameters(path) | {"descriptor": parameters(path)["descriptor"] | {"n_max": 2}}
+    term = read_header(path)["terms"][0]
+    changed = term | {"descriptor": term["descriptor"] | {"n_max": 2}}
     with pytest.raises(ModelFileError, match="do not fit the descriptor"):
-        soapkrr.load(rewritten(path, tmp_path / "damaged.soapkrr", parameters=changed))
+        soapkrr.load(rewritten(path, tmp_path / "damaged.soapkrr", terms=[changed]))
 
 
-@pytest.mark.parametrize("name", ["mean", "factor", "points.0", "transform.0"])
+@pytest.mark.parametrize("name", ["state.posterior.mean", "state.posterior.factor", "state.terms.0.points.0", "state.terms.0.transform.0"])
 @pytest.mark.parametrize(
     "content", [None, npy(np.zeros(3)), npy(np.zeros((2, 2))), b"\x93NUMPY", b""], ids=["gone", "3", "2x2", "cut", "empty"]
 )

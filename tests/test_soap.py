@@ -135,7 +135,7 @@ def test_gto_values_equal_dscribe(case):
     expected = theirs.create(atoms)
     _, _, env = _environments(soap, atoms)
     location = {(s, t): theirs.get_location((s, t)) for s in soap.species for t in soap.species}
-    got = _dscribe_order(soap, env.X * env.norms[:, None], location)
+    got = _dscribe_order(soap, env.X * env.state[1][:, None], location)
     assert got.shape == expected.shape
     # Spline table (1e-10) against closed formulas, and the condition number of the GTO overlap. The weight with m = 1 ends with a
     # jump of its curvature, which the table (zero curvature at r_cut, so that forces have no kink) rounds off over the last knot.
@@ -162,8 +162,8 @@ def test_values_equal_quadrature_of_the_density(case, rbf):
     c = expansions(atoms, symbols, lambda r: cutoff(r, soap.r_cut)[0] * scaling(r)[0], rbf=rbf, **settings)
     p = power_spectrum(c, soap.l_max)
     # The quadrature is converged to 1e-10; the spline table follows to 1e-10 of each function's largest value.
-    np.testing.assert_allclose(env.X * env.norms[:, None], p, rtol=0, atol=1e-8 * np.abs(p).max())
-    np.testing.assert_allclose(env.norms, np.linalg.norm(p, axis=1), rtol=1e-8)
+    np.testing.assert_allclose(env.X * env.state[1][:, None], p, rtol=0, atol=1e-8 * np.abs(p).max())
+    np.testing.assert_allclose(env.state[1], np.linalg.norm(p, axis=1), rtol=1e-8)
 
 
 @pytest.mark.parametrize("name", SYSTEMS)
@@ -171,9 +171,10 @@ def test_vectors_are_normalised_and_products_are_those_of_the_full_tensors(name)
     soap = small_soap(species(name))
     _, _, env = _environments(soap, build(name))
     np.testing.assert_allclose(np.linalg.norm(env.X, axis=1), 1, rtol=1e-14)
-    tensor = np.zeros((len(env.c), soap.l_max + 1, soap.n_channels, soap.n_channels))
+    c = env.state[0]
+    tensor = np.zeros((len(c), soap.l_max + 1, soap.n_channels, soap.n_channels))
     for l in range(soap.l_max + 1):
-        part = env.c[:, l * l : (l + 1) ** 2]
+        part = c[:, l * l : (l + 1) ** 2]
         tensor[:, l] = np.sqrt(8 * np.pi**2 / (2 * l + 1)) * np.einsum("ika,ikb->iab", part, part)
     full = tensor.reshape(len(tensor), -1)
     full /= np.linalg.norm(full, axis=1)[:, None]
@@ -236,7 +237,7 @@ def _linear_energy(soap, atoms, w):
     """E = Σ_i w_i·X_i with its forces and strain derivative through `pullback`."""
     batch, pairs, env = _environments(soap, atoms)
     gradient = np.empty((len(pairs.j), 3))
-    soap.pullback(0, batch.n_atoms, env.pairs, env.c, env.X, env.norms, w, gradient)
+    soap.pullback(0, batch.n_atoms, env.pairs, env.X, env.state, w, gradient)
     return np.vdot(w, env.X), *forces_and_strain(batch, pairs, gradient)
 
 
@@ -264,10 +265,10 @@ def test_pullback_of_a_part_of_the_atoms_is_that_part_of_the_whole(name):
     batch, pairs, env = _environments(soap, atoms)
     w = np.random.default_rng(3).normal(size=env.X.shape)
     whole, parts = np.empty((len(pairs.j), 3)), np.empty((len(pairs.j), 3))
-    soap.pullback(0, batch.n_atoms, env.pairs, env.c, env.X, env.norms, w, whole)
+    soap.pullback(0, batch.n_atoms, env.pairs, env.X, env.state, w, whole)
     for a in range(0, batch.n_atoms, 3):
         here = slice(a, min(a + 3, batch.n_atoms))
-        soap.pullback(here.start, here.stop, env.pairs, env.c[here], env.X[here], env.norms[here], w[here], parts)
+        soap.pullback(here.start, here.stop, env.pairs, env.X[here], tuple(part[here] for part in env.state), w[here], parts)
     np.testing.assert_array_equal(whole, parts)
 
 

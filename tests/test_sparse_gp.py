@@ -74,8 +74,8 @@ def test_equals_the_dense_sparse_regression(name, kinds):
             noise += [sigma[kind]] * len(rows[kind])
     test = variations(name, 1, seed=1, rattle=0.25)[0]
     wanted = _functionals(Observables(soap, test))
-    points = np.concatenate(model.term_.points)
-    kind_of_point = np.repeat(range(len(model.term_.points)), [len(x) for x in model.term_.points])
+    points = np.concatenate(model.terms_[0].points)
+    kind_of_point = np.repeat(range(len(model.terms_[0].points)), [len(x) for x in model.terms_[0].points])
     numbers = np.array([build(name)[[a.symbol for a in build(name)].index(s)].number for s in soap.species])
     mean, variance = dtc(points, numbers[kind_of_point], observed, y, noise, wanted, zeta, signal)
     p = model.predict(test, uncertainty=True)
@@ -262,7 +262,7 @@ def test_scikit_learn_conventions():
     scores = cross_val_score(copy, variations("vacancy", 6), cv=3)
     assert scores.shape == (3,)
     assert np.all(scores < 0)
-    assert not hasattr(model, "term_")
+    assert not hasattr(model, "terms_")
 
 
 def test_fit_returns_the_estimator_and_states_its_condition():

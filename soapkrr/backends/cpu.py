@@ -134,10 +134,11 @@ def expand(start, stop, pairs, basis, out):
 
 
 @_jit
-def power_spectrum(c, weight, l_max, X, norms):
+def power_spectrum(c, partners, weight, l_max, X, norms):
     """Normalised power spectra of expansions ``c[i, lm, a]`` into ``X[i, f]``; their norms into ``norms[i]``.
 
-    ``weight[l]`` = √(8π²/(2l+1)); off-diagonal pairs get √2, so that X·X′ is the product of the full tensors.
+    Channel a is paired with those from ``partners[a, 0]`` up to ``partners[a, 1]``. ``weight[l]`` = √(8π²/(2l+1)); off-diagonal pairs
+    get √2, so that with all partners b ≥ a, X·X′ is the product of the full tensors.
     """
     n_a = c.shape[2]
     for i in range(c.shape[0]):
@@ -145,20 +146,17 @@ def power_spectrum(c, weight, l_max, X, norms):
         f, k0, square = 0, 0, 0.0
         for l in range(l_max + 1):
             width = 2 * l + 1
+            w1, w2 = weight[l], np.sqrt(2.0) * weight[l]
             for a in range(n_a):
-                n_b = n_a - a
+                b0, n_b = partners[a, 0], partners[a, 1] - partners[a, 0]
                 for b in range(n_b):
                     x[f + b] = 0.0
                 for k in range(k0, k0 + width):
                     v = ci[k, a]
                     for b in range(n_b):
-                        x[f + b] += v * ci[k, a + b]
-                w = weight[l]
-                x[f] *= w
-                square += x[f] * x[f]
-                w *= np.sqrt(2.0)
-                for b in range(1, n_b):
-                    x[f + b] *= w
+                        x[f + b] += v * ci[k, b0 + b]
+                for b in range(n_b):
+                    x[f + b] *= w1 if b0 + b == a else w2
                     square += x[f + b] * x[f + b]
                 f += n_b
             k0 += width
@@ -170,8 +168,8 @@ def power_spectrum(c, weight, l_max, X, norms):
 
 
 @_jit
-def power_spectrum_pullback(G, X, norms, c, weight, l_max, H):
-    """∂E/∂c in ``H[i, lm, a]`` from G = ∂E/∂X; the normalisation is differentiated too."""
+def power_spectrum_pullback(G, X, norms, c, partners, weight, l_max, H):
+    """∂E/∂c in ``H[i, lm, a]`` from G = ∂E/∂X; the normalisation is differentiated too; arguments as of `power_spectrum`."""
     n_a = c.shape[2]
     for i in range(c.shape[0]):
         g, x, ci, h = G[i], X[i], c[i], H[i]
@@ -187,12 +185,8 @@ def power_spectrum_pullback(G, X, norms, c, weight, l_max, H):
             w1 = weight[l] / norms[i]
             w2 = w1 * np.sqrt(2.0)
             for a in range(n_a):
-                u = 2.0 * w1 * (g[f] - along * x[f])
-                for k in range(k0, k0 + width):
-                    h[k, a] += u * ci[k, a]
-                f += 1
-                for b in range(a + 1, n_a):
-                    u = w2 * (g[f] - along * x[f])
+                for b in range(partners[a, 0], partners[a, 1]):
+                    u = (w1 if a == b else w2) * (g[f] - along * x[f])
                     f += 1
                     for k in range(k0, k0 + width):
                         h[k, a] += u * ci[k, b]
@@ -450,3 +444,14 @@ def farthest_points(X, first, n, picked, gaps):
             return k + 1
         picked[k + 1], gaps[k + 1] = farthest, far
     return n
+
+
+@_jit
+def scatter_norms(along, slope, centre, target, out):
+    """out[target[e], b] −= Σ_q slope[centre[e], q] along[e, b]: the part of `scatter_rows` that changes |x|²."""
+    for e in range(along.shape[0]):
+        s, o = slope[centre[e]], out[target[e]]
+        for b in range(along.shape[1]):
+            v = along[e, b]
+            for q in range(s.shape[0]):
+                o[b, q] -= s[q] * v

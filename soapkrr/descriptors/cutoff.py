@@ -9,17 +9,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from soapkrr.errors import InputError
-
-
-def _positive(**values) -> None:
-    for name, value in values.items():
-        if not (np.isfinite(value) and value > 0):
-            raise InputError(f"`{name}` must be a positive finite number, received {value!r}.")
+from soapkrr.errors import InputError, require_positive
+from soapkrr.specification import Specification
 
 
 @dataclass(frozen=True)
-class Smoothstep:
+class Smoothstep(Specification):
     """One inside, falling to zero over the last ``width`` Å: 1 − 35x⁴ + 84x⁵ − 70x⁶ + 20x⁷, three times continuous.
 
     x = (r − r_cut + width)/width.
@@ -28,7 +23,7 @@ class Smoothstep:
     width: float = 1.5
 
     def __post_init__(self):
-        _positive(width=self.width)
+        require_positive(width=self.width)
 
     def __call__(self, r: np.ndarray, r_cut: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         width = min(self.width, r_cut)
@@ -38,14 +33,14 @@ class Smoothstep:
 
 
 @dataclass(frozen=True)
-class Cosine:
+class Cosine(Specification):
     """½(1 + cos πx) over the last ``width`` Å (``None``: over the whole range, Behler 2011, doi 10.1063/1.3553717)."""
 
     width: float | None = None
 
     def __post_init__(self):
         if self.width is not None:
-            _positive(width=self.width)
+            require_positive(width=self.width)
 
     def __call__(self, r: np.ndarray, r_cut: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         width = r_cut if self.width is None else min(self.width, r_cut)
@@ -57,7 +52,17 @@ class Cosine:
 
 
 @dataclass(frozen=True)
-class Polynomial:
+class Tanh3(Specification):
+    """tanh³(1 − r/r_cut) (Behler 2011, doi 10.1063/1.3553717); value, slope and curvature vanish at r_cut."""
+
+    def __call__(self, r: np.ndarray, r_cut: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        t = np.tanh(np.clip(1 - r / r_cut, 0.0, None))
+        s = 1 - t**2
+        return t**3, -3 * t**2 * s / r_cut, 6 * t * s * (1 - 2 * t**2) / r_cut**2
+
+
+@dataclass(frozen=True)
+class Polynomial(Specification):
     """(1 + 2x³ − 3x²)^m with x = r/r_cut (Caro 2019, doi 10.1103/PhysRevB.100.024112; DScribe's ``"poly"``)."""
 
     m: float = 2.0
@@ -77,7 +82,7 @@ class Polynomial:
 
 
 @dataclass(frozen=True)
-class RadialScaling:
+class RadialScaling(Specification):
     """Weight of a neighbour's density, c/(c + (r/r0)^m): near neighbours count more.
 
     Source: Willatt, Musil and Ceriotti 2018, doi 10.1039/C8CP05921G.
@@ -92,7 +97,7 @@ class RadialScaling:
     c: float = 1.0
 
     def __post_init__(self):
-        _positive(r0=self.r0, c=self.c)
+        require_positive(r0=self.r0, c=self.c)
         if not (np.isfinite(self.m) and self.m >= 2):
             raise InputError(f"`m` must be at least 2 for a twice differentiable weight, received {self.m!r}.")
 
@@ -104,4 +109,13 @@ class RadialScaling:
         return f, -f * dd / d, f * (2 * dd**2 / d - d2d) / d
 
 
-CUTOFFS = {"smoothstep": Smoothstep, "cosine": Cosine, "poly": Polynomial}
+CUTOFFS = {"smoothstep": Smoothstep, "cosine": Cosine, "poly": Polynomial, "tanh3": Tanh3}
+
+
+def as_cutoff(cutoff):
+    """A cutoff function from its name or itself."""
+    if isinstance(cutoff, str) and cutoff in CUTOFFS:
+        return CUTOFFS[cutoff]()
+    if isinstance(cutoff, tuple(CUTOFFS.values())):
+        return cutoff
+    raise InputError(f"`cutoff` must be one of {sorted(CUTOFFS)} or a cutoff object, received {cutoff!r}.")

@@ -5,19 +5,17 @@ Source: Bartók, Kondor and Csányi 2013, doi 10.1103/PhysRevB.87.184115.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from math import factorial
 
 import numpy as np
-from ase.data import atomic_numbers
 
 from soapkrr.backends import cpu
-from soapkrr.descriptors.cutoff import CUTOFFS, RadialScaling, Smoothstep
+from soapkrr.descriptors.base import Descriptor
+from soapkrr.descriptors.cutoff import RadialScaling, Smoothstep, as_cutoff
 from soapkrr.descriptors.radial import RADIAL_BASES, dressed_basis, radial_table
-from soapkrr.errors import InputError
-from soapkrr.structures import Batch, Pairs, as_frames, species_name
+from soapkrr.errors import InputError, require_positive
 
 #: Knots per Å of the radial table, times 1/σ: spline errors stay below 1e-10 of the largest value.
 KNOTS_PER_WIDTH = 24
@@ -26,24 +24,8 @@ KNOTS_PER_WIDTH = 24
 MIN_SIGMA = 0.05
 
 
-@dataclass(frozen=True, eq=False)
-class Environments:
-    """Descriptors of every atom of a batch, with what their derivatives need.
-
-    Attributes
-    ----------
-    X : (n_atoms, n_features) normalised power spectra.  norms : (n_atoms,) |p| before normalisation.
-    c : (n_atoms, (l_max+1)², n_channels) density expansion.
-    """
-
-    X: np.ndarray
-    norms: np.ndarray
-    c: np.ndarray
-    pairs: cpu.PairArrays
-
-
 @dataclass(frozen=True)
-class SOAP:
+class SOAP(Descriptor):
     """Smooth overlap of atomic positions: the rotation-invariant power spectrum of the neighbour density.
 
     c_{s,nlm}(i) = Σ_{j∈N(i), z_j=s} f_c(r_ij) R_nl(r_ij) Y_lm(r̂_ij), central atom included, and
@@ -71,8 +53,6 @@ class SOAP:
     (2, 252)
     """
 
-    species: Sequence[str | int]
-    r_cut: float
     n_max: int = 8
     l_max: int = 6
     sigma: float = 0.5
@@ -81,19 +61,13 @@ class SOAP:
     scaling: RadialScaling | None = None
 
     def __post_init__(self):
-        object.__setattr__(self, "species", _symbols(self.species))
-        if isinstance(self.cutoff, str):
-            if self.cutoff not in CUTOFFS:
-                raise InputError(f"`cutoff` must be one of {sorted(CUTOFFS)} or a cutoff object, received {self.cutoff!r}.")
-            object.__setattr__(self, "cutoff", CUTOFFS[self.cutoff]())
+        super().__post_init__()
+        object.__setattr__(self, "cutoff", as_cutoff(self.cutoff))
         for name, low, high in (("n_max", 1, 32), ("l_max", 0, 20)):
             value = getattr(self, name)
             if not (isinstance(value, (int, np.integer)) and low <= value <= high):
                 raise InputError(f"`{name}` must be an integer from {low} to {high}, received {value!r}.")
-        for name in ("r_cut", "sigma"):
-            value = getattr(self, name)
-            if not (np.isfinite(value) and value > 0):
-                raise InputError(f"`{name}` must be a positive finite length in Å, received {value!r}.")
+        require_positive(sigma=self.sigma)
         if self.sigma < MIN_SIGMA:
             raise InputError(f"`sigma` must be at least {MIN_SIGMA} Å, the width of an atom's Gaussian; received {self.sigma!r}.")
         if self.rbf not in RADIAL_BASES:
@@ -112,7 +86,7 @@ class SOAP:
 
     @cached_property
     def _basis(self) -> cpu.Basis:
-        weights = [lambda r: self.cutoff(r, self.r_cut)] + ([self.scaling] if self.scaling else [])
+        weights = [partial(self.cutoff, r_cut=self.r_cut)] + ([self.scaling] if self.scaling else [])
         weighted = dressed_basis(self.rbf, weights, self.r_cut, self.n_max, self.l_max, self.sigma)
         n_knots = int(np.ceil(KNOTS_PER_WIDTH * self.r_cut / min(self.sigma, getattr(self.cutoff, "width", None) or self.sigma)))
         l = np.arange(self.l_max + 1)
@@ -125,58 +99,42 @@ class SOAP:
             n_max=int(self.n_max),
         )
 
-    @cached_property
-    def _kind_of(self) -> np.ndarray:
-        table = np.full(130, -1, dtype=np.int64)
-        table[[atomic_numbers[s] for s in self.species]] = np.arange(len(self.species))
-        return table
+    def feature_names(self):
+        """Species:n of both channels, and l."""
+        channels = [f"{s}:{n}" for s in self.species for n in range(self.n_max)]
+        pairs = [f"{a} {b}" for k, a in enumerate(channels) for b in channels[k:]]
+        return [f"{pair} l={l}" for l in range(self.l_max + 1) for pair in pairs]
 
-    def kinds(self, numbers: np.ndarray, first: int = 0, structure: np.ndarray | None = None) -> np.ndarray:
-        """Species index of each atom; an unknown species raises, naming it, the frame and the known ones."""
-        kinds = self._kind_of[numbers]
-        unknown = np.flatnonzero(kinds < 0)
-        if len(unknown):
-            where = "" if structure is None else f"frame {first + structure[unknown[0]]}: "
-            raise InputError(
-                f"{where}species {species_name(numbers[unknown[0]])} is unknown to this descriptor; `species` lists {list(self.species)}."
-            )
-        return kinds
-
-    def arrays(self, batch: Batch, pairs: Pairs, first: int = 0) -> cpu.PairArrays:
-        """Neighbour arrays as the compiled loops take them; species are checked."""
-        return cpu.PairArrays(pairs.offsets, pairs.j, pairs.vectors, self.kinds(batch.numbers, first, batch.structure))
-
-    def environments(self, batch: Batch, pairs: Pairs, first: int = 0) -> Environments:
-        """Power spectra of every atom of a batch."""
-        arrays = self.arrays(batch, pairs, first)
-        c = np.empty((batch.n_atoms, (self.l_max + 1) ** 2, self.n_channels))
-        X, norms = np.empty((batch.n_atoms, self.n_features)), np.empty(batch.n_atoms)
-        self.compute(0, batch.n_atoms, arrays, c, X, norms)
-        return Environments(X, norms, c, arrays)
-
-    def compute(self, start: int, stop: int, arrays: cpu.PairArrays, c, X, norms) -> None:
-        """Fill c, X and norms (each for ``start:stop`` only) in place."""
+    def compute(self, start, stop, arrays):
+        """Normalised power spectra X, and the state (c, norms): expansions and |p| before normalisation."""
+        n = stop - start
+        c = np.empty((n, (self.l_max + 1) ** 2, self.n_channels))
+        X, norms = np.empty((n, self.n_features)), np.empty(n)
         cpu.expand(start, stop, arrays, self._basis, c)
-        cpu.power_spectrum(c, self._basis.weight, self._basis.l_max, X, norms)
+        cpu.power_spectrum(c, triangle(self.n_channels), self._basis.weight, self._basis.l_max, X, norms)
+        return X, (c, norms)
 
-    def pullback(self, start: int, stop: int, arrays: cpu.PairArrays, c, X, norms, gradient, out) -> None:
-        """∂E/∂r_ij of the pairs of atoms ``start:stop`` into ``out``, from gradient = ∂E/∂X (n, n_features)."""
+    def pullback(self, start, stop, arrays, X, state, gradient, out):
+        """See `Descriptor.pullback`; the normalisation is differentiated too."""
+        c, norms = state
         H = np.empty_like(c)
-        cpu.power_spectrum_pullback(gradient, X, norms, c, self._basis.weight, self._basis.l_max, H)
+        cpu.power_spectrum_pullback(gradient, X, norms, c, triangle(self.n_channels), self._basis.weight, self._basis.l_max, H)
         cpu.expansion_pullback(start, stop, arrays, self._basis, H, out)
 
-    def jacobian(self, start: int, stop: int, env: Environments, rows: np.ndarray, out: np.ndarray) -> None:
-        """∂X_i/∂r_a for displaced atoms ``start:stop``, three rows per (a, i); see `backends.cpu.jacobian`."""
-        cpu.jacobian(start, stop, env.pairs, self._basis, env.c, env.X, env.norms, rows, out)
+    def jacobian(self, start, stop, env, rows, out):
+        """See `Descriptor.jacobian`."""
+        c, norms = env.state
+        cpu.jacobian(start, stop, env.pairs, self._basis, c, env.X, norms, rows, out)
 
-    def strain_jacobian(self, start: int, stop: int, env: Environments, out: np.ndarray) -> None:
-        """∂X_i/∂ε of centres ``start:stop`` in Voigt order; out (n, 6, n_features)."""
-        cpu.strain_jacobian(start, stop, env.pairs, self._basis, env.c, env.X, env.norms, out)
+    def strain_jacobian(self, start, stop, env, out):
+        """See `Descriptor.strain_jacobian`."""
+        c, norms = env.state
+        cpu.strain_jacobian(start, stop, env.pairs, self._basis, c, env.X, norms, out)
 
-    def create(self, frames) -> np.ndarray:
-        """Normalised power spectra (total number of atoms, n_features) of one or several structures."""
-        batch = Batch.from_atoms(as_frames(frames))
-        return self.environments(batch, batch.pairs(self.r_cut)).X
+
+def triangle(n_channels: int) -> np.ndarray:
+    """(n_channels, 2) partners of each channel: itself and all that follow."""
+    return np.column_stack([np.arange(n_channels), np.full(n_channels, n_channels)])
 
 
 def harmonic_norms(l_max: int) -> np.ndarray:
@@ -186,17 +144,3 @@ def harmonic_norms(l_max: int) -> np.ndarray:
         for m in range(l + 1):
             norm.append(np.sqrt((2 if m else 1) * (2 * l + 1) / (4 * np.pi) * factorial(l - m) / factorial(l + m)))
     return np.array(norm)
-
-
-def _symbols(species) -> tuple[str, ...]:
-    if isinstance(species, str):
-        species = [species]
-    numbers = []
-    for s in species:
-        number = atomic_numbers.get(s) if isinstance(s, str) else int(s)
-        if not number or not 0 < number < 119:
-            raise InputError(f"`species` holds {s!r}, which is not a chemical element.")
-        numbers.append(number)
-    if not numbers:
-        raise InputError("`species` is empty: name at least one chemical element.")
-    return tuple(species_name(n) for n in sorted(set(numbers)))

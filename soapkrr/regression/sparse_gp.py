@@ -4,23 +4,28 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
+from dataclasses import replace
 
 import numpy as np
 from ase import Atoms
 
 from soapkrr import linear
-from soapkrr.baselines import baseline_energies, reference_energies
-from soapkrr.descriptors.soap import SOAP
-from soapkrr.errors import InputError
-from soapkrr.kernels import DotProduct
-from soapkrr.labels import Labels, read_labels
+from soapkrr.baselines import Baseline, baseline_energies, reference_energies, split_baseline, subtract, total
+from soapkrr.descriptors.base import Descriptor
+from soapkrr.errors import InputError, ModelFileError, require_positive
+from soapkrr.kernels import Kernel
+from soapkrr.labels import Labels, read_labels, stacked
+from soapkrr.observations import Observations
 from soapkrr.parallel import serial_blas, thread_map
 from soapkrr.potential import Potential
 from soapkrr.prediction import Prediction
 from soapkrr.progress import track
-from soapkrr.regression.design import DesignRows, SparseTerm
+from soapkrr.regression.design import DesignRows
+from soapkrr.regression.evidence import optimise_sparse
 from soapkrr.regression.posterior import SparseModel
-from soapkrr.selection import SELECTIONS, share
+from soapkrr.regression.sparse_set import sparse_points
+from soapkrr.regression.terms import SparseTerm, Term, as_terms
+from soapkrr.selectors import Selection
 from soapkrr.structures import Batch, as_frames, split_by_atoms
 
 logger = logging.getLogger(__name__)
@@ -38,21 +43,26 @@ class SparseGP(Potential):
 
     Parameters
     ----------
-    descriptor : `SOAP`.
-    kernel : `DotProduct`.
+    descriptor : a descriptor, or a list of `Term`, whose contributions add; ``kernel``, ``n_sparse``, ``signal`` and ``selection`` then
+        belong to the terms.
+    kernel : a kernel, for example `DotProduct`.
     n_sparse : sparse points in all, shared among species in proportion to their environments, or a mapping {symbol: number}.
     noise : mapping with any of energy (eV per atom), forces (eV/Å), stress (eV/Å³); defaults 0.002, 0.05, 0.002.
     signal : prior standard deviation δ of an atom's energy, eV.
-    selection : ``"fps"`` or ``"cur"``.
+    selection : how sparse points are chosen, as in `Term`.
     baseline : reference energies: {symbol: eV}, ``"isolated"``, ``"least-squares"`` or None (isolated atoms where every
-        species has one in the data, otherwise least squares).
+        species has one in the data, otherwise least squares). Or a prior mean, `ZBL` or `CalculatorBaseline`, or a list of prior means
+        with at most one of the former: ``["isolated", ZBL()]``.
     tolerance : eigenvalues of the sparse points' kernel matrix below this fraction of the largest are dropped.
     threads : threads of fit and predict; None takes every core this process may use.
+    observations : `Observations`: names of labels, noise by configuration type, structure, atom and component, masks, weights; None:
+        the calculators' results, each with the model's ``noise``.
 
     Attributes
     ----------
-    reference_energies_ : {symbol: eV}.  n_sparse_ : {symbol: number of sparse points used}.  rank_ : number of features kept.
-    condition_ : estimated condition number of the regression.  n_observations_ : {kind: number of rows}.
+    reference_energies_ : {symbol: eV}.  prior_means_ : prior means in use.
+    n_sparse_ : {symbol: number of sparse points used}.  rank_ : number of features kept.
+    noise_ : {kind: σ} used.  condition_ : estimated condition number of the regression.  n_observations_ : {kind: number of rows}.
 
     Raises
     ------
@@ -63,6 +73,7 @@ class SparseGP(Potential):
     --------
     >>> from ase.build import bulk
     >>> from ase.calculators.emt import EMT
+    >>> from soapkrr import SOAP, DotProduct, SparseGP
     >>> frames = [bulk("Cu", a=a) for a in (3.5, 3.6, 3.7)]
     >>> for atoms in frames:
     ...     atoms.calc = EMT()
@@ -74,16 +85,17 @@ class SparseGP(Potential):
 
     def __init__(
         self,
-        descriptor: SOAP,
-        kernel: DotProduct,
+        descriptor: Descriptor | Term | list[Term],
+        kernel: Kernel | None = None,
         *,
         n_sparse: int | Mapping[str, int] = 1000,
         noise: Mapping[str, float] | None = None,
         signal: float = 3.0,
-        selection: str = "fps",
-        baseline: Mapping[str, float] | str | None = None,
+        selection: str | Selection = "fps",
+        baseline: Mapping[str, float] | str | None | Baseline | list = None,
         tolerance: float = 1e-10,
         threads: int | None = None,
+        observations: Observations | None = None,
     ):
         self.descriptor = descriptor
         self.kernel = kernel
@@ -94,99 +106,82 @@ class SparseGP(Potential):
         self.baseline = baseline
         self.tolerance = tolerance
         self.threads = threads
+        self.observations = observations
 
-    def fit(self, frames: list[Atoms], y=None, *, progress: bool = False) -> SparseGP:
+    def fit(self, frames: list[Atoms], y=None, *, optimize: bool = False, progress: bool = False) -> SparseGP:
         """Fit to the labels that ``frames`` carry (`atoms.calc.results`); ``y`` is ignored, as scikit-learn's pipelines pass it.
 
-        ``progress`` draws bars on a terminal. Returns the estimator itself.
+        ``optimize``: raise the evidence over noise levels and signals, from those given, before the weights are solved for (no further
+        pass over the data). ``progress`` draws bars on a terminal. Returns the estimator itself.
         """
-        noise = self._checked_noise()
+        noise = checked_noise(self.noise)
+        check_tolerance(self.tolerance)
+        terms = self._terms()
         frames = as_frames(frames)
-        check_structures(frames, self.descriptor)
-        labels = read_labels(frames)
-        frames, labels = in_canonical_order(frames, labels)
-        references = reference_energies(frames, labels, self.baseline)
+        check_structures(frames, [t.descriptor for t in terms])
+        labels = read_labels(frames, self.observations, noise)
+        reference, means = split_baseline(self.baseline)
+        labels = subtract(means, frames, labels)
         with serial_blas():
-            points = self._sparse_points(frames, progress)
-            term = SparseTerm.build(self.descriptor, self.kernel, self.signal, points, self.tolerance)
-            factors, counts = self._factors(term, frames, labels, references, progress)
+            fitted = [self._sparse_term(t, frames, progress) for t in terms]
+            frames, labels = in_canonical_order(frames, labels)
+            references = reference_energies(frames, labels, reference)
+            factors, counts = self._factors(fitted, frames, labels, references, progress)
+            if optimize:
+                found = optimise_sparse(factors, counts, noise, fitted)
+                noise, fitted, factors = {**noise, **found.noise}, *rescaled(fitted, factors, found.signals)
             posterior = linear.solve(factors, {kind: noise[kind] for kind in factors})
-        self._set_fitted(term, posterior, references, factors)
-        self.n_observations_ = counts
-        logger.info("fitted %d rows on %d features, condition number %.1e", sum(counts.values()), term.rank, posterior.condition)
+        self._set_fitted(tuple(fitted), posterior, references, factors)
+        self.n_observations_, self.noise_ = counts, noise
+        logger.info("fitted %d rows on %d features, condition number %.1e", sum(counts.values()), self.rank_, posterior.condition)
         return self
 
-    def _set_fitted(self, term, posterior, references, factors) -> None:
-        self.term_, self.posterior_, self.factors_ = term, posterior, factors
-        self.reference_energies_ = references
-        self.n_sparse_ = dict(zip(self.descriptor.species, map(len, term.points), strict=True))
-        self.rank_, self.condition_ = term.rank, posterior.condition
+    def _set_fitted(self, terms, posterior, references, factors) -> None:
+        self.terms_, self.posterior_, self.factors_ = terms, posterior, factors
+        self.reference_energies_, self.prior_means_ = references, split_baseline(self.baseline)[1]
+        counts = [dict(zip(t.descriptor.species, map(len, t.points), strict=True)) for t in terms]
+        self.n_sparse_ = counts[0] if isinstance(self.descriptor, Descriptor) else counts
+        self.rank_, self.condition_ = sum(t.rank for t in terms), posterior.condition
 
-    def _checked_noise(self) -> dict[str, float]:
-        noise = {**DEFAULT_NOISE, **(self.noise or {})}
-        unknown = sorted(set(noise) - set(DEFAULT_NOISE))
-        if unknown:
-            raise InputError(f"`noise` has unknown keys {unknown}; it takes {sorted(DEFAULT_NOISE)}.")
-        for name, value in {**noise, "signal": self.signal, "tolerance": self.tolerance}.items():
-            if not (np.isfinite(value) and value > 0):
-                where = f"noise['{name}']" if name in noise else name
-                raise InputError(f"`{where}` must be a positive finite number, received {value!r}.")
-        if not self.tolerance < 1:
-            raise InputError(f"`tolerance` is a fraction of the largest eigenvalue and must be below 1, received {self.tolerance!r}.")
-        if self.selection not in SELECTIONS:
-            raise InputError(f"`selection` must be one of {sorted(SELECTIONS)}, received {self.selection!r}.")
-        return noise
+    def _sparse_term(self, term: Term, frames, progress) -> SparseTerm:
+        descriptor, points = sparse_points(term, frames, self.threads, progress)
+        return SparseTerm.build(replace(term, descriptor=descriptor), points, self.tolerance)
 
-    def _sparse_points(self, frames: list[Atoms], progress: bool) -> list[np.ndarray]:
-        """Sparse points of each species, chosen among all its environments in the data."""
-        descriptor = self.descriptor
+    def state(self) -> dict:
+        """See `Potential.state`."""
+        posterior = self.posterior_
+        return {
+            "reference_energies": self.reference_energies_,
+            "n_observations": self.n_observations_,
+            "noise": self.noise_,
+            "terms": [t.state() for t in self.terms_],
+            "posterior": {name: getattr(posterior, name) for name in ("mean", "factor", "condition", "residual")},
+            "factors": self.factors_,
+        }
 
-        def environments(group):
-            first, group = group
-            batch = Batch.from_atoms(group, first)
-            env = descriptor.environments(batch, batch.pairs(descriptor.r_cut, first), first)
-            return env.X, env.pairs.kinds
+    def restore(self, state: dict) -> None:
+        """See `Potential.restore`."""
+        self._terms()  # raises where descriptor and kernel are no term
+        terms, posterior = tuple(SparseTerm.restore(t) for t in state["terms"]), linear.Posterior(**state["posterior"])
+        rank = sum(term.rank for term in terms)
+        if posterior.factor.shape != (rank, rank) or posterior.mean.shape != (rank,):
+            raise ModelFileError(f"the arrays do not fit together: {rank} features, factor {posterior.factor.shape}.")
+        self._set_fitted(terms, posterior, state["reference_energies"], state["factors"])
+        self.n_observations_, self.noise_ = state["n_observations"], state["noise"]
 
-        groups = list(split_by_atoms(frames, 512))
-        found = list(track(thread_map(environments, groups, self.threads), len(groups), "environments", progress))
-        kinds = np.concatenate([k for _, k in found])
-        counts = np.bincount(kinds, minlength=len(descriptor.species))
-        wanted = self._wanted(counts)
-        points = []
-        for s, symbol in enumerate(descriptor.species):
-            X = np.concatenate([x[k == s] for x, k in found])
-            picked = SELECTIONS[self.selection](X, int(wanted[s])) if counts[s] else np.zeros(0, dtype=np.int64)
-            if len(picked) < self._asked(symbol, wanted[s]):
-                logger.warning("%s: %d sparse points, all distinct environments there are", symbol, len(picked))
-            points.append(np.ascontiguousarray(X[picked]))
-        return points
+    def _terms(self) -> list[Term]:
+        if not isinstance(self.descriptor, Descriptor):
+            return as_terms(self.descriptor)
+        return [Term(self.descriptor, self.kernel, self.n_sparse, self.signal, self.selection)]
 
-    def _asked(self, symbol: str, wanted: int) -> int:
-        return self.n_sparse.get(symbol, 0) if isinstance(self.n_sparse, Mapping) else wanted
-
-    def _wanted(self, counts: np.ndarray) -> np.ndarray:
-        species = self.descriptor.species
-        if isinstance(self.n_sparse, Mapping):
-            missing = [s for s, n in zip(species, counts, strict=True) if n and not self.n_sparse.get(s)]
-            if missing:
-                raise InputError(f"`n_sparse` names no number of sparse points for {missing}.")
-            return np.minimum([self.n_sparse.get(s, 0) for s in species], counts)
-        if not (isinstance(self.n_sparse, (int, np.integer)) and self.n_sparse > 0):
-            raise InputError(f"`n_sparse` must be a positive integer or a mapping {{symbol: number}}, received {self.n_sparse!r}.")
-        if self.n_sparse > counts.sum():
-            logger.warning("`n_sparse`=%d exceeds the %d environments of the data; all of them are used", self.n_sparse, counts.sum())
-        shares = np.zeros_like(counts)
-        shares[counts > 0] = share(counts[counts > 0], int(self.n_sparse))
-        return shares
-
-    def _factors(self, term, frames, labels, references, progress):
+    def _factors(self, terms, frames, labels, references, progress):
         """Triangles of [Φ | y] per kind of observation, and the number of rows of each."""
 
         def rows(group):
             first, group = group
-            return design_factors(term, group, labels[first : first + len(group)], references, first)
+            return design_factors(terms, group, labels[first : first + len(group)], references, first)
 
-        groups = list(split_by_atoms(frames, max(128, 2 * term.rank // 3)))
+        groups = list(split_by_atoms(frames, max(128, 2 * sum(t.rank for t in terms) // 3)))
         factors, counts = {}, {}
         for part in track(thread_map(rows, groups, self.threads), len(groups), "design rows", progress):
             for kind, (factor, n) in part.items():
@@ -196,23 +191,20 @@ class SparseGP(Potential):
 
     def _predict_batch(self, batch: Batch, first: int, wanted: frozenset[str]) -> Prediction:
         references = baseline_energies(self.reference_energies_, batch.numbers, batch.structure + first)
-        pairs = batch.pairs(self.descriptor.r_cut, first)
-        arrays = self.descriptor.arrays(batch, pairs, first)
-        model = SparseModel(self.term_, self.posterior_, self.threads)
-        energies, forces, strain, features = model.mean(batch, pairs, arrays, spread="energy" in wanted)
-        energies = energies + references
-        design = None
-        if wanted & {"forces", "stress"}:
-            design = DesignRows(self.term_, batch, self.descriptor.environments(batch, pairs, first))
+        model = SparseModel(self.terms_, self.posterior_, self.threads)
+        energies, forces, strain, features = model.mean(batch, first, spread="energy" in wanted)
+        mean = total(self.prior_means_, batch, first)
+        energies, forces, strain = energies + references + mean.energies, forces + mean.forces, strain + mean.strain
+        designs = model.designs(batch, first) if wanted & {"forces", "stress"} else []
         per_atom = batch.offsets[1:-1]
         std = {}
         if features is not None:
             std["energy_std"] = np.sqrt(model.energy_variance(batch, features))
-            std["energies_std"] = np.split(np.sqrt(features.variance), per_atom)
+            std["energies_std"] = np.split(np.sqrt(features.atom_variance), per_atom)
         if "forces" in wanted:
-            std["forces_std"] = np.split(np.sqrt(model.forces_variance(design)), per_atom)
+            std["forces_std"] = np.split(np.sqrt(model.forces_variance(designs)), per_atom)
         if "stress" in wanted:
-            std["stress_std"] = np.sqrt(model.strain_variance(design)) / batch.volumes[:, None]
+            std["stress_std"] = np.sqrt(model.strain_variance(designs)) / batch.volumes[:, None]
         return Prediction(
             energy=np.bincount(batch.structure, energies, minlength=len(batch)),
             energies=np.split(energies, per_atom),
@@ -222,12 +214,36 @@ class SparseGP(Potential):
         )
 
 
-def check_structures(frames: list[Atoms], descriptor: SOAP) -> None:
+def rescaled(terms: list[SparseTerm], factors: Mapping[str, np.ndarray], signals) -> tuple[list[SparseTerm], dict[str, np.ndarray]]:
+    """Terms with other signals, and their triangles' columns scaled to match."""
+    columns = np.concatenate([np.full(t.rank, new / t.signal) for t, new in zip(terms, signals, strict=True)] + [[1.0]])
+    return [replace(t, signal=s) for t, s in zip(terms, signals, strict=True)], {kind: f * columns for kind, f in factors.items()}
+
+
+def checked_noise(noise: Mapping[str, float] | None) -> dict[str, float]:
+    """Noise of every kind of observation, defaults filled in."""
+    levels = {**DEFAULT_NOISE, **(noise or {})}
+    unknown = sorted(set(levels) - set(DEFAULT_NOISE))
+    if unknown:
+        raise InputError(f"`noise` has unknown keys {unknown}; it takes {sorted(DEFAULT_NOISE)}.")
+    require_positive(**{f"noise['{kind}']": level for kind, level in levels.items()})
+    return levels
+
+
+def check_tolerance(tolerance: float) -> None:
+    """A fraction of the largest eigenvalue."""
+    require_positive(tolerance=tolerance)
+    if not tolerance < 1:
+        raise InputError(f"`tolerance` is a fraction of the largest eigenvalue and must be below 1, received {tolerance!r}.")
+
+
+def check_structures(frames: list[Atoms], descriptors: list[Descriptor]) -> None:
     """Raise on the first structure, by its place in the list, that cannot be described."""
     for first, group in split_by_atoms(frames, 4096):
         batch = Batch.from_atoms(group, first)
-        descriptor.kinds(batch.numbers, first, batch.structure)
-        batch.pairs(descriptor.r_cut, first)
+        for descriptor in descriptors:
+            descriptor.kinds(batch.numbers, first, batch.structure)
+        batch.pairs(max(d.r_cut for d in descriptors), first)
 
 
 def in_canonical_order(frames: list[Atoms], labels: list[Labels]) -> tuple[list[Atoms], list[Labels]]:
@@ -242,32 +258,31 @@ def in_canonical_order(frames: list[Atoms], labels: list[Labels]) -> tuple[list[
     return [frames[i] for i in order], [labels[i] for i in order]
 
 
-def design_factors(term: SparseTerm, frames: list[Atoms], labels: list[Labels], references, first: int) -> dict:
-    """{kind: (triangle of [Φ | y], number of rows)} of a group of structures; energies are per atom times √N."""
+def design_factors(terms: list[SparseTerm], frames: list[Atoms], labels: list[Labels], references, first: int) -> dict:
+    """{kind: (triangle of [Φ | y], number of rows)} of a group of structures; energies are per atom times √N.
+
+    Rows are multiplied by noise/σ where they have a σ of their own (`Labels.scale`); components without a label have no row.
+    """
     batch = Batch.from_atoms(frames, first)
-    pairs = batch.pairs(term.descriptor.r_cut, first)
-    design = DesignRows(term, batch, term.descriptor.environments(batch, pairs, first))
+    designs = [DesignRows(term, batch, first) for term in terms]
     parts = {}
 
-    def add(kind, kernel_rows, targets, keep, scale):
-        if keep.any():
-            rows = term.whiten([r[keep] for r in kernel_rows]) * scale[keep, None]
-            table = np.asfortranarray(np.column_stack([rows, (targets * scale)[keep]]))
-            parts[kind] = (linear.triangle(table) if len(table) > table.shape[1] else table, len(table))
+    def add(kind, rows_of, targets, scale):
+        keep = np.isfinite(targets)
+        if not keep.any():
+            return
+        rows = [rows_of(design) for design in designs]
+        table = np.empty((np.count_nonzero(keep), sum(r.shape[1] for r in rows) + 1), order="F")
+        np.concatenate([r[keep] for r in rows], axis=1, out=table[:, :-1])
+        table[:, -1] = targets[keep]
+        table *= scale[keep, None]
+        parts[kind] = (linear.triangle(table) if len(table) > table.shape[1] else table, len(table))
 
-    energy = np.array([label.energy for label in labels])
-    known = np.isfinite(energy)
-    if known.any():
-        base = np.bincount(batch.structure, baseline_energies(references, batch.numbers), minlength=len(batch))
-        add("energy", design.energy(), np.where(known, energy - base, 0.0), known, 1 / np.sqrt(batch.sizes))
-    has_forces = np.array([label.forces is not None for label in labels])
-    if has_forces.any():
-        forces = [np.zeros((n, 3)) if label.forces is None else label.forces for label, n in zip(labels, batch.sizes, strict=True)]
-        keep = np.repeat(has_forces, 3 * batch.sizes)
-        add("forces", design.forces(0, batch.n_atoms), np.concatenate(forces).ravel(), keep, np.ones(3 * batch.n_atoms))
-    has_stress = np.array([label.stress is not None for label in labels])
-    if has_stress.any():
-        stress = np.concatenate([np.zeros(6) if label.stress is None else label.stress for label in labels])
-        volume = np.repeat(batch.volumes, 6)
-        add("stress", design.strain(), stress * volume, np.repeat(has_stress, 6), 1 / volume)
+    energy, scale = stacked(labels, "energy", batch.sizes)
+    base = np.bincount(batch.structure, baseline_energies(references, batch.numbers), minlength=len(batch))
+    add("energy", DesignRows.energy, energy - base, scale / np.sqrt(batch.sizes))
+    add("forces", lambda design: design.forces(0, batch.n_atoms), *stacked(labels, "forces", batch.sizes))
+    stress, scale = stacked(labels, "stress", batch.sizes)
+    volume = np.repeat(batch.volumes, 6)
+    add("stress", DesignRows.strain, stress * volume, scale / volume)
     return parts

@@ -55,7 +55,8 @@ def _least_squares(frames, labels, species) -> dict[str, float]:
     known = np.isfinite(energies)
     if not known.any():
         return {species_name(z): 0.0 for z in species}
-    fit = np.linalg.lstsq(np.array(rows)[known], energies[known], rcond=1e-10)[0]
+    trust = np.array([float(label.scale.get("energy", 1.0)) for label in labels])[known]
+    fit = np.linalg.lstsq(trust[:, None] * np.array(rows)[known], trust * energies[known], rcond=1e-10)[0]
     return {species_name(z): float(e) for z, e in zip(species, fit, strict=True)}
 
 

@@ -1,0 +1,158 @@
+"""What every descriptor of atomic environments offers: values, pull-back of a gradient to the pairs, Jacobian blocks."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from ase.data import atomic_numbers
+
+from soapkrr.backends.cpu import PairArrays
+from soapkrr.errors import InputError, require_positive
+from soapkrr.specification import Specification
+from soapkrr.structures import Batch, Pairs, as_frames, species_name
+
+
+@dataclass(frozen=True, eq=False)
+class Environments:
+    """Descriptors of every atom of a batch, with what their derivatives need.
+
+    Attributes
+    ----------
+    X : (n_atoms, n_features).  state : arrays of the descriptor's own, first axis atoms.  pairs : neighbours.
+    """
+
+    X: np.ndarray
+    state: tuple[np.ndarray, ...]
+    pairs: PairArrays
+
+
+@dataclass(frozen=True)
+class Descriptor(Specification, ABC):
+    """Base of the descriptors: an immutable specification with a list of species and a cutoff radius (Å).
+
+    A descriptor is also a stateless scikit-learn transformer of lists of `ase.Atoms`; `Featurizer` is the one with parameters that a
+    grid search can change and with averages over structures.
+    """
+
+    species: Sequence[str | int]
+    r_cut: float
+
+    #: Whether an atom without neighbours has no features: data without a single pair are then refused.
+    needs_pairs = False
+    #: Whether features are basis functions with independent prior weights: a linear kernel then takes all of them, not environments.
+    linear_basis = False
+
+    def __post_init__(self):
+        object.__setattr__(self, "species", symbols(self.species))
+        require_positive(r_cut=self.r_cut)
+
+    @property
+    @abstractmethod
+    def n_features(self) -> int:
+        """Length of the descriptor vector."""
+
+    @abstractmethod
+    def compute(self, start: int, stop: int, arrays: PairArrays) -> tuple[np.ndarray, tuple[np.ndarray, ...]]:
+        """X (stop − start, n_features) of atoms ``start:stop`` and the state that `pullback` needs."""
+
+    @abstractmethod
+    def pullback(self, start: int, stop: int, arrays: PairArrays, X, state, gradient, out: np.ndarray) -> None:
+        """Add nothing, write ∂E/∂r_ij of the pairs of atoms ``start:stop`` into ``out[pairs]``, from gradient = ∂E/∂X."""
+
+    @abstractmethod
+    def jacobian(self, start: int, stop: int, env: Environments, rows: np.ndarray, out: np.ndarray) -> None:
+        """∂X_i/∂r_a for displaced atoms a of ``start:stop`` and every centre i they move, three rows each.
+
+        The pair p = (a, i) goes to ``out[rows[p − offsets[start]]]`` (3, n_features), atom a's own environment to
+        ``out[rows[n_pairs + a − start]]``, n_pairs being the number of pairs of the block.
+        """
+
+    @abstractmethod
+    def strain_jacobian(self, start: int, stop: int, env: Environments, out: np.ndarray) -> None:
+        """∂X_i/∂ε of centres ``start:stop`` in Voigt order into ``out`` (stop − start, 6, n_features)."""
+
+    @cached_property
+    def _kind_of(self) -> np.ndarray:
+        table = np.full(130, -1, dtype=np.int64)
+        table[[atomic_numbers[s] for s in self.species]] = np.arange(len(self.species))
+        return table
+
+    def kinds(self, numbers: np.ndarray, first: int = 0, structure: np.ndarray | None = None) -> np.ndarray:
+        """Species index of each atom; an unknown species raises, naming it, the frame and the known ones."""
+        kinds = self._kind_of[numbers]
+        unknown = np.flatnonzero(kinds < 0)
+        if len(unknown):
+            where = "" if structure is None else f"frame {first + structure[unknown[0]]}: "
+            raise InputError(
+                f"{where}species {species_name(numbers[unknown[0]])} is unknown to this descriptor; `species` lists {list(self.species)}."
+            )
+        return kinds
+
+    def arrays(self, batch: Batch, pairs: Pairs, first: int = 0) -> PairArrays:
+        """Neighbour arrays as the compiled loops take them; species are checked."""
+        return PairArrays(pairs.offsets, pairs.j, pairs.vectors, self.kinds(batch.numbers, first, batch.structure))
+
+    def environments(self, batch: Batch, pairs: Pairs, first: int = 0) -> Environments:
+        """Descriptors of every atom of a batch."""
+        arrays = self.arrays(batch, pairs, first)
+        return Environments(*self.compute(0, batch.n_atoms, arrays), arrays)
+
+    def create(self, frames) -> np.ndarray:
+        """Descriptors (total number of atoms, n_features) of one or several structures."""
+        batch = Batch.from_atoms(as_frames(frames))
+        return self.environments(batch, batch.pairs(self.r_cut)).X
+
+    def fitted(self, X: np.ndarray) -> Descriptor:
+        """The descriptor that a model uses once it has seen the training environments X (n, n_features); itself unless overridden."""
+        return self
+
+    @property
+    def learns(self) -> bool:
+        """Whether `fitted` would look at the data."""
+        return type(self).fitted is not Descriptor.fitted
+
+    def feature_names(self) -> list[str]:
+        """A readable name of each feature."""
+        return [f"{type(self).__name__.lower()}{k}" for k in range(self.n_features)]
+
+    def fit(self, frames, y=None) -> Descriptor:
+        """Does nothing; for scikit-learn's pipelines."""
+        return self
+
+    def transform(self, frames) -> np.ndarray:
+        """`create` by scikit-learn's name."""
+        return self.create(frames)
+
+    def fit_transform(self, frames, y=None) -> np.ndarray:
+        """`create` by scikit-learn's name."""
+        return self.create(frames)
+
+    def get_feature_names_out(self, input_features=None) -> np.ndarray:
+        """`feature_names` as scikit-learn asks for them."""
+        return np.array(self.feature_names(), dtype=object)
+
+    def __sklearn_tags__(self):
+        from sklearn.utils import Tags, TargetTags, TransformerTags
+
+        tags = Tags(estimator_type=None, target_tags=TargetTags(required=False), transformer_tags=TransformerTags(), requires_fit=False)
+        tags.input_tags.two_d_array, tags.no_validation = False, True
+        return tags
+
+
+def symbols(species) -> tuple[str, ...]:
+    """Distinct chemical symbols in order of atomic number."""
+    if isinstance(species, str):
+        species = [species]
+    numbers = []
+    for s in species:
+        number = atomic_numbers.get(s) if isinstance(s, str) else int(s)
+        if not number or not 0 < number < 119:
+            raise InputError(f"`species` holds {s!r}, which is not a chemical element.")
+        numbers.append(number)
+    if not numbers:
+        raise InputError("`species` is empty: name at least one chemical element.")
+    return tuple(species_name(n) for n in sorted(set(numbers)))

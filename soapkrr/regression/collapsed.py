@@ -1,0 +1,91 @@
+"""The mean of an exact GP as a sum over training environments: prediction at the cost of about two sparse points each.
+
+E(x) = δ² Σ_j [a_j κ(x, x_j) + b_j·∂κ(x, x_j)/∂x_j]: the weights of all observations, collapsed onto the environments they act on.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from soapkrr.descriptors.base import Descriptor
+from soapkrr.errors import ModelFileError
+from soapkrr.kernels import Kernel, squares
+from soapkrr.regression.observed import Group, Layout
+from soapkrr.regression.terms import checked_pair
+
+
+@dataclass(frozen=True, eq=False)
+class CollapsedPart:
+    """One term of an exact GP, as `mean.evaluate` takes it.
+
+    Attributes
+    ----------
+    points : per species (M_s, d) training environments.  values : per species (M_s,) a_j.  slopes : per species (M_s, d) b_j.
+    """
+
+    descriptor: Descriptor
+    kernel: Kernel
+    signal: float
+    points: tuple[np.ndarray, ...]
+    values: tuple[np.ndarray, ...]
+    slopes: tuple[np.ndarray, ...]
+
+    @classmethod
+    def collapse(cls, term, groups: list[Group], weights: np.ndarray) -> CollapsedPart:
+        """From the weights (`Layout` order) of all observations."""
+        layout, parts = Layout(groups), []
+        for s in range(len(term.descriptor.species)):
+            X, a, B = [np.zeros((0, term.descriptor.n_features))], [np.zeros(0)], [np.zeros((0, term.descriptor.n_features))]
+            for group in groups:
+                w = weights[layout.rows(group, slice(0, len(group)))]
+                n, m, d = group.X[s].shape
+                X.append(group.X[s].reshape(n * m, d))
+                a.append(np.repeat(w[:, 0], m))
+                B.append(np.matmul(group.V[s], w[:, None, 1:, None])[..., 0].reshape(n * m, d))
+            parts.append([np.concatenate(p) for p in (X, a, B)])
+        return cls(term.descriptor, term.kernel, term.signal, *(tuple(p) for p in zip(*parts, strict=True)))
+
+    def state(self) -> dict:
+        """For a model file."""
+        return {name: getattr(self, name) for name in ("descriptor", "kernel", "signal", "points", "values", "slopes")}
+
+    @classmethod
+    def restore(cls, state: dict) -> CollapsedPart:
+        """From `state`; raises `ModelFileError` where the parts do not fit together."""
+        descriptor, kernel = checked_pair(state)
+        points, values, slopes = (tuple(state[name]) for name in ("points", "values", "slopes"))
+        for symbol, x, a, b in zip(descriptor.species, points, values, slopes, strict=True):
+            if x.ndim != 2 or x.shape[1] != descriptor.n_features or a.shape != (len(x),) or b.shape != x.shape:
+                raise ModelFileError(f"the arrays do not fit the descriptor: {symbol} has environments {x.shape}, {a.shape}, {b.shape}.")
+        return cls(descriptor, kernel, float(state["signal"]), points, values, slopes)
+
+    @cached_property
+    def _norms(self):
+        return [(squares(x)[None, :], np.einsum("jd,jd->j", x, b)) for x, b in zip(self.points, self.slopes, strict=True)]
+
+    def evaluate(self, s: int, x: np.ndarray, spread: bool = False):
+        """Energies (n,) and gradients (n, d) of environments x of species s."""
+        X, a, B = self.points[s], self.values[s], self.slopes[s]
+        b2, yb = self._norms[s]
+        jet = self.kernel.jet(x @ X.T, squares(x)[:, None], b2, 2)
+        xb = x @ B.T
+        energies = jet.value @ a + np.einsum("ij,ij->i", jet.u, xb)
+        of_points, of_x = jet.u * a, np.zeros(len(x))
+        if jet.uu is not None:
+            of_points += jet.uu * xb
+        if jet.b is not None:
+            energies += 2 * jet.b @ yb
+        if jet.ub is not None:
+            of_points += 2 * jet.ub * yb
+        if jet.a is not None:
+            of_x += 2 * jet.a @ a
+        if jet.ua is not None:
+            of_x += 2 * np.einsum("ij,ij->i", jet.ua, xb)
+        if jet.ab is not None:
+            of_x += 4 * jet.ab @ yb
+        gradient = of_points @ X + jet.u @ B + of_x[:, None] * x
+        scale = self.signal**2
+        return scale * energies, scale * gradient, None

@@ -1,0 +1,188 @@
+"""Observations as representers: covariances between energies, forces and stresses of whole structures.
+
+A structure's observations are linear functionals of the atoms' energies. Energy: Σ_i ε(x_i). A force or stress component:
+Σ_i v_i·∂ε/∂x_i, with v_i = −∂x_i/∂r_ab or (1/V) ∂x_i/∂ε_ab. With the kernel's 2-jet (see `kernels`) the covariance of two of them is a
+sum over pairs of atoms of the same species. Structures of the same composition are handled together, so that the work is matrix products.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from soapkrr.descriptors.base import Descriptor
+from soapkrr.kernels import Kernel, squares
+from soapkrr.parallel import thread_map
+from soapkrr.regression.design import DisplacedBlock
+from soapkrr.structures import Batch
+
+#: Structures of the second argument that meet one of the first at once.
+TILE = 16
+
+
+@dataclass(frozen=True, eq=False)
+class Group:
+    """Structures with the same numbers of atoms of each species and the same kinds of derivative observations.
+
+    Attributes
+    ----------
+    X : per species (n_structures, m_s, d) descriptors.  V : per species (n_structures, m_s, d, k), the k derivative observations.
+    index : (n_structures,) position of each structure in its list.
+    """
+
+    X: list[np.ndarray]
+    V: list[np.ndarray]
+    index: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+    @property
+    def n_derivatives(self) -> int:
+        return self.V[0].shape[3]
+
+    @property
+    def size(self) -> int:
+        """Observations of one structure: its energy, then the derivatives."""
+        return 1 + self.n_derivatives
+
+
+def observe(descriptor: Descriptor, frames, forces: list[bool], stress: list[bool], threads=None) -> list[Group]:
+    """Groups of structures with their descriptors and, where asked for, the vectors of forces (3·n_atoms) and stress (6)."""
+    keys: dict[tuple, list[int]] = {}
+    for index, atoms in enumerate(frames):
+        kinds = descriptor.kinds(atoms.numbers)
+        keys.setdefault((tuple(np.bincount(kinds, minlength=len(descriptor.species))), forces[index], stress[index]), []).append(index)
+
+    def one(index):
+        return _structure(descriptor, frames[index], forces[index], stress[index], index)
+
+    groups = []
+    for members in keys.values():
+        parts = list(thread_map(one, members, threads))
+        X, V = ([np.stack(arrays) for arrays in zip(*(p[k] for p in parts), strict=True)] for k in range(2))
+        groups.append(Group(X, V, np.array(members)))
+    return groups
+
+
+def _structure(descriptor, atoms, forces: bool, stress: bool, index: int):
+    """Per species X (m, d) and V (m, d, k) of one structure."""
+    batch = Batch.from_atoms([atoms], index)
+    env = descriptor.environments(batch, batch.pairs(descriptor.r_cut, index), index)
+    n, d = env.X.shape
+    V = np.zeros((n, (3 * n if forces else 0) + (6 if stress else 0), d))
+    if forces:
+        for start in range(0, n, 8):
+            block = DisplacedBlock(descriptor, env, start, min(start + 8, n))
+            np.subtract.at(V[:, : 3 * n].reshape(n, n, 3, d), (block.centre, block.atom), block.jacobian)
+    if stress:
+        strain = np.empty((n, 6, d))
+        descriptor.strain_jacobian(0, n, env, strain)
+        V[:, -6:] = strain / batch.volumes[0]
+    V = V.transpose(0, 2, 1)
+    members = [np.flatnonzero(env.pairs.kinds == s) for s in range(len(descriptor.species))]
+    return [env.X[m] for m in members], [np.ascontiguousarray(V[m]) for m in members]
+
+
+def tiles(group: Group, size: int = TILE) -> Iterator[slice]:
+    """Consecutive slices of a group's structures."""
+    for start in range(0, len(group), size):
+        yield slice(start, min(start + size, len(group)))
+
+
+def block_covariance(kernel: Kernel, A: Group, s: int, B: Group, tile: slice) -> np.ndarray:
+    """(1 + k_A, n_tile, 1 + k_B) covariance of the observations of structure s of A with those of a tile of B; unit signal."""
+    n = tile.stop - tile.start
+    out = np.zeros((A.size, n, B.size))
+    for xa, va, xb, vb in zip(A.X, A.V, B.X, B.V, strict=True):
+        if xa.shape[1] and xb.shape[1]:
+            _species_covariance(kernel, xa[s], va[s], xb[tile], vb[tile], out)
+    return out
+
+
+def _species_covariance(kernel, x, v, y, w, out) -> None:
+    """Add one species' part: x (m, d), v (m, d, k) of one structure; y (n, p, d), w (n, p, d, l) of a tile."""
+    (m, d, k), (n, p, _, l) = v.shape, w.shape
+    flat = y.reshape(n * p, d)
+    jet = kernel.jet(x @ flat.T, squares(x)[:, None], squares(flat)[None, :], 2 if l else 1 if k else 0)
+
+    def by_structure(part):
+        return None if part is None else part.reshape(m, n, p).transpose(1, 0, 2)
+
+    out[0, :, 0] += by_structure(jet.value).sum((1, 2))
+    vy = np.matmul(flat[None], v).reshape(m, n, p, k)  # v_i·x′_j
+    xw = np.matmul(x[None, None], w)  # (n, p, m, l): x_i·w_j
+    vx = np.einsum("idk,id->ik", v, x)
+    yw = np.einsum("jpdl,jpd->jpl", w, y)
+    f_u, f_a = by_structure(jet.u), by_structure(jet.a)
+    if k:
+        out[1:, :, 0] += np.einsum("nij,injk->kn", f_u, vy, optimize=True)
+        if f_a is not None:
+            out[1:, :, 0] += 2 * np.einsum("nij,ik->kn", f_a, vx, optimize=True)
+    if l:
+        out[0, :, 1:] += np.einsum("nij,njil->nl", f_u, xw, optimize=True)
+        f_b = by_structure(jet.b)
+        if f_b is not None:
+            out[0, :, 1:] += 2 * np.einsum("nij,njl->nl", f_b, yw, optimize=True)
+    if k and l:
+        weighted = np.matmul(f_u, w.reshape(n, p, d * l)).reshape(n, m * d, l)
+        block = np.matmul(v.reshape(m * d, k).T[None], weighted)
+        left, right = vy.transpose(1, 0, 2, 3).reshape(n, m * p, k), xw.transpose(0, 2, 1, 3).reshape(n, m * p, l)
+        if jet.uu is not None:
+            block += np.matmul((left * by_structure(jet.uu).reshape(n, m * p, 1)).transpose(0, 2, 1), right)
+        if jet.ua is not None:
+            block += 2 * np.einsum("nij,ik,njil->nkl", by_structure(jet.ua), vx, xw, optimize=True)
+        if jet.ub is not None:
+            block += 2 * np.einsum("nij,injk,njl->nkl", by_structure(jet.ub), vy, yw, optimize=True)
+        if jet.ab is not None:
+            block += 4 * np.einsum("nij,ik,njl->nkl", by_structure(jet.ab), vx, yw, optimize=True)
+        out[1:, :, 1:] += block.transpose(1, 0, 2)
+
+
+class Layout:
+    """Where the observations of each structure stand in the long vector: energy, then derivatives, structure after structure."""
+
+    def __init__(self, groups: list[Group]):
+        sizes = np.zeros(sum(map(len, groups)), dtype=np.int64)
+        for group in groups:
+            sizes[group.index] = group.size
+        self.offsets = np.concatenate([[0], np.cumsum(sizes)])
+
+    @property
+    def size(self) -> int:
+        return int(self.offsets[-1])
+
+    def rows(self, group: Group, tile: slice) -> np.ndarray:
+        """(n_tile, size) positions of the observations of a tile of a group."""
+        return self.offsets[group.index[tile]][:, None] + np.arange(group.size)
+
+
+def covariance(kernel: Kernel, left: list[Group], right: list[Group] | None = None, threads=None) -> np.ndarray:
+    """Covariance matrix of all observations of ``left`` with those of ``right`` (with themselves when None); unit signal.
+
+    Order: `Layout`. Only half the blocks of a symmetric matrix are computed.
+    """
+    symmetric = right is None
+    right = left if symmetric else right
+    rows, columns = Layout(left), Layout(right)
+    K = np.empty((rows.size, columns.size))
+    tasks = [(a, s, b, t) for a in left for s in range(len(a)) for b in right for t in tiles(b)]
+    if symmetric:
+        tasks = [(a, s, b, t) for a, s, b, t in tasks if b.index[t].min() <= a.index[s]]
+
+    def block(task):
+        a, s, b, t = task
+        at = rows.rows(a, slice(s, s + 1)).ravel()
+        values, where = block_covariance(kernel, a, s, b, t), columns.rows(b, t)
+        for n, columns_of in enumerate(where):
+            lower = b.index[t][n] <= a.index[s]
+            if not symmetric or lower:
+                K[at[0] : at[-1] + 1, columns_of[0] : columns_of[-1] + 1] = values[:, n]
+            if symmetric and lower:
+                K[columns_of[0] : columns_of[-1] + 1, at[0] : at[-1] + 1] = values[:, n].T
+
+    for _ in thread_map(block, tasks, threads):
+        pass
+    return K

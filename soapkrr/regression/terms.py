@@ -1,0 +1,131 @@
+"""Terms of a potential: descriptor + kernel + sparse set, and the Nyström features that follow."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from soapkrr.descriptors.base import Descriptor
+from soapkrr.errors import InputError, ModelFileError, require_positive
+from soapkrr.kernels import Kernel, squares
+from soapkrr.linear import whitening
+from soapkrr.selectors import Selection, as_selection
+from soapkrr.specification import Specification
+
+
+@dataclass(frozen=True)
+class Term(Specification):
+    """One additive part of a potential's energy; terms add with ``+``.
+
+    Parameters
+    ----------
+    descriptor, kernel : what is compared, and how.
+    n_sparse : sparse points in all, shared among species in proportion to their environments, or {symbol: number}.
+    signal : prior standard deviation δ of an atom's energy, eV.
+    selection : how sparse points are chosen: ``"fps"``, ``"cur"``, ``"leverage"``, ``"random"``, ``"kmeans"``, or a specification of
+        `selectors`: `Stratified`, `GivenPoints`, `RandomSelection`, `KMeans`, `Leverage`.
+    """
+
+    descriptor: Descriptor
+    kernel: Kernel
+    n_sparse: int | Mapping[str, int] = 1000
+    signal: float = 3.0
+    selection: str | Selection = "fps"
+
+    def __post_init__(self):
+        if not isinstance(self.descriptor, Descriptor):
+            raise InputError(f"`descriptor` must be a soapkrr descriptor, received {type(self.descriptor).__name__}.")
+        if not isinstance(self.kernel, Kernel):
+            raise InputError(f"`kernel` must be a soapkrr kernel, received {type(self.kernel).__name__}.")
+        require_positive(signal=self.signal)
+        as_selection(self.selection)
+
+    def __add__(self, other) -> list[Term]:
+        return [self, *as_terms(other)]
+
+    def __radd__(self, other) -> list[Term]:
+        return [*as_terms(other), self]
+
+
+def as_terms(value) -> list[Term]:
+    """A list of terms from one or several."""
+    terms = [value] if isinstance(value, Term) else list(value)
+    if not terms or not all(isinstance(t, Term) for t in terms):
+        raise InputError("a potential needs a list of `Term`, at least one.")
+    return terms
+
+
+@dataclass(frozen=True, eq=False)
+class SparseTerm:
+    """A term with its sparse set: φ(x) = δ Tᵀ κ(x, X_M), one independent block of columns per species.
+
+    Attributes
+    ----------
+    points : per species (M_s, n_features) sparse points.  transform : per species (M_s, r_s) T with Tᵀ κ_MM T = 1.
+    """
+
+    descriptor: Descriptor
+    kernel: Kernel
+    signal: float
+    points: tuple[np.ndarray, ...]
+    transform: tuple[np.ndarray, ...]
+
+    @classmethod
+    def build(cls, term: Term, points, tolerance: float) -> SparseTerm:
+        """Whiten the kernel of the sparse points, truncating eigenvalues below ``tolerance`` × the largest."""
+        transform = tuple(whitening(term.kernel(x), tolerance) if len(x) else np.zeros((0, 0)) for x in points)
+        return cls(term.descriptor, term.kernel, term.signal, tuple(points), transform)
+
+    @cached_property
+    def columns(self) -> np.ndarray:
+        """(n_species + 1,) first column of each species."""
+        return np.cumsum([0] + [t.shape[1] for t in self.transform])
+
+    @cached_property
+    def squares(self) -> list[np.ndarray]:
+        """Per species (1, M_s) squared norms of the sparse points."""
+        return [squares(x)[None, :] for x in self.points]
+
+    @property
+    def rank(self) -> int:
+        return int(self.columns[-1])
+
+    def sparse_weights(self, weights: np.ndarray) -> list[np.ndarray]:
+        """Coefficients of the sparse points, E_i = Σ_q a_q κ(x_i, x_q), from weights of the features; per species."""
+        return [self.signal * t @ weights[a:b] for t, a, b in zip(self.transform, self.columns, self.columns[1:], strict=False)]
+
+    def whiten(self, kernel_rows: list[np.ndarray]) -> np.ndarray:
+        """Features (m, rank) from kernel rows per species (m, M_s)."""
+        out = np.empty((len(kernel_rows[0]), self.rank))
+        for s, (k, t) in enumerate(zip(kernel_rows, self.transform, strict=True)):
+            np.matmul(k, self.signal * t, out=out[:, self.columns[s] : self.columns[s + 1]])
+        return out
+
+    def prior(self, X: np.ndarray) -> np.ndarray:
+        """(n,) prior variance of single atoms' energies."""
+        return self.signal**2 * self.kernel.diagonal(X)
+
+    def state(self) -> dict:
+        """For a model file."""
+        return {name: getattr(self, name) for name in ("descriptor", "kernel", "signal", "points", "transform")}
+
+    @classmethod
+    def restore(cls, state: dict) -> SparseTerm:
+        """From `state`; raises `ModelFileError` where the parts do not fit together."""
+        descriptor, kernel = checked_pair(state)
+        points, transform = tuple(state["points"]), tuple(state["transform"])
+        for symbol, x, t in zip(descriptor.species, points, transform, strict=True):
+            if x.ndim != 2 or x.shape[1] != descriptor.n_features or t.ndim != 2 or len(t) != len(x):
+                raise ModelFileError(f"the arrays do not fit the descriptor: {symbol} has sparse points {x.shape}, transform {t.shape}.")
+        return cls(descriptor, kernel, float(state["signal"]), points, transform)
+
+
+def checked_pair(state: dict) -> tuple[Descriptor, Kernel]:
+    """Descriptor and kernel of a term from a model file."""
+    descriptor, kernel = state["descriptor"], state["kernel"]
+    if not (isinstance(descriptor, Descriptor) and isinstance(kernel, Kernel)):
+        raise ModelFileError(f"the file pairs {descriptor!r} with {kernel!r}, which is no term.")
+    return descriptor, kernel
