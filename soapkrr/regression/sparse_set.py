@@ -29,7 +29,7 @@ def sparse_points(term: Term, frames: list[Atoms], threads: int | None, progress
     """The term's descriptor with what it learnt from the data, and per species (M_s, n_features) sparse points."""
     descriptor = learnt(term.descriptor, frames, threads, progress)
     found = environments(descriptor, frames, threads, progress)
-    kinds = np.concatenate([k for _, k, _ in found])
+    kinds = np.concatenate([k for _, k in found])
     counts = np.bincount(kinds, minlength=len(descriptor.species))
     if descriptor.linear_basis and isinstance(term.kernel, Linear):
         return descriptor, [np.eye(descriptor.n_features)[: None if count else 0] for count in counts]
@@ -38,7 +38,7 @@ def sparse_points(term: Term, frames: list[Atoms], threads: int | None, progress
     wanted = counts if given else numbers_wanted(term, counts)
     points = []
     for s, symbol in enumerate(descriptor.species):
-        X = np.concatenate([x[k == s] for x, k, _ in found])
+        X = np.concatenate([x[k == s] for x, k in found])
         picked = selection.pick(X, int(wanted[s]), sites.some(kinds == s)) if counts[s] else np.zeros(0, dtype=np.int64)
         if counts[s] and not len(picked):
             raise InputError(f"`selection`={selection!r} chooses no environment of {symbol}, which the data have.")
@@ -55,15 +55,10 @@ def environments(descriptor: Descriptor, frames: list[Atoms], threads: int | Non
         first, group = group
         batch = Batch.from_atoms(group, first)
         env = descriptor.environments(batch, batch.pairs(descriptor.r_cut, first), first)
-        return env.X, env.pairs.kinds, len(env.pairs.neighbours)
+        return env.X, env.pairs.kinds
 
     groups = list(split_by_atoms(frames, 512))
-    found = list(track(thread_map(group_environments, groups, threads), len(groups), "environments", progress))
-    if descriptor.needs_pairs and not sum(n for _, _, n in found):
-        raise InputError(
-            f"`r_cut`={descriptor.r_cut}: no two atoms of the data are that close; {type(descriptor).__name__} needs a larger one."
-        )
-    return found
+    return list(track(thread_map(group_environments, groups, threads), len(groups), "environments", progress))
 
 
 def learnt(descriptor: Descriptor, frames: list[Atoms], threads: int | None, progress: bool) -> Descriptor:
@@ -72,7 +67,7 @@ def learnt(descriptor: Descriptor, frames: list[Atoms], threads: int | None, pro
         return descriptor
     size = 8 * descriptor.n_features * sum(map(len, frames))
     thinned = frames[:: -(-size // LEARNING_BUDGET)]
-    return descriptor.fitted(np.concatenate([X for X, _, _ in environments(descriptor, thinned, threads, progress)]))
+    return descriptor.fitted(np.concatenate([X for X, _ in environments(descriptor, thinned, threads, progress)]))
 
 
 def numbers_wanted(term: Term, counts: np.ndarray) -> np.ndarray:
