@@ -25,7 +25,7 @@ logger = logging.getLogger(__name__)
 #: Structures from which distances are read, spread evenly over the data.
 SAMPLE = 100
 
-#: Observations up to which every one is a representer, whatever the sizes of the structures; and up to which it is where structures are small.
+#: Observations up to which every one is a representer: whatever the sizes of the structures, and where all are small.
 EXACT, EXACT_SMALL = 4_000, 30_000
 
 #: Atoms of the largest structure that counts as small: the covariance of two structures costs the product of their sizes.
@@ -50,8 +50,8 @@ class Choice:
 def fit(frames: list[Atoms], *, threads: int | None = None, progress: bool = False) -> Potential:
     """Fit a potential to labelled structures, with nothing else to give.
 
-    Small sets become an exact Gaussian process (`GaussianProcess`), larger ones a sparse one (`SparseGP`); the SOAP's cutoff and widths come
-    from the distances in the data, noise levels and signal from the evidence.
+    Small sets become an exact Gaussian process (`GaussianProcess`), larger ones a sparse one (`SparseGP`); the SOAP's cutoff and widths
+    come from the distances in the data, noise levels and signal from the evidence.
 
     Parameters
     ----------
