@@ -45,7 +45,7 @@ _HOME = {
     "LabelError": "errors",
     "ModelFileError": "errors",
 }
-_MODULES = ("plot", "metrics", "selection", "kernels", "selectors", "structures")
+_MODULES = ("auto", "plot", "metrics", "selection", "kernels", "selectors", "structures")
 
 __all__ = [*_HOME, *_MODULES]
 
