@@ -27,7 +27,7 @@ HERE = Path(__file__).resolve().parent
 ETHANOL = {"species": ["H", "C", "O"], "r_cut": 6.0, "n_max": 6, "l_max": 6, "sigma": 0.4, "scaling": RadialScaling(r0=2.0, m=2.0)}
 
 #: Found by leaving out a fifth of the structures: cutoff and scaling first, the noise by cross-validation on the triangles.
-SILICON = {"species": ["Si"], "r_cut": 5.0, "n_max": 8, "l_max": 6, "sigma": 0.5, "scaling": RadialScaling(r0=3.0, m=4.0)}
+SILICON = {"species": ["Si"], "r_cut": 5.5, "n_max": 8, "l_max": 6, "sigma": 0.5, "scaling": RadialScaling(r0=3.0, m=4.0)}
 LITHIUM = {"species": ["Li"], "r_cut": 6.0, "n_max": 8, "l_max": 6, "sigma": 0.5}
 
 

@@ -113,7 +113,7 @@ def _describe(frames: list[Atoms]) -> list[Choice]:
     periodic = any(atoms.pbc.any() for atoms in frames)
     nearest = nearest_distance(sample)
     if periodic:
-        r_cut, why = float(np.clip(round(2.15 * nearest, 1), 4.0, 6.5)), f"2.15 × {nearest:.2f} Å, the usual distance of nearest neighbours"
+        r_cut, why = float(np.clip(round(2.35 * nearest, 1), 4.0, 6.5)), f"2.35 × {nearest:.2f} Å, the usual distance of nearest neighbours"
     else:
         r_cut, why = 6.0, "molecules: nearly everything sees everything"
     hydrogen = 1 in species

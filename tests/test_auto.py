@@ -40,7 +40,7 @@ def test_a_model_made_by_hand_has_no_summary():
 def test_the_cutoff_follows_the_distances():
     given = {c.name: c.value for c in auto._describe([build("skewed")])}
     nearest = auto.nearest_distance([build("skewed")])
-    assert given["r_cut"] == pytest.approx(np.clip(2.15 * nearest, 4.0, 6.5), abs=0.05)
+    assert given["r_cut"] == pytest.approx(np.clip(2.35 * nearest, 4.0, 6.5), abs=0.05)
 
 
 def test_larger_data_become_a_sparse_process(monkeypatch):

@@ -1,8 +1,8 @@
 """Noise levels by cross-validation, without refitting: every fold is a triangle of its rows, whatever the noise.
 
-For a fixed sparse set the weights without fold f follow from the other folds' Gram matrices G_ft = R_ftᵀR_ft, and the squared error on the rows
-of f is vᵀ G_ft v with v = (w, −1): a candidate costs O(folds · r³), no pass over the data. Evidence assumes that the model is right; where it
-is not (atoms farther than the cutoff, too few sparse points), leaving structures out is the better guide.
+For a fixed sparse set the weights without fold f follow from the other folds' Gram matrices G_ft = R_ftᵀR_ft, and the squared error on
+the rows of f is vᵀ G_ft v with v = (w, −1): a candidate costs O(folds · r³), no pass over the data. Evidence assumes that the model is
+right; where it is not (atoms farther than the cutoff, too few sparse points), leaving structures out is the better guide.
 """
 
 from __future__ import annotations
