@@ -62,9 +62,16 @@ def calculator(atoms, cutoff=CUTOFF):
     from gpaw import GPAW, PW
 
     isolated = atoms.info["config_type"] == "isolated_atom"
-    return GPAW(mode=PW(cutoff), xc="PBE", kpts=k_points(atoms), hund=isolated, txt=None, eigensolver="rmm-diis",
-                occupations={"name": "fermi-dirac", "width": 0.01 if isolated else WIDTH, "fixmagmom": isolated},
-                convergence={"energy": 1e-5, "density": 1e-5})
+    return GPAW(
+        mode=PW(cutoff),
+        xc="PBE",
+        kpts=k_points(atoms),
+        hund=isolated,
+        txt=None,
+        eigensolver="rmm-diis",
+        occupations={"name": "fermi-dirac", "width": 0.01 if isolated else WIDTH, "fixmagmom": isolated},
+        convergence={"energy": 1e-5, "density": 1e-5},
+    )
 
 
 def label(atoms, cutoff=CUTOFF):
@@ -97,8 +104,11 @@ def label_all():
             with (CACHE / "failed.log").open("a") as log:
                 log.write(f"{name}: {type(error).__name__}: {error}\n")
             continue
-        print(f"{number:4d} {name:26s} {len(atoms):3d} atoms  {done.get_potential_energy() / len(done):9.4f} eV/atom"
-              f"  fmax {np.abs(done.get_forces()).max():7.3f} eV/Å  {time.time() - start:5.1f} s", flush=True)
+        print(
+            f"{number:4d} {name:26s} {len(atoms):3d} atoms  {done.get_potential_energy() / len(done):9.4f} eV/atom"
+            f"  fmax {np.abs(done.get_forces()).max():7.3f} eV/Å  {time.time() - start:5.1f} s",
+            flush=True,
+        )
 
 
 def write_sets():
@@ -143,8 +153,14 @@ def convergence():
         if any(key.items() <= row.items() for row in rows):
             continue
         done = label(atoms, cutoff)
-        rows.append({**key, "energy": round(done.get_potential_energy() / len(done), 6), "force": round(done.get_forces()[0, 0], 5),
-                     "stress": (done.get_stress() / units.GPa).round(4).tolist()})
+        rows.append(
+            {
+                **key,
+                "energy": round(done.get_potential_energy() / len(done), 6),
+                "force": round(done.get_forces()[0, 0], 5),
+                "stress": (done.get_stress() / units.GPa).round(4).tolist(),
+            }
+        )
         print(series, cutoff, key["kpts"], rows[-1]["energy"], rows[-1]["stress"], flush=True)
         path.write_text(json.dumps(rows) + "\n")
 
@@ -166,8 +182,15 @@ def check_forces(step=0.01, strain=0.004):
                 moved = atoms.copy()
                 moved.positions[i, axis] += sign * step
                 ends.append(free_energy(moved))
-            rows.append({"structure": kind, "atoms": len(atoms), "quantity": f"F[{i}][{'xyz'[axis]}] (eV/Å)",
-                         "analytic": forces[i, axis], "difference": -(ends[0] - ends[1]) / (2 * step)})
+            rows.append(
+                {
+                    "structure": kind,
+                    "atoms": len(atoms),
+                    "quantity": f"F[{i}][{'xyz'[axis]}] (eV/Å)",
+                    "analytic": forces[i, axis],
+                    "difference": -(ends[0] - ends[1]) / (2 * step),
+                }
+            )
             print(rows[-1], flush=True)
     atoms = make_structure("short_pair", "train", 0)
     stress = label(atoms).get_stress()
@@ -180,9 +203,15 @@ def check_forces(step=0.01, strain=0.004):
             moved = atoms.copy()
             moved.set_cell(atoms.cell @ deform, scale_atoms=True)
             ends.append(free_energy(moved))
-        rows.append({"structure": "short_pair", "atoms": 8, "quantity": f"stress {'xyz'[i]}{'xyz'[j]} (GPa)",
-                     "analytic": stress[voigt] / units.GPa,
-                     "difference": (ends[0] - ends[1]) / (2 * strain * atoms.get_volume()) / units.GPa})
+        rows.append(
+            {
+                "structure": "short_pair",
+                "atoms": 8,
+                "quantity": f"stress {'xyz'[i]}{'xyz'[j]} (GPa)",
+                "analytic": stress[voigt] / units.GPa,
+                "difference": (ends[0] - ends[1]) / (2 * strain * atoms.get_volume()) / units.GPa,
+            }
+        )
         print(rows[-1], flush=True)
     (HERE / "check_forces.json").write_text(json.dumps(rows, indent=1, default=float) + "\n")
 

@@ -19,8 +19,9 @@ A0 = 5.47  # PBE lattice constant of diamond silicon (Å)
 METAL_LENGTH = {"beta_tin": 20.0, "simple_cubic": 26.0, "simple_hexagonal": 22.0, "bcc": 20.0, "fcc": 20.0}
 # Ideal cells of the high-pressure phases near their equilibrium volume (Å).
 PHASES = {
-    "beta_tin": Atoms("Si2", cell=[[-2.4, 2.4, 1.325], [2.4, -2.4, 1.325], [2.4, 2.4, -1.325]],
-                      scaled_positions=[[0, 0, 0], [0.75, 0.25, 0.5]], pbc=True),
+    "beta_tin": Atoms(
+        "Si2", cell=[[-2.4, 2.4, 1.325], [2.4, -2.4, 1.325], [2.4, 2.4, -1.325]], scaled_positions=[[0, 0, 0], [0.75, 0.25, 0.5]], pbc=True
+    ),
     "simple_cubic": bulk("Si", "sc", a=2.53),
     "simple_hexagonal": Atoms("Si", cell=[2.64, 2.64, 2.48, 90, 90, 120], pbc=True),
     "bcc": bulk("Si", "bcc", a=3.09),
@@ -44,8 +45,21 @@ COUNTS = {
     "surface": (6, 2),
 }
 TERSOFF_T3 = TersoffParameters(  # J. Tersoff, Phys. Rev. B 38, 9902 (1988), set Si(C)
-    m=3.0, gamma=1.0, lambda3=1.7322, c=1.0039e5, d=16.217, h=-0.59825, n=0.78734, beta=1.1e-6,
-    lambda2=1.7322, B=471.18, R=2.85, D=0.15, lambda1=2.4799, A=1830.8)
+    m=3.0,
+    gamma=1.0,
+    lambda3=1.7322,
+    c=1.0039e5,
+    d=16.217,
+    h=-0.59825,
+    n=0.78734,
+    beta=1.1e-6,
+    lambda2=1.7322,
+    B=471.18,
+    R=2.85,
+    D=0.15,
+    lambda1=2.4799,
+    A=1830.8,
+)
 
 
 def strained(atoms, rng, volume_change, shear):
@@ -205,9 +219,15 @@ def surface(rng, u):
 
 
 GENERATORS = {
-    "isolated_atom": isolated_atom, "diamond_strained": diamond_strained, "diamond_optic": diamond_optic,
-    "diamond_rattled": diamond_rattled, "vacancy": vacancy,
-    "hot_crystal": hot_crystal, "liquid": liquid, "short_pair": short_pair, "surface": surface,
+    "isolated_atom": isolated_atom,
+    "diamond_strained": diamond_strained,
+    "diamond_optic": diamond_optic,
+    "diamond_rattled": diamond_rattled,
+    "vacancy": vacancy,
+    "hot_crystal": hot_crystal,
+    "liquid": liquid,
+    "short_pair": short_pair,
+    "surface": surface,
     **{name: partial(high_pressure, name) for name in PHASES},
 }
 
@@ -229,6 +249,10 @@ def make_structure(config_type, split, index):
 
 def job_list():
     """(config_type, split, index) of every structure, config types interleaved in proportion to their counts."""
-    jobs = sorted(((i + 0.5) / numbers[split] if sum(numbers) > 1 else 0.0, kind, split, i)
-                  for kind, numbers in COUNTS.items() for split in (0, 1) for i in range(numbers[split]))
+    jobs = sorted(
+        ((i + 0.5) / numbers[split] if sum(numbers) > 1 else 0.0, kind, split, i)
+        for kind, numbers in COUNTS.items()
+        for split in (0, 1)
+        for i in range(numbers[split])
+    )
     return [(kind, ("train", "test")[split], i) for _, kind, split, i in jobs]
