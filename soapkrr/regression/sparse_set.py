@@ -59,11 +59,16 @@ def environments(descriptor: Descriptor, frames: list[Atoms], threads: int | Non
 
     groups = list(split_by_atoms(frames, 512))
     found = list(track(thread_map(group_environments, groups, threads), len(groups), "environments", progress))
-    if descriptor.needs_pairs and not sum(n for _, _, n in found):
+    require_pairs(descriptor, sum(n for _, _, n in found))
+    return found
+
+
+def require_pairs(descriptor: Descriptor, n_pairs: int) -> None:
+    """Raise where data without a single pair meet a descriptor that needs them."""
+    if descriptor.needs_pairs and not n_pairs:
         raise InputError(
             f"`r_cut`={descriptor.r_cut}: no two atoms of the data are that close; {type(descriptor).__name__} needs a larger one."
         )
-    return found
 
 
 def learnt(descriptor: Descriptor, frames: list[Atoms], threads: int | None, progress: bool) -> Descriptor:
