@@ -167,7 +167,7 @@ def _relax_table(rows, args) -> str:
 
 def info(args) -> Report:
     from soapkrr import io as model_io
-    from soapkrr.regression.sparse_gp import DEFAULT_NOISE
+    from soapkrr.regression.data import DEFAULT_NOISE
 
     model = model_io.load(args.model)
     header = model_io.read_header(args.model)

@@ -17,7 +17,7 @@ from small import OPTIONS, crystals, labelled
 import soapkrr
 from soapkrr import SOAP, cli, io
 from soapkrr.descriptors.cutoff import Cosine, Polynomial, Smoothstep
-from soapkrr.regression import sparse_gp
+from soapkrr.regression import data, sparse_gp
 
 ERRORS = ["energy_mae_mev_per_atom", "energy_rmse_mev_per_atom", "energy_within_1_std", "energy_within_2_std"]
 ERRORS += ["forces_mae_ev_per_angstrom", "forces_rmse_ev_per_angstrom", "forces_within_1_std", "forces_within_2_std"]
@@ -230,7 +230,7 @@ def test_defaults_are_those_of_the_package(run):
     assert (args.n_max, args.l_max, args.sigma, args.rbf) == (soap.n_max, soap.l_max, soap.sigma, soap.rbf)
     assert isinstance(soap.cutoff, Smoothstep) and args.cutoff == "smoothstep"
     noise = {"energy": args.noise_energy, "forces": args.noise_forces, "stress": args.noise_stress}
-    assert noise == sparse_gp.DEFAULT_NOISE
+    assert noise == data.DEFAULT_NOISE
     model = sparse_gp.SparseGP(soap, soapkrr.DotProduct())
     given = (args.zeta, args.n_sparse, args.signal, args.selection, args.baseline, args.tolerance, args.threads)
     assert given == (model.kernel.zeta, model.n_sparse, model.signal, model.selection, model.baseline, model.tolerance, model.threads)
@@ -467,7 +467,7 @@ def test_output_of_relax_is_checked_before_the_relaxation(fails, monkeypatch):
     assert "does not exist" in fails("relax", "m.soapkrr", "bare.xyz", "--output", "no/such/o.xyz")
 
 
-@pytest.mark.parametrize("target", ["read_labels", "sparse_points", "design_factors"])
+@pytest.mark.parametrize("target", ["prepared", "sparse_points", "design_factors"])
 def test_ctrl_c_in_a_fit_leaves_no_file(run, monkeypatch, tmp_path, target):
     def interrupted(*args):
         raise KeyboardInterrupt

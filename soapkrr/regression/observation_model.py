@@ -14,13 +14,13 @@ from ase import Atoms
 from soapkrr import linear
 from soapkrr.baselines.base import Mean
 from soapkrr.descriptors.base import Descriptor
-from soapkrr.errors import InputError
+from soapkrr.errors import ModelFileError
 from soapkrr.kernels import Kernel
 from soapkrr.linear import Posterior
 from soapkrr.prediction import Prediction
 from soapkrr.regression.collapsed import CollapsedPart
 from soapkrr.regression.mean import evaluate
-from soapkrr.regression.observed import Group, Layout, block_covariance, covariance, observe
+from soapkrr.regression.observed import Group, Layout, ObservedStructures, block_covariance, covariance, observe
 from soapkrr.structures import Batch
 
 
@@ -30,18 +30,56 @@ class ObservationModel:
 
     Attributes
     ----------
-    parts : one per term, the collapsed mean.  groups : one list per term, the training structures' observations.
+    parts : one per term, the collapsed mean.
+    structures : what was observed.  groups : one list per term, the same as the term's descriptor sees it.
     picked : positions (`Layout` order) of the representers.
     factor : lower Cholesky factor of K + Σ over them (exact), or None.  transform, posterior : of the Nyström features, or None.
     """
 
     parts: list[CollapsedPart]
+    structures: ObservedStructures
     groups: list[list[Group]]
     picked: np.ndarray
-    factor: np.ndarray | None
+    factor: np.ndarray | None = None
     transform: np.ndarray | None = None
     posterior: Posterior | None = None
     threads: int | None = None
+
+    @property
+    def signals(self) -> tuple[float, ...]:
+        """Prior standard deviation of an atom's energy, of each term."""
+        return tuple(part.signal for part in self.parts)
+
+    def counts(self) -> dict[str, int]:
+        """{kind: number of representers}, of kinds that occur."""
+        seen = self.structures
+        kinds = [[0] + [1] * 3 * len(a) * f + [2] * 6 * s for a, f, s in zip(seen.frames, seen.forces, seen.stress, strict=True)]
+        numbers = np.bincount(np.concatenate(kinds)[self.picked], minlength=3)
+        return {kind: int(n) for kind, n in zip(("energy", "forces", "stress"), numbers, strict=True) if n}
+
+    def state(self) -> dict:
+        """For a model file; the structures are kept, for the variances."""
+        state = {"parts": [p.state() for p in self.parts], "structures": self.structures.state(), "picked": self.picked}
+        if self.posterior is None:
+            return {**state, "factor": self.factor}
+        posterior = {name: getattr(self.posterior, name) for name in ("mean", "factor", "condition", "residual")}
+        return {**state, "transform": self.transform, "posterior": posterior}
+
+    @classmethod
+    def restore(cls, state: dict, threads: int | None) -> ObservationModel:
+        """From `state`; raises `ModelFileError` where the parts do not fit together."""
+        parts, structures = [CollapsedPart.restore(part) for part in state["parts"]], ObservedStructures.restore(state["structures"])
+        groups = [structures.groups(part.descriptor, threads) for part in parts]
+        posterior = Posterior(**state["posterior"]) if "posterior" in state else None
+        arrays = (state["picked"], state.get("factor"), state.get("transform"))
+        model = cls(parts, structures, groups, *arrays, posterior, threads)
+        matrix = model.factor if posterior is None else model.transform
+        rank = len(model.picked) if posterior is None else len(posterior.mean)
+        if matrix.shape != (len(model.picked), rank) or model.picked.max() >= Layout(groups[0]).size:
+            raise ModelFileError(f"the arrays do not fit together: {len(model.picked)} observations, matrix {matrix.shape}.")
+        if posterior is not None and posterior.factor.shape != (rank, rank):
+            raise ModelFileError(f"the arrays do not fit together: {rank} features, factor {posterior.factor.shape}.")
+        return model
 
     def predict(self, batch: Batch, first: int, mean: Mean, wanted: frozenset[str]) -> Prediction:
         """Prediction of a batch on top of a prior ``mean``."""
@@ -107,61 +145,3 @@ def variances(kernel: Kernel, groups: list[Group]) -> np.ndarray:
             own = block_covariance(kernel, group, s, group, slice(s, s + 1))[:, 0]
             out[layout.rows(group, slice(s, s + 1)).ravel()] = np.diagonal(own)
     return out
-
-
-def collapse(terms, groups, weights: np.ndarray) -> list[CollapsedPart]:
-    """The collapsed mean of every term from the weights of all observations."""
-    return [CollapsedPart.collapse(t, g, weights) for t, g in zip(terms, groups, strict=True)]
-
-
-def exact(terms, groups, K: np.ndarray, y: np.ndarray, sigma: np.ndarray, threads: int | None) -> tuple[ObservationModel, float]:
-    """Every known observation a representer; the model and its log evidence. K (all observations) is overwritten."""
-    known = np.flatnonzero(np.isfinite(sigma))
-    if len(known) < len(y):
-        K = K[np.ix_(known, known)]
-    K.reshape(-1)[:: len(K) + 1] += sigma[known] ** 2
-    try:
-        L = linear.cholesky(K, threads)
-    except np.linalg.LinAlgError as error:
-        raise InputError(f"the covariance of the observations is not positive definite ({error}); raise `noise`.") from error
-    half = linear.forward(L, y[known])
-    weights = np.zeros(len(y))
-    weights[known] = linear.backward(L, half)
-    evidence = -0.5 * half @ half - np.log(np.diagonal(L)).sum() - 0.5 * len(half) * np.log(2 * np.pi)
-    return ObservationModel(collapse(terms, groups, weights), groups, known, L, threads=threads), float(evidence)
-
-
-def pivoted_cholesky(K: np.ndarray, scale: np.ndarray, n: int, tolerance: float) -> np.ndarray:
-    """Pivots of K, each the row of largest remaining variance over ``scale``², until n or until all are below ``tolerance`` × the first.
-
-    K is only read. Source: Harbrecht, Peters and Schneider 2012, doi 10.1016/j.apnum.2011.10.001.
-    """
-    left = np.diagonal(K).copy()
-    rows, picked = np.empty((min(n, len(K)), len(K))), []
-    first = (left / scale**2).max()
-    for k in range(len(rows)):
-        pivot = int(np.argmax(left / scale**2))
-        if left[pivot] / scale[pivot] ** 2 <= tolerance * first:
-            break
-        rows[k] = (K[pivot] - rows[:k, pivot] @ rows[:k]) / np.sqrt(left[pivot])
-        left -= rows[k] ** 2
-        left[pivot] = 0.0
-        picked.append(pivot)
-    return np.array(picked, dtype=np.int64)
-
-
-def nystrom(terms, groups, K, y, sigma, kinds, noise, n: int, tolerance: float, threads: int | None) -> ObservationModel:
-    """Up to ``n`` observations chosen by pivoted Cholesky of their covariance in units of their noise, fitted to all observations."""
-    known = np.flatnonzero(np.isfinite(sigma))
-    picked = known[pivoted_cholesky(K[np.ix_(known, known)], sigma[known], n, tolerance)]
-    transform = linear.whitening(K[np.ix_(picked, picked)], tolerance)
-    unit = np.column_stack([K[np.ix_(known, picked)] @ transform, y[known]])
-    levels = np.array([noise[k] for k in ("energy", "forces", "stress")])[kinds[known]]
-    unit *= (levels / sigma[known])[:, None]
-    factors = {
-        name: linear.merge([unit[kinds[known] == k]]) for k, name in enumerate(("energy", "forces", "stress")) if (kinds[known] == k).any()
-    }
-    posterior = linear.solve(factors, {name: noise[name] for name in factors})
-    weights = np.zeros(len(y))
-    weights[picked] = transform @ posterior.mean
-    return ObservationModel(collapse(terms, groups, weights), groups, picked, None, transform, posterior, threads)

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
+from ase import Atoms
 
 from soapkrr.descriptors.base import Descriptor
 from soapkrr.kernels import Kernel, squares
@@ -47,6 +48,39 @@ class Group:
     def size(self) -> int:
         """Observations of one structure: its energy, then the derivatives."""
         return 1 + self.n_derivatives
+
+
+@dataclass(frozen=True, eq=False)
+class ObservedStructures:
+    """Structures of which the energy is observed, and where ``forces`` and ``stress`` say so, those; written to model files."""
+
+    frames: list[Atoms]
+    forces: list[bool]
+    stress: list[bool]
+
+    def groups(self, descriptor: Descriptor, threads: int | None = None) -> list[Group]:
+        """See `observe`."""
+        return observe(descriptor, self.frames, self.forces, self.stress, threads)
+
+    def state(self) -> dict:
+        """For a model file."""
+        return {
+            "sizes": np.array([len(atoms) for atoms in self.frames]),
+            "numbers": np.concatenate([atoms.numbers for atoms in self.frames]),
+            "positions": np.concatenate([atoms.positions for atoms in self.frames]),
+            "cells": np.array([atoms.cell.array for atoms in self.frames]),
+            "pbc": np.array([atoms.pbc for atoms in self.frames]),
+            "forces": np.array(self.forces),
+            "stress": np.array(self.stress),
+        }
+
+    @classmethod
+    def restore(cls, state: dict) -> ObservedStructures:
+        """From `state`."""
+        ends = np.cumsum(state["sizes"])
+        bounds = zip(ends - state["sizes"], ends, state["cells"], state["pbc"], strict=True)
+        frames = [Atoms(state["numbers"][a:b], state["positions"][a:b], cell=cell, pbc=pbc) for a, b, cell, pbc in bounds]
+        return cls(frames, state["forces"].tolist(), state["stress"].tolist())
 
 
 def observe(descriptor: Descriptor, frames, forces: list[bool], stress: list[bool], threads=None) -> list[Group]:

@@ -1,0 +1,100 @@
+"""What every fit of a potential starts from: checked structures in a canonical order, labels less prior means, reference energies."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from ase import Atoms
+
+from soapkrr.baselines import reference_energies, split_baseline, subtract
+from soapkrr.descriptors.base import Descriptor
+from soapkrr.errors import InputError, require_positive
+from soapkrr.kernels import squares
+from soapkrr.labels import Labels, read_labels
+from soapkrr.observations import Observations
+from soapkrr.structures import Batch, split_by_atoms
+
+#: Kinds of observation and the noise each has when `noise` does not name it: eV/atom, eV/Å, eV/Å³.
+DEFAULT_NOISE = {"energy": 0.002, "forces": 0.05, "stress": 0.002}
+
+
+@dataclass(frozen=True, eq=False)
+class TrainingData:
+    """Structures, their labels less the prior means (not the reference energies), and reference energies {symbol: eV}."""
+
+    frames: list[Atoms]
+    labels: list[Labels]
+    references: dict[str, float]
+
+    def some(self, indices: list[int]) -> TrainingData:
+        """Part of the structures, same references."""
+        return TrainingData([self.frames[i] for i in indices], [self.labels[i] for i in indices], self.references)
+
+    def labelled(self) -> TrainingData:
+        """The structures that have any label to fit."""
+        return self.some([i for i, label in enumerate(self.labels) if not label.empty])
+
+
+def prepared(frames: list[Atoms], descriptors: list[Descriptor], baseline, observations: Observations | None, noise) -> TrainingData:
+    """Training data in canonical order.
+
+    Parameters
+    ----------
+    descriptors : what must be able to describe the structures.
+    baseline, observations : as in `SparseGP`.
+    noise : {kind: σ of the model}.
+
+    Raises
+    ------
+    InputError : a structure cannot be described; `LabelError` when labels cannot be used. Both name it by its place in ``frames``.
+    """
+    check_structures(frames, descriptors)
+    labels = read_labels(frames, observations, noise)
+    reference, means = split_baseline(baseline)
+    frames, labels = in_canonical_order(frames, subtract(means, frames, labels))
+    return TrainingData(frames, labels, reference_energies(frames, labels, reference))
+
+
+def check_structures(frames: list[Atoms], descriptors: list[Descriptor]) -> None:
+    """Raise on the first structure, by its place in the list, that cannot be described, and where a descriptor sees no pair in any."""
+    shortest = np.inf
+    for first, group in split_by_atoms(frames, 4096):
+        batch = Batch.from_atoms(group, first)
+        for descriptor in descriptors:
+            descriptor.kinds(batch.numbers, first, batch.structure)
+        vectors = batch.pairs(max(d.r_cut for d in descriptors), first).vectors
+        shortest = min(shortest, np.sqrt(squares(vectors).min(initial=np.inf)))
+    for d in descriptors:
+        if d.needs_pairs and shortest >= d.r_cut:
+            raise InputError(f"`r_cut`={d.r_cut}: no two atoms of the data are that close; {type(d).__name__} needs a larger one.")
+
+
+def in_canonical_order(frames: list[Atoms], labels: list[Labels]) -> tuple[list[Atoms], list[Labels]]:
+    """Structures sorted by content, so that the order in which they were given changes nothing, not even the rounding."""
+
+    def content(index):
+        atoms, label = frames[index], labels[index]
+        arrays = (atoms.numbers, atoms.cell.array, atoms.positions, np.float64(label.energy))
+        return len(atoms), tuple(np.asarray(a).tobytes() for a in arrays)
+
+    order = sorted(range(len(frames)), key=content)
+    return [frames[i] for i in order], [labels[i] for i in order]
+
+
+def checked_noise(noise: Mapping[str, float] | None) -> dict[str, float]:
+    """Noise of every kind of observation, defaults filled in."""
+    levels = {**DEFAULT_NOISE, **(noise or {})}
+    unknown = sorted(set(levels) - set(DEFAULT_NOISE))
+    if unknown:
+        raise InputError(f"`noise` has unknown keys {unknown}; it takes {sorted(DEFAULT_NOISE)}.")
+    require_positive(**{f"noise['{kind}']": level for kind, level in levels.items()})
+    return levels
+
+
+def check_tolerance(tolerance: float) -> None:
+    """A fraction of the largest eigenvalue."""
+    require_positive(tolerance=tolerance)
+    if not tolerance < 1:
+        raise InputError(f"`tolerance` is a fraction of the largest eigenvalue and must be below 1, received {tolerance!r}.")

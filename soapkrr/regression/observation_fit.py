@@ -1,0 +1,123 @@
+"""Fits whose representers are observations: all of them (the exact Gaussian process), or those that pivoted Cholesky picks."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from soapkrr import linear
+from soapkrr.errors import InputError
+from soapkrr.regression.collapsed import CollapsedPart
+from soapkrr.regression.data import TrainingData
+from soapkrr.regression.evidence import exact_evidence, maximise
+from soapkrr.regression.observation_model import ObservationModel
+from soapkrr.regression.observed import Group, covariance
+from soapkrr.regression.targets import KINDS, observation_kinds, observation_targets, observed_structures, subset
+from soapkrr.regression.terms import Term
+
+#: Observations from which hyperparameters are found: each step of the optimiser costs N³.
+OPTIMISE_ON = 1500
+
+
+def total_covariance(terms: list[Term], groups: list[list[Group]], threads: int | None) -> np.ndarray:
+    """Σ δ²K over terms, of all observations."""
+    total = None
+    for term, mine in zip(terms, groups, strict=True):
+        K = covariance(term.kernel, mine, threads=threads)
+        K *= term.signal**2
+        total = K if total is None else np.add(total, K, out=total)
+    return total
+
+
+def collapse(terms, groups, weights: np.ndarray) -> list[CollapsedPart]:
+    """The collapsed mean of every term from the weights of all observations."""
+    return [CollapsedPart.collapse(t, g, weights) for t, g in zip(terms, groups, strict=True)]
+
+
+def fit_exact(terms: list[Term], data: TrainingData, noise, threads: int | None) -> tuple[ObservationModel, float]:
+    """Every known observation a representer; the model and its log evidence."""
+    structures = observed_structures(data)
+    groups = [structures.groups(t.descriptor, threads) for t in terms]
+    y, sigma = observation_targets(data, noise)
+    K, known = total_covariance(terms, groups, threads), np.flatnonzero(np.isfinite(sigma))
+    if len(known) < len(y):
+        K = K[np.ix_(known, known)]
+    L, half, evidence = solve_exact(K, y[known], sigma[known], threads)
+    weights = np.zeros(len(y))
+    weights[known] = linear.backward(L, half)
+    return ObservationModel(collapse(terms, groups, weights), structures, groups, known, L, threads=threads), evidence
+
+
+def solve_exact(K: np.ndarray, y: np.ndarray, sigma: np.ndarray, threads: int | None) -> tuple[np.ndarray, np.ndarray, float]:
+    """L with L Lᵀ = K + Σ, L⁻¹y, and the log evidence (Rasmussen and Williams 2006, algorithm 2.1); K is overwritten."""
+    K.reshape(-1)[:: len(K) + 1] += sigma**2
+    try:
+        L = linear.cholesky(K, threads)
+    except np.linalg.LinAlgError as error:
+        raise InputError(f"the covariance of the observations is not positive definite ({error}); raise `noise`.") from error
+    half = linear.forward(L, y)
+    return L, half, float(-0.5 * half @ half - np.log(np.diagonal(L)).sum() - 0.5 * len(half) * np.log(2 * np.pi))
+
+
+def pivoted_cholesky(K: np.ndarray, scale: np.ndarray, n: int, tolerance: float) -> np.ndarray:
+    """Pivots of K, each the row of largest remaining variance over ``scale``², until n or until all are below ``tolerance`` × the first.
+
+    K is only read. Source: Harbrecht, Peters and Schneider 2012, doi 10.1016/j.apnum.2011.10.001.
+    """
+    left = np.diagonal(K).copy()
+    rows, picked = np.empty((min(n, len(K)), len(K))), []
+    first = (left / scale**2).max()
+    for k in range(len(rows)):
+        pivot = int(np.argmax(left / scale**2))
+        if left[pivot] / scale[pivot] ** 2 <= tolerance * first:
+            break
+        rows[k] = (K[pivot] - rows[:k, pivot] @ rows[:k]) / np.sqrt(left[pivot])
+        left -= rows[k] ** 2
+        left[pivot] = 0.0
+        picked.append(pivot)
+    return np.array(picked, dtype=np.int64)
+
+
+def fit_nystrom(terms: list[Term], data: TrainingData, noise, n: int, tolerance: float, threads: int | None):
+    """Up to ``n`` observations chosen by pivoted Cholesky of their covariance in units of their noise, fitted to all observations.
+
+    Returns the model and, per kind, the triangle of [Φ | y] of its rows, as `SparseGP` keeps them.
+    """
+    structures = observed_structures(data)
+    groups = [structures.groups(t.descriptor, threads) for t in terms]
+    y, sigma = observation_targets(data, noise)
+    K, known = total_covariance(terms, groups, threads), np.flatnonzero(np.isfinite(sigma))
+    if len(known) < len(y):
+        K = K[np.ix_(known, known)]
+    picked = pivoted_cholesky(K, sigma[known], n, tolerance)
+    # Energies, forces and stresses meet in one matrix: in units of their noise it is the better conditioned one.
+    unit = 1 / sigma[known][picked]
+    transform = unit[:, None] * linear.whitening(unit[:, None] * K[np.ix_(picked, picked)] * unit, tolerance)
+    table = np.column_stack([K[:, picked] @ transform, y[known]])
+    kinds = observation_kinds(data)[known]
+    table *= (np.array([noise[k] for k in KINDS])[kinds] / sigma[known])[:, None]
+    factors = {kind: linear.merge([table[kinds == k]]) for k, kind in enumerate(KINDS) if (kinds == k).any()}
+    posterior = linear.solve(factors, {kind: noise[kind] for kind in factors})
+    picked, weights = known[picked], np.zeros(len(y))
+    weights[picked] = transform @ posterior.mean
+    parts = collapse(terms, groups, weights)
+    return ObservationModel(parts, structures, groups, picked, None, transform, posterior, threads), factors
+
+
+def optimised(terms: list[Term], data: TrainingData, noise, threads: int | None) -> tuple[dict[str, float], list[Term]]:
+    """Noise levels and terms of highest evidence, of at most `OPTIMISE_ON` observations in structures drawn at random."""
+    data = data.some(subset(data.labels, OPTIMISE_ON))
+    structures = observed_structures(data)
+    y, unit = observation_targets(data, dict.fromkeys(KINDS, 1.0))
+    known = np.isfinite(unit)
+    K = [covariance(t.kernel, structures.groups(t.descriptor, threads), threads=threads)[np.ix_(known, known)] for t in terms]
+    present, index = np.unique(observation_kinds(data)[known], return_inverse=True)
+    names = [KINDS[k] for k in present]
+
+    def evidence(levels, signals):
+        value, by_noise, by_scale = exact_evidence(K, y[known], index, unit[known], np.array([levels[n] for n in names]), signals)
+        return value, dict(zip(names, by_noise, strict=True)), by_scale
+
+    found = maximise(evidence, {n: noise[n] for n in names}, [t.signal for t in terms])
+    return {**noise, **found.noise}, [replace(t, signal=s) for t, s in zip(terms, found.signals, strict=True)]
