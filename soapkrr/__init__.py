@@ -39,6 +39,7 @@ _HOME = {
     "KMeans": "selectors",
     "Leverage": "selectors",
     "Prediction": "prediction",
+    "fit": "auto",
     "load": "io",
     "InputError": "errors",
     "LabelError": "errors",

@@ -10,7 +10,7 @@ from dscribe.descriptors import ACSF as DScribeACSF
 from systems import R_CUT, SYSTEMS, build, species, variations
 
 import soapkrr
-from soapkrr import ACSF, InputError, SparseGP, SquaredExponential, Standardized
+from soapkrr import ACSF, GaussianProcess, InputError, SparseGP, SquaredExponential, Standardized
 from soapkrr.descriptors.acsf import acsf_parameters, cutoff_table
 from soapkrr.descriptors.cutoff import Cosine, Polynomial, Smoothstep, Tanh3
 
@@ -264,8 +264,16 @@ def test_bad_standardisation_is_named(mean, scale, message):
         Standardized(ACSF(["Si"], 4.0, g3_params=[1.0]), mean, scale)
 
 
-def test_data_without_neighbours_name_the_cutoff():
-    frames = variations("vacancy", 2)
+@pytest.mark.parametrize("estimator", [SparseGP, GaussianProcess])
+def test_data_without_neighbours_name_the_cutoff(estimator):
     descriptor = ACSF(["Si"], r_cut=1.0, g3_params=[1.0])
     with pytest.raises(InputError, match="`r_cut`=1.0"):
-        SparseGP(descriptor, SquaredExponential(), n_sparse=5).fit(frames)
+        estimator(descriptor, SquaredExponential()).fit(variations("vacancy", 2))
+
+
+def test_the_exact_process_scales_features_as_a_sparse_term_does():
+    frames = variations("vacancy", 3)
+    descriptor, kernel = ACSF.layout(["Si"], r_cut=R_CUT, n_radial=6, n_angular=4), SquaredExponential(5.0)
+    exact = GaussianProcess(descriptor, kernel).fit(frames)
+    scaled = GaussianProcess(descriptor.fitted(descriptor.create(frames)), kernel).fit(frames)
+    np.testing.assert_array_equal(exact.predict(frames).energy, scaled.predict(frames).energy)

@@ -17,7 +17,19 @@ from systems import SYSTEMS, build, labelled, small_soap, variations
 from taylor import assert_derivative
 
 import soapkrr
-from soapkrr import ACSF, ZBL, CalculatorBaseline, DotProduct, InputError, Linear, ModelFileError, Pair, SparseGP, SquaredExponential
+from soapkrr import (
+    ACSF,
+    ZBL,
+    CalculatorBaseline,
+    DotProduct,
+    GaussianProcess,
+    InputError,
+    Linear,
+    ModelFileError,
+    Pair,
+    SparseGP,
+    SquaredExponential,
+)
 from soapkrr.baselines import split_baseline, subtract, total
 from soapkrr.baselines.zbl import AMPLITUDES, COULOMB, DECAYS
 from soapkrr.labels import read_labels
@@ -214,18 +226,28 @@ def test_values_that_are_not_finite_name_the_frame():
 # --- in a model ------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    "baseline", [ZBL(), ["least-squares", ZBL(1.0, 3.9)], [ZBL(), CalculatorBaseline(LennardJones(rc=3.5, smooth=True))]], ids=repr
-)
+MIXTURES = {
+    "ZBL": ZBL(),
+    "references, ZBL": ["least-squares", ZBL(1.0, 3.9)],
+    "ZBL, calculator": [ZBL(), CalculatorBaseline(LennardJones(rc=3.5, smooth=True))],
+}
+
+
+def _reduced(frames, means):
+    """Copies of structures that carry the differences to the prior means."""
+    copies = []
+    for atoms, label in zip(frames, subtract(means, frames, read_labels(frames)), strict=True):
+        copies.append(atoms.copy())
+        copies[-1].calc = SinglePointCalculator(copies[-1], energy=label.energy, forces=label.forces, stress=label.stress)
+    return copies
+
+
+@pytest.mark.parametrize("baseline", MIXTURES.values(), ids=MIXTURES)
 def test_labels_are_reduced_and_predictions_raised_by_the_same(baseline):
     """A model with a baseline is a model of the differences, plus the baseline."""
     frames = variations("vacancy", 5)
     references, means = split_baseline(baseline)
-    reduced = []
-    for atoms, label in zip(frames, subtract(means, frames, read_labels(frames)), strict=True):
-        copy = atoms.copy()
-        copy.calc = SinglePointCalculator(copy, energy=label.energy, forces=label.forces, stress=label.stress)
-        reduced.append(copy)
+    reduced = _reduced(frames, means)
     settings = dict(n_sparse=15, threads=1)
     model = SparseGP(small_soap(["Si"]), DotProduct(2), baseline=baseline, **settings).fit(frames)
     plain = SparseGP(small_soap(["Si"]), DotProduct(2), baseline=references, **settings).fit(reduced)
@@ -235,6 +257,18 @@ def test_labels_are_reduced_and_predictions_raised_by_the_same(baseline):
     np.testing.assert_allclose(np.concatenate(mine.forces), np.concatenate(theirs.forces) + mean.forces, atol=1e-10)
     np.testing.assert_allclose(mine.stress, theirs.stress + mean.strain / batch.volumes[:, None], atol=1e-12)
     np.testing.assert_array_equal(mine.energy_std, theirs.energy_std)
+
+
+@pytest.mark.parametrize("baseline", MIXTURES.values(), ids=MIXTURES)
+def test_the_exact_process_learns_the_same_differences(baseline):
+    frames = variations("vacancy", 4)
+    descriptor, kernel = ACSF.layout(["Si"], r_cut=4.0, n_radial=6, n_angular=4), SquaredExponential(5.0)
+    references, means = split_baseline(baseline)
+    model = GaussianProcess(descriptor, kernel, baseline=baseline).fit(frames)
+    plain = GaussianProcess(descriptor, kernel, baseline=references).fit(_reduced(frames, means))
+    mean, mine, theirs = total(means, Batch.from_atoms(frames)), model.predict(frames), plain.predict(frames)
+    np.testing.assert_allclose(np.concatenate(mine.energies), np.concatenate(theirs.energies) + mean.energies, atol=1e-8)
+    np.testing.assert_allclose(np.concatenate(mine.forces), np.concatenate(theirs.forces) + mean.forces, atol=1e-8)
 
 
 def test_isolated_atoms_stay_the_reference():

@@ -129,7 +129,7 @@ def test_size_of_the_groups(silicon, monkeypatch, max_atoms):
 def test_size_of_the_blocks_of_a_prediction(silicon, monkeypatch, block):
     _, test, model = silicon
     expected = model.predict(test, uncertainty="energy")
-    monkeypatch.setattr(soapkrr.regression.posterior, "BLOCK", block)
+    monkeypatch.setattr(soapkrr.regression.mean, "BLOCK", block)
     p = model.predict(test, uncertainty="energy")
     _assert_same(p, expected)
     np.testing.assert_allclose(p.energy_std, expected.energy_std, rtol=1e-7)

@@ -128,6 +128,11 @@ class ACSF(Descriptor):
             r_cut=float(self.r_cut),
         )
 
+    @property
+    def learns(self) -> bool:
+        """See `Descriptor.learns`."""
+        return self.scale
+
     def fitted(self, X):
         """See `Descriptor.fitted`: standardised by the training environments, unless ``scale`` is False."""
         return Standardized.of(self, X) if self.scale else self

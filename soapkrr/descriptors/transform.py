@@ -9,6 +9,7 @@ from functools import cached_property
 import numpy as np
 
 from soapkrr.descriptors.base import Descriptor, Environments
+from soapkrr.descriptors.projection import Wrapper
 from soapkrr.errors import InputError
 
 #: Features that vary less than this fraction of their root mean square count as constant: their noise is not blown up.
@@ -16,7 +17,7 @@ FLOOR = 0.01
 
 
 @dataclass(frozen=True)
-class Standardized(Descriptor):
+class Standardized(Wrapper):
     """(X − mean)/scale, feature by feature, of another descriptor's X.
 
     Parameters
@@ -25,17 +26,11 @@ class Standardized(Descriptor):
     mean, scale : (n_features,) numbers; every scale positive.
     """
 
-    species: tuple[str, ...] = field(init=False, repr=False)
-    r_cut: float = field(init=False, repr=False)
-    descriptor: Descriptor
     mean: Sequence[float] = field(repr=False)
     scale: Sequence[float] = field(repr=False)
 
     def __post_init__(self):
-        if not isinstance(self.descriptor, Descriptor):
-            raise InputError(f"`descriptor` must be a soapkrr descriptor, received {type(self.descriptor).__name__}.")
-        for name in ("species", "r_cut"):
-            object.__setattr__(self, name, getattr(self.descriptor, name))
+        super().__post_init__()
         for name in ("mean", "scale"):
             values = np.asarray(getattr(self, name), dtype=float)
             if values.shape != (self.n_features,) or not np.isfinite(values).all():

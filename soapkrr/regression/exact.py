@@ -21,6 +21,7 @@ from soapkrr.regression.evidence import exact_evidence, maximise
 from soapkrr.regression.observation_model import ObservationModel, exact
 from soapkrr.regression.observed import Group, Layout, covariance, observe
 from soapkrr.regression.sparse_gp import check_structures, checked_noise, in_canonical_order
+from soapkrr.regression.sparse_set import learnt
 from soapkrr.regression.targets import KINDS, observation_kinds, observation_targets, subset
 from soapkrr.regression.terms import Term, as_terms
 from soapkrr.structures import Batch, as_frames
@@ -79,6 +80,7 @@ class GaussianProcess(Potential):
         """
         noise, terms, frames = self._noise(), self._terms(), as_frames(frames)
         check_structures(frames, [t.descriptor for t in terms])
+        terms = [replace(t, descriptor=learnt(t.descriptor, frames, self.threads, progress)) for t in terms]
         labels = read_labels(frames)
         reference, means = split_baseline(self.baseline)
         frames, labels = in_canonical_order(frames, subtract(means, frames, labels))

@@ -13,7 +13,7 @@ from soapkrr import linear
 from soapkrr.baselines import Baseline, baseline_energies, reference_energies, split_baseline, subtract, total
 from soapkrr.descriptors.base import Descriptor
 from soapkrr.errors import InputError, ModelFileError, require_positive
-from soapkrr.kernels import Kernel
+from soapkrr.kernels import Kernel, squares
 from soapkrr.labels import Labels, read_labels, stacked
 from soapkrr.observations import Observations
 from soapkrr.parallel import serial_blas, thread_map
@@ -238,12 +238,17 @@ def check_tolerance(tolerance: float) -> None:
 
 
 def check_structures(frames: list[Atoms], descriptors: list[Descriptor]) -> None:
-    """Raise on the first structure, by its place in the list, that cannot be described."""
+    """Raise on the first structure, by its place in the list, that cannot be described, and where a descriptor sees no pair in any."""
+    shortest = np.inf
     for first, group in split_by_atoms(frames, 4096):
         batch = Batch.from_atoms(group, first)
         for descriptor in descriptors:
             descriptor.kinds(batch.numbers, first, batch.structure)
-        batch.pairs(max(d.r_cut for d in descriptors), first)
+        vectors = batch.pairs(max(d.r_cut for d in descriptors), first).vectors
+        shortest = min(shortest, np.sqrt(squares(vectors).min(initial=np.inf)))
+    for d in descriptors:
+        if d.needs_pairs and shortest >= d.r_cut:
+            raise InputError(f"`r_cut`={d.r_cut}: no two atoms of the data are that close; {type(d).__name__} needs a larger one.")
 
 
 def in_canonical_order(frames: list[Atoms], labels: list[Labels]) -> tuple[list[Atoms], list[Labels]]:

@@ -28,8 +28,7 @@ LEARNING_BUDGET = 2**29
 def sparse_points(term: Term, frames: list[Atoms], threads: int | None, progress: bool) -> tuple[Descriptor, list[np.ndarray]]:
     """The term's descriptor with what it learnt from the data, and per species (M_s, n_features) sparse points."""
     descriptor = learnt(term.descriptor, frames, threads, progress)
-    found = environments(descriptor, frames, threads, progress)
-    kinds = np.concatenate([k for _, k, _ in found])
+    X, kinds = environments(descriptor, frames, threads, progress)
     counts = np.bincount(kinds, minlength=len(descriptor.species))
     if descriptor.linear_basis and isinstance(term.kernel, Linear):
         return descriptor, [np.eye(descriptor.n_features)[: None if count else 0] for count in counts]
@@ -38,32 +37,33 @@ def sparse_points(term: Term, frames: list[Atoms], threads: int | None, progress
     wanted = counts if given else numbers_wanted(term, counts)
     points = []
     for s, symbol in enumerate(descriptor.species):
-        X = np.concatenate([x[k == s] for x, k, _ in found])
-        picked = selection.pick(X, int(wanted[s]), sites.some(kinds == s)) if counts[s] else np.zeros(0, dtype=np.int64)
+        mine = kinds == s
+        x = X if mine.all() else X[mine]
+        picked = selection.pick(x, int(wanted[s]), sites.some(mine)) if counts[s] else np.zeros(0, dtype=np.int64)
         if counts[s] and not len(picked):
             raise InputError(f"`selection`={selection!r} chooses no environment of {symbol}, which the data have.")
         if len(picked) < wanted[s] and not given:
             logger.warning("%s: %d sparse points, all distinct environments there are", symbol, len(picked))
-        points.append(np.ascontiguousarray(X[picked]))
+        points.append(np.ascontiguousarray(x[picked]))
     return descriptor, points
 
 
-def environments(descriptor: Descriptor, frames: list[Atoms], threads: int | None, progress: bool) -> list[tuple]:
-    """(X, species indices, number of pairs) of consecutive groups; data without a pair that the descriptor needs are refused."""
+def environments(descriptor: Descriptor, frames: list[Atoms], threads: int | None, progress: bool) -> tuple[np.ndarray, np.ndarray]:
+    """X (n, n_features) and species index (n,) of every atom of the data."""
+    kinds = descriptor.kinds(np.concatenate([atoms.numbers for atoms in frames]))
+    ends = np.cumsum([len(atoms) for atoms in frames])
+    X = np.empty((len(kinds), descriptor.n_features))
 
-    def group_environments(group):
+    def fill(group):
         first, group = group
         batch = Batch.from_atoms(group, first)
-        env = descriptor.environments(batch, batch.pairs(descriptor.r_cut, first), first)
-        return env.X, env.pairs.kinds, len(env.pairs.neighbours)
+        stop = ends[first + len(group) - 1]
+        X[stop - batch.n_atoms : stop] = descriptor.environments(batch, batch.pairs(descriptor.r_cut, first), first).X
 
     groups = list(split_by_atoms(frames, 512))
-    found = list(track(thread_map(group_environments, groups, threads), len(groups), "environments", progress))
-    if descriptor.needs_pairs and not sum(n for _, _, n in found):
-        raise InputError(
-            f"`r_cut`={descriptor.r_cut}: no two atoms of the data are that close; {type(descriptor).__name__} needs a larger one."
-        )
-    return found
+    for _ in track(thread_map(fill, groups, threads), len(groups), "environments", progress):
+        pass
+    return X, kinds
 
 
 def learnt(descriptor: Descriptor, frames: list[Atoms], threads: int | None, progress: bool) -> Descriptor:
@@ -72,7 +72,7 @@ def learnt(descriptor: Descriptor, frames: list[Atoms], threads: int | None, pro
         return descriptor
     size = 8 * descriptor.n_features * sum(map(len, frames))
     thinned = frames[:: -(-size // LEARNING_BUDGET)]
-    return descriptor.fitted(np.concatenate([X for X, _, _ in environments(descriptor, thinned, threads, progress)]))
+    return descriptor.fitted(environments(descriptor, thinned, threads, progress)[0])
 
 
 def numbers_wanted(term: Term, counts: np.ndarray) -> np.ndarray:

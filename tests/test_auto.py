@@ -1,0 +1,74 @@
+"""The fit without knobs: what it chooses, that it says so, and that it fits."""
+
+import numpy as np
+import pytest
+from small import crystals, lennard_jones
+from systems import build
+
+import soapkrr
+from soapkrr import GaussianProcess, InputError, LabelError, SparseGP, auto
+from soapkrr.metrics import error_table
+
+
+@pytest.fixture(scope="module")
+def model():
+    return soapkrr.fit(crystals(12))
+
+
+def test_small_data_become_an_exact_process_that_predicts_what_it_has_not_seen(model):
+    test = crystals(6, seed=1)
+    assert isinstance(model, GaussianProcess)
+    labels = np.concatenate([atoms.get_forces() for atoms in test])
+    errors = error_table(test, model.predict(test))
+    # Lennard-Jones argon: a twentieth of the spread is no feat, but far from a failed fit.
+    assert errors["forces_mae_ev_per_angstrom"] < 0.05 * np.abs(labels).mean()
+
+
+def test_everything_chosen_is_said(model):
+    names = [choice.name for choice in model.choices_]
+    assert names[:8] == ["species", "r_cut", "sigma", "n_max", "l_max", "scaling", "zeta", "regressor"]
+    assert {"noise, energy", "noise, forces", "signal"} <= set(names)
+    table = auto.summary(model)
+    assert all(name in table for name in names)
+
+
+def test_a_model_made_by_hand_has_no_summary():
+    with pytest.raises(InputError, match="soapkrr.fit"):
+        auto.summary(SparseGP(soapkrr.SOAP(["Ar"], r_cut=4.0), soapkrr.DotProduct(2)))
+
+
+def test_the_cutoff_follows_the_distances():
+    given = {c.name: c.value for c in auto._describe([build("skewed")])}
+    nearest = auto.nearest_distance([build("skewed")])
+    assert given["r_cut"] == pytest.approx(np.clip(2.15 * nearest, 4.0, 6.5), abs=0.05)
+
+
+def test_larger_data_become_a_sparse_process(monkeypatch):
+    monkeypatch.setattr(auto, "EXACT", 10)
+    monkeypatch.setattr(auto, "EXACT_SMALL", 10)
+    monkeypatch.setattr(auto, "SPARSE", (8, 20))
+    model = soapkrr.fit(crystals(6))
+    assert isinstance(model, SparseGP)
+    assert sum(model.n_sparse_.values()) <= 20
+    assert np.isfinite(model.predict(crystals(2)).energy).all()
+
+
+def test_many_small_structures_are_compressed_first(monkeypatch):
+    monkeypatch.setattr(auto, "EXACT", 10)
+    monkeypatch.setattr(auto, "COMPONENTS", 15)
+    model = soapkrr.fit(crystals(6))
+    assert isinstance(model, GaussianProcess)
+    assert model.model_.parts[0].descriptor.n_features == 15
+
+
+def test_nothing_to_fit():
+    with pytest.raises(InputError, match="empty"):
+        soapkrr.fit([])
+    with pytest.raises(LabelError, match="none of the 1"):
+        soapkrr.fit([build("molecule")])
+
+
+def test_energies_alone_are_enough():
+    frames = [lennard_jones(atoms, "energy") for atoms in crystals(8)]
+    model = soapkrr.fit(frames)
+    assert error_table(frames, model.predict(frames))["energy_mae_mev_per_atom"] < 1.0
