@@ -217,6 +217,12 @@ def _rebuild(header: dict, arrays: dict[str, np.ndarray]) -> Potential:
     return model
 
 
+def baseline_calculator_name(path: str | os.PathLike) -> str | None:
+    """Name of the calculator that a model file needs as ``baseline_calculator``; None where it needs none."""
+    places = _calculator_places(read_header(path))
+    return str(places[0].get("calculator")) if places else None
+
+
 def _calculator_places(header: dict) -> list[dict]:
     """Where the ``baseline`` of a header stands for a calculator."""
     parameters = header.get("parameters")

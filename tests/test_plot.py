@@ -139,3 +139,100 @@ def test_without_matplotlib_the_error_says_what_to_install(frames, prediction, m
     monkeypatch.setitem(sys.modules, "matplotlib.pyplot", None)
     with pytest.raises(InputError, match=r"pip install .soapkrr\[plot\]"):
         soapkrr.plot.parity(frames, prediction)
+
+
+# --- calibration ---
+
+
+def gaussian(frames, prediction, width, seed=0):
+    """The prediction with errors drawn from Gaussians of ``width`` times the standard deviations it states."""
+    rng = np.random.default_rng(seed)
+    forces = [a.get_forces() + width * s * rng.standard_normal(s.shape) for a, s in zip(frames, prediction.forces_std, strict=True)]
+    return replace(prediction, forces=forces)
+
+
+def curve(ax):
+    """(expected, observed) fractions as drawn."""
+    return ax.lines[1].get_xdata(), ax.lines[1].get_ydata()
+
+
+@pytest.fixture(scope="module")
+def many():
+    """600 force components and standard deviations that differ among them."""
+    frames = crystals(50)
+    return frames, small_gp().fit(frames[:10]).predict(frames, uncertainty=True)
+
+
+def test_gaussian_errors_lie_on_the_diagonal(many):
+    frames, prediction = many
+    expected, observed = curve(soapkrr.plot.calibration(frames, gaussian(frames, prediction, 1.0), "forces"))
+    assert (expected[0], observed[0]) == (0.0, 0.0) and expected[-1] > 0.9999
+    # Kolmogorov: 600 draws stray further than 1.63/√600 = 0.067 in 1 % of the cases.
+    assert np.abs(observed - expected).max() < 0.067
+
+
+@pytest.mark.parametrize(("width", "side"), [(2.0, -1), (0.5, 1)], ids=["too narrow", "too wide"])
+def test_wrong_error_bars_lie_on_one_side_of_it(many, width, side):
+    frames, prediction = many
+    ax = soapkrr.plot.calibration(frames, gaussian(frames, prediction, width), "forces")
+    expected, observed = curve(ax)
+    assert (side * (observed - expected)[30:150] > 0.05).all()
+    assert float(ax.texts[0].get_text().split("within ")[-1].split()[0]) == pytest.approx(width, rel=0.1)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_marks_are_the_fractions_of_the_error_table(frames, prediction, kind):
+    ax = soapkrr.plot.calibration(frames, prediction, kind)
+    table = soapkrr.metrics.error_table(frames, prediction)
+    np.testing.assert_allclose(ax.lines[2].get_ydata(), [table[f"{kind}_within_{k}_std"] for k in (1, 2)], atol=1e-12)
+    np.testing.assert_allclose(ax.lines[2].get_xdata(), [0.6827, 0.9545], atol=1e-4)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_noise_of_the_labels_is_added_to_the_variances(frames, prediction, kind):
+    labels = [a.get_potential_energy() for a in frames] if kind == "energy" else [getattr(a, f"get_{kind}")() for a in frames]
+    sure = replace(prediction, **{f"{kind}_std": 0 * np.array(labels), kind: np.array(labels) + 0.1})
+    # Four atoms: an energy of noise 0.05 eV per atom has 0.05·√4 = 0.1 eV in all.
+    level = 0.05 if kind == "energy" else 0.1
+    inside, outside = ({kind: factor * level} for factor in (1.01, 0.99))
+    assert soapkrr.plot.calibration(frames, sure, kind, noise=inside).lines[2].get_ydata()[0] == 1.0
+    assert soapkrr.plot.calibration(frames, sure, kind, noise=outside).lines[2].get_ydata()[0] == 0.0
+    with pytest.raises(InputError, match=f"`noise` has no level of kind '{kind}'"):
+        soapkrr.plot.calibration(frames, sure, kind, noise={})
+
+
+def test_zero_errors_with_zero_error_bars_are_within(frames, prediction):
+    exact = replace(prediction, forces=[a.get_forces() for a in frames], forces_std=[0.0 * f for f in prediction.forces])
+    assert (curve(soapkrr.plot.calibration(frames, exact, "forces"))[1] == 1.0).all()
+
+
+def test_calibration_needs_standard_deviations(frames, prediction):
+    with pytest.raises(InputError, match="no standard deviations of kind 'stress'.*uncertainty=True"):
+        soapkrr.plot.calibration(frames, replace(prediction, stress_std=None), "stress")
+    with pytest.raises(LabelError, match="'stress'"):
+        soapkrr.plot.calibration([labelled(atoms, energy=0.0) for atoms in frames], prediction, "stress")
+    with pytest.raises(InputError, match="`kind`"):
+        soapkrr.plot.calibration(frames, prediction, "pressure")
+
+
+@pytest.mark.parametrize("draw", [soapkrr.plot.parity, soapkrr.plot.calibration], ids=["parity", "calibration"])
+def test_labels_of_other_names(frames, prediction, draw):
+    renamed = [labelled(atoms) for atoms in frames]
+    for atoms, original in zip(renamed, frames, strict=True):
+        atoms.arrays["dft_forces"] = original.get_forces()
+        atoms.arrays["force_mask"] = np.arange(len(atoms)) == 0
+    observations = soapkrr.Observations(forces="dft_forces", use=("forces",))
+    ax = draw(renamed, prediction, "forces", observations=observations)
+    with pytest.raises(LabelError):
+        draw(renamed, prediction, "forces")
+    masked = [replace_forces(original, 0) for original in frames]
+    plain = [np.delete(f, 0, axis=0) for f in prediction.forces]
+    stds = [np.delete(f, 0, axis=0) for f in prediction.forces_std]
+    expected = draw(masked, replace(prediction, forces=plain, forces_std=stds), "forces")
+    assert ax.texts[0].get_text() == expected.texts[0].get_text()
+
+
+def replace_forces(atoms, removed):
+    """The structure and its forces without one atom."""
+    kept = np.delete(np.arange(len(atoms)), removed)
+    return labelled(atoms[kept], forces=atoms.get_forces()[kept])
