@@ -45,7 +45,7 @@ def ethanol_1000():
 
 def silicon():
     """Sparse Gaussian process."""
-    return SparseGP(SOAP(**SILICON), DotProduct(4), n_sparse=3000, noise={"energy": 0.008, "forces": 0.1, "stress": 0.001})
+    return SparseGP(SOAP(**SILICON), DotProduct(4), n_sparse=2000, noise={"energy": 0.008, "forces": 0.1, "stress": 0.001})
 
 
 def lithium():

@@ -35,7 +35,7 @@ SMALL = 32
 COMPONENTS = 400
 
 #: Sparse points at least and at most; in between, a quarter of the environments.
-SPARSE = (300, 3_000)
+SPARSE = (300, 2_000)
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ def fit(frames: list[Atoms], *, threads: int | None = None, progress: bool = Fal
     """Fit a potential to labelled structures, with nothing else to give.
 
     Small sets become an exact Gaussian process (`GaussianProcess`), larger ones a sparse one (`SparseGP`); the SOAP's cutoff and widths
-    come from the distances in the data, noise levels and signal from the evidence.
+    come from the distances in the data, noise levels and signal from the evidence or, for the sparse one, cross-validation.
 
     Parameters
     ----------
@@ -84,10 +84,12 @@ def fit(frames: list[Atoms], *, threads: int | None = None, progress: bool = Fal
     labels = read_labels(frames)
     choices = _describe(frames)
     model = _estimator(frames, labels, choices, threads)
-    model.fit(frames, optimize=True, progress=progress)
-    for kind, level in model.noise_.items():
-        choices.append(Choice(f"noise, {kind}", float(f"{level:.3g}"), "highest evidence"))
-    choices.append(Choice("signal", float(f"{_signal(model):.3g}"), "highest evidence, eV"))
+    way = "evidence" if isinstance(model, GaussianProcess) else "cross-validation"
+    model.fit(frames, optimize=way, progress=progress)
+    for kind, unit in (("energy", "eV/atom"), ("forces", "eV/Å"), ("stress", "eV/Å³")):
+        if model.n_observations_.get(kind):
+            choices.append(Choice(f"noise, {kind}", float(f"{model.noise_[kind]:.3g}"), f"{unit}, {way}"))
+    choices.append(Choice("signal", float(f"{_signal(model):.3g}"), "eV, evidence"))
     model.choices_ = choices
     logger.info("%s", summary(model))
     return model

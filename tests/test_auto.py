@@ -2,12 +2,15 @@
 
 import numpy as np
 import pytest
-from small import crystals, lennard_jones
+from small import crystals, lennard_jones, small_gp
 from systems import build
 
 import soapkrr
 from soapkrr import GaussianProcess, InputError, LabelError, SparseGP, auto
 from soapkrr.metrics import error_table
+from soapkrr.regression.cross_validation import Folds
+from soapkrr.regression.data import prepared
+from soapkrr.selectors import GivenPoints
 
 
 @pytest.fixture(scope="module")
@@ -72,3 +75,41 @@ def test_energies_alone_are_enough():
     frames = [lennard_jones(atoms, "energy") for atoms in crystals(8)]
     model = soapkrr.fit(frames)
     assert error_table(frames, model.predict(frames))["energy_mae_mev_per_atom"] < 1.0
+
+
+def test_cross_validation_finds_what_refitting_finds():
+    """The error of a fold from the other folds' triangles is that of a model fitted without it, on the same sparse points."""
+    frames = crystals(8)
+    noise = {"energy": 0.01, "forces": 0.02, "stress": 0.01}
+    model = small_gp(noise=noise, signal=1.0, baseline={"Ar": 0.0}).fit(frames)
+    data = prepared(frames, [model.descriptor], model.baseline, None, noise)
+    folds = data.folds(4)
+    parts = [model._factors(model.terms_, part.frames, part.labels, part.references, False) for part in folds]
+    errors = Folds.of(*zip(*parts, strict=True)).errors(noise)
+    squares = []
+    for left_out in folds:
+        kept = [atoms for part in folds if part is not left_out for atoms in part.frames]
+        points = GivenPoints([(len(kept) + s, a) for s, a in _places(model, frames)])
+        again = small_gp(noise=noise, signal=1.0, baseline={"Ar": 0.0}, selection=points)
+        unlabelled = [atoms.copy() for atoms in frames]
+        p = again.fit([*kept, *unlabelled]).predict(left_out.frames)
+        squares += [np.ravel(f - atoms.get_forces()) ** 2 for f, atoms in zip(p.forces, left_out.frames, strict=True)]
+    # The direct error is squared rounding of 1e-16·|K|, conditioned by the Gram matrices: 1e-6 is far above it.
+    assert errors["forces"] == pytest.approx(np.sqrt(np.concatenate(squares).mean()), rel=1e-6)
+
+
+def _places(model, frames):
+    """(frame, atom) of the sparse points of a fitted model."""
+    X = model.descriptor.create(frames)
+    rows = [int(np.argmin(((X - x) ** 2).sum(axis=1))) for x in model.terms_[0].points[0]]
+    return [divmod(row, len(frames[0])) for row in rows]
+
+
+def test_cross_validation_needs_two_structures():
+    with pytest.raises(InputError, match="at least two"):
+        small_gp().fit(crystals(1), optimize="cross-validation")
+
+
+def test_unknown_ways_to_optimise():
+    with pytest.raises(InputError, match="`optimize`"):
+        small_gp().fit(crystals(2), optimize="luck")

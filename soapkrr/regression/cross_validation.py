@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.linalg import LinAlgError, cho_factor, cho_solve
 
+from soapkrr import linear
 from soapkrr.regression.evidence import BOUNDS
 
 logger = logging.getLogger(__name__)
@@ -84,6 +85,22 @@ def optimise_noise(folds: Folds, noise: Mapping[str, float]) -> dict[str, float]
                     best, improved = candidate, True
     logger.info("cross-validation: noise %s of %d candidates", dict(zip(kinds, best, strict=True)), len(tried))
     return {**noise, **dict(zip(kinds, best, strict=True))}
+
+
+def cross_validated(parts, noise: Mapping[str, float], signals: Sequence[float]):
+    """Noise levels, signals, triangles of all the data, and numbers of rows, from (triangles, numbers of rows) of each fold.
+
+    The noise is that of least error on left-out folds; then noise and signals are scaled together, which changes no mean, to highest
+    evidence: the factor is √(residual/rows).
+    """
+    noise = optimise_noise(Folds.of(*zip(*parts, strict=True)), noise)
+    kinds = sorted({t for factors, _ in parts for t in factors})
+    factors = {t: linear.merge([f[t] for f, _ in parts if t in f]) for t in kinds}
+    counts = {t: sum(c.get(t, 0) for _, c in parts) for t in kinds}
+    posterior = linear.solve(factors, {t: noise[t] for t in kinds})
+    scale = float(np.sqrt(posterior.residual / sum(counts.values())))
+    scale = scale if scale > 0 else 1.0
+    return {t: scale * level for t, level in noise.items()}, [scale * signal for signal in signals], factors, counts
 
 
 def _score(folds: Folds, noise: dict[str, float]) -> float:

@@ -32,6 +32,13 @@ class TrainingData:
         """Part of the structures, same references."""
         return TrainingData([self.frames[i] for i in indices], [self.labels[i] for i in indices], self.references)
 
+    def folds(self, n: int, seed: int = 0) -> list[TrainingData]:
+        """``n`` parts of the structures, drawn at random (fewer where there are fewer structures; at least two are needed)."""
+        if len(self.frames) < 2:
+            raise InputError("`optimize`='cross-validation' needs at least two structures.")
+        order = np.random.default_rng(seed).permutation(len(self.frames))
+        return [self.some(sorted(order[k::n].tolist())) for k in range(min(n, len(order)))]
+
     def labelled(self) -> TrainingData:
         """The structures that have any label to fit."""
         return self.some([i for i, label in enumerate(self.labels) if not label.empty])
@@ -55,6 +62,12 @@ def prepared(frames: list[Atoms], descriptors: list[Descriptor], baseline, obser
     reference, means = split_baseline(baseline)
     frames, labels = in_canonical_order(frames, subtract(means, frames, labels))
     return TrainingData(frames, labels, reference_energies(frames, labels, reference))
+
+
+def check_optimize(optimize: bool | str, known: tuple[str, ...]) -> None:
+    """True, False or one of the ways known."""
+    if not (isinstance(optimize, bool) or optimize in known):
+        raise InputError(f"`optimize` must be True, False or one of {known}, received {optimize!r}.")
 
 
 def check_structures(frames: list[Atoms], descriptors: list[Descriptor]) -> None:

@@ -16,7 +16,7 @@ from soapkrr.observations import Observations
 from soapkrr.parallel import serial_blas
 from soapkrr.prediction import Prediction
 from soapkrr.regression.additive import AdditivePotential
-from soapkrr.regression.data import checked_noise, prepared
+from soapkrr.regression.data import check_optimize, checked_noise, prepared
 from soapkrr.regression.observation_fit import fit_exact, optimised
 from soapkrr.regression.observation_model import ObservationModel
 from soapkrr.regression.sparse_set import learnt
@@ -71,12 +71,13 @@ class GaussianProcess(AdditivePotential):
         self.threads = threads
         self.observations = observations
 
-    def fit(self, frames: list[Atoms], y=None, *, optimize: bool = False, progress: bool = False) -> GaussianProcess:
+    def fit(self, frames: list[Atoms], y=None, *, optimize: bool | str = False, progress: bool = False) -> GaussianProcess:
         """Fit to the labels that ``frames`` carry; ``y`` is ignored.
 
         ``optimize``: raise the evidence over noise levels and signals, from those given; on a random part of the structures where
         there are more than `OPTIMISE_ON` observations.
         """
+        check_optimize(optimize, ("evidence",))
         noise, terms, frames = self._noise(), self._terms(), as_frames(frames)
         data = prepared(frames, [t.descriptor for t in terms], self.baseline, self.observations, noise)
         with serial_blas():

@@ -20,7 +20,8 @@ from soapkrr.parallel import serial_blas, thread_map
 from soapkrr.prediction import Prediction
 from soapkrr.progress import track
 from soapkrr.regression.additive import AdditivePotential
-from soapkrr.regression.data import TrainingData, check_tolerance, checked_noise, prepared
+from soapkrr.regression.cross_validation import cross_validated
+from soapkrr.regression.data import TrainingData, check_optimize, check_tolerance, checked_noise, prepared
 from soapkrr.regression.design import DesignRows
 from soapkrr.regression.evidence import optimise_sparse
 from soapkrr.regression.observation_fit import fit_nystrom, optimised
@@ -36,6 +37,9 @@ logger = logging.getLogger(__name__)
 
 #: What the sparse points may be.
 REPRESENTERS = ("environments", "observations")
+
+#: Folds of a cross-validation, by structure.
+FOLDS = 5
 
 
 class SparseGP(AdditivePotential):
@@ -119,15 +123,17 @@ class SparseGP(AdditivePotential):
         self.observations = observations
         self.representers = representers
 
-    def fit(self, frames: list[Atoms], y=None, *, optimize: bool = False, progress: bool = False) -> SparseGP:
+    def fit(self, frames: list[Atoms], y=None, *, optimize: bool | str = False, progress: bool = False) -> SparseGP:
         """Fit to the labels that ``frames`` carry (`atoms.calc.results`); ``y`` is ignored, as scikit-learn's pipelines pass it.
 
-        ``optimize``: raise the evidence over noise levels and signals, from those given, before the weights are solved for (no further
-        pass over the data). ``progress`` draws bars on a terminal. Returns the estimator itself.
+        ``optimize``: find noise levels and signals from those given, with no further pass over the data; True or ``"evidence"``: of highest
+        evidence, ``"cross-validation"``: noise of least error on left-out structures, then the common scale of noise and signals of
+        highest evidence. ``progress`` draws bars on a terminal. Returns the estimator itself.
         """
         noise = checked_noise(self.noise)
         check_tolerance(self.tolerance)
         terms, of_observations = self._terms(), self._of_observations()
+        check_optimize(optimize, ("evidence",) if of_observations else ("evidence", "cross-validation"))
         frames = as_frames(frames)
         data = prepared(frames, [t.descriptor for t in terms], self.baseline, self.observations, noise)
         with serial_blas():
@@ -138,9 +144,14 @@ class SparseGP(AdditivePotential):
         logger.info("fitted %d rows on %d features, condition number %.1e", sum(self.n_observations_.values()), self.rank_, self.condition_)
         return self
 
-    def _fit_environments(self, fitted: list[SparseTerm], data: TrainingData, noise, optimize: bool, progress: bool) -> None:
-        factors, counts = self._factors(fitted, data.frames, data.labels, data.references, progress)
-        if optimize:
+    def _fit_environments(self, fitted: list[SparseTerm], data: TrainingData, noise, optimize: bool | str, progress: bool) -> None:
+        if optimize == "cross-validation":
+            parts = [self._factors(fitted, part.frames, part.labels, part.references, progress) for part in data.folds(FOLDS)]
+            noise, signals, factors, counts = cross_validated(parts, noise, [t.signal for t in fitted])
+            fitted, factors = rescaled(fitted, factors, signals)
+        else:
+            factors, counts = self._factors(fitted, data.frames, data.labels, data.references, progress)
+        if optimize in (True, "evidence"):
             found = optimise_sparse(factors, counts, noise, fitted)
             noise, fitted, factors = {**noise, **found.noise}, *rescaled(fitted, factors, found.signals)
         posterior = linear.solve(factors, {kind: noise[kind] for kind in factors})
