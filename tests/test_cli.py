@@ -219,6 +219,7 @@ def test_every_option_reaches_the_model(run, tmp_path):
         "baseline": {"Ar": -0.5, "Ne": 1.0},
         "tolerance": 1e-9,
         "observations": None,
+        "representers": "environments",
         "threads": None,  # belongs to the machine, not to the model: not in the file
     }
     assert model.reference_energies_ == {"Ar": -0.5, "Ne": 1.0}
