@@ -10,14 +10,14 @@ from soapkrr import linear
 from soapkrr.errors import InputError
 from soapkrr.regression.collapsed import CollapsedPart
 from soapkrr.regression.data import TrainingData
-from soapkrr.regression.evidence import exact_evidence, maximise
+from soapkrr.regression.evidence import exact_evidence, maximise, optimise_sparse
 from soapkrr.regression.observation_model import ObservationModel
 from soapkrr.regression.observed import Group, covariance
 from soapkrr.regression.targets import KINDS, observation_kinds, observation_targets, observed_structures, subset
 from soapkrr.regression.terms import Term
 
 #: Observations from which hyperparameters are found: each step of the optimiser costs N³.
-OPTIMISE_ON = 1500
+OPTIMISE_ON = 1000
 
 
 def total_covariance(terms: list[Term], groups: list[list[Group]], threads: int | None) -> np.ndarray:
@@ -79,10 +79,13 @@ def pivoted_cholesky(K: np.ndarray, scale: np.ndarray, n: int, tolerance: float)
     return np.array(picked, dtype=np.int64)
 
 
-def fit_nystrom(terms: list[Term], data: TrainingData, noise, n: int, tolerance: float, threads: int | None):
+def fit_nystrom(terms: list[Term], data: TrainingData, noise, n: int, tolerance: float, threads: int | None, counts=None):
     """Up to ``n`` observations chosen by pivoted Cholesky of their covariance in units of their noise, fitted to all observations.
 
-    Returns the model and, per kind, the triangle of [Φ | y] of its rows, as `SparseGP` keeps them.
+    With ``counts``, the number of rows of each kind, noise levels and one factor of all signals are those of highest evidence; the
+    observations are still chosen with those given.
+
+    Returns the model, per kind the triangle of [Φ | y] of its rows, as `SparseGP` keeps them, and the noise.
     """
     structures = observed_structures(data)
     groups = [structures.groups(t.descriptor, threads) for t in terms]
@@ -94,15 +97,22 @@ def fit_nystrom(terms: list[Term], data: TrainingData, noise, n: int, tolerance:
     # Energies, forces and stresses meet in one matrix: in units of their noise it is the better conditioned one.
     unit = 1 / sigma[known][picked]
     transform = unit[:, None] * linear.whitening(unit[:, None] * K[np.ix_(picked, picked)] * unit, tolerance)
-    table = np.column_stack([K[:, picked] @ transform, y[known]])
     kinds = observation_kinds(data)[known]
+    table = np.column_stack([K[:, picked] @ transform, y[known]])
     table *= (np.array([noise[k] for k in KINDS])[kinds] / sigma[known])[:, None]
     factors = {kind: linear.merge([table[kinds == k]]) for k, kind in enumerate(KINDS) if (kinds == k).any()}
+    if counts is not None:
+        rank = transform.shape[1]
+        found = optimise_sparse(factors, counts, noise, [rank], [terms[0].signal])
+        factor = found.signals[0] / terms[0].signal
+        noise, terms = {**noise, **found.noise}, [replace(t, signal=factor * t.signal) for t in terms]
+        # Features of a kernel factor² times as large.
+        transform, factors = transform / factor, {kind: f * np.append(np.full(rank, factor), 1.0) for kind, f in factors.items()}
     posterior = linear.solve(factors, {kind: noise[kind] for kind in factors})
     picked, weights = known[picked], np.zeros(len(y))
     weights[picked] = transform @ posterior.mean
     parts = collapse(terms, groups, weights)
-    return ObservationModel(parts, structures, groups, picked, None, transform, posterior, threads), factors
+    return ObservationModel(parts, structures, groups, picked, None, transform, posterior, threads), factors, noise
 
 
 def optimised(terms: list[Term], data: TrainingData, noise, threads: int | None) -> tuple[dict[str, float], list[Term]]:

@@ -23,12 +23,12 @@ from soapkrr.regression.additive import AdditivePotential
 from soapkrr.regression.cross_validation import cross_validated
 from soapkrr.regression.data import TrainingData, check_optimize, check_tolerance, checked_noise, prepared
 from soapkrr.regression.design import DesignRows
-from soapkrr.regression.evidence import optimise_sparse
+from soapkrr.regression.evidence import log_likelihood, optimise_sparse
 from soapkrr.regression.observation_fit import fit_nystrom, optimised
 from soapkrr.regression.observation_model import ObservationModel
 from soapkrr.regression.posterior import SparseModel
 from soapkrr.regression.sparse_set import learnt, sparse_points
-from soapkrr.regression.targets import observation_counts
+from soapkrr.regression.targets import log_weights, observation_counts
 from soapkrr.regression.terms import SparseTerm, Term
 from soapkrr.selectors import Selection
 from soapkrr.structures import Batch, as_frames, split_by_atoms
@@ -74,8 +74,8 @@ class SparseGP(AdditivePotential):
     ----------
     reference_energies_ : {symbol: eV}.  prior_means_ : prior means in use.
     n_sparse_ : {symbol: number of sparse points used}, a list of them for a list of terms, or {kind: number of observations}.
-    rank_ : number of features kept.
-    noise_ : {kind: σ} used.  condition_ : estimated condition number of the regression.  n_observations_ : {kind: number of rows}.
+    rank_ : number of features kept.  condition_ : estimated condition number of the regression.
+    n_observations_ : {kind: number of rows}.  noise_ : {kind: σ} used.  log_likelihood_ : log evidence of the data.
 
     Raises
     ------
@@ -152,23 +152,28 @@ class SparseGP(AdditivePotential):
         else:
             factors, counts = self._factors(fitted, data.frames, data.labels, data.references, progress)
         if optimize in (True, "evidence"):
-            found = optimise_sparse(factors, counts, noise, fitted)
+            found = optimise_sparse(factors, counts, noise, [t.rank for t in fitted], [t.signal for t in fitted])
             noise, fitted, factors = {**noise, **found.noise}, *rescaled(fitted, factors, found.signals)
         posterior = linear.solve(factors, {kind: noise[kind] for kind in factors})
-        self._set_fitted(data.references, counts, noise, factors, posterior, terms=tuple(fitted))
+        evidence = log_likelihood(posterior, counts, noise) + log_weights(data)
+        self._set_fitted(data.references, counts, noise, evidence, factors, posterior, terms=tuple(fitted))
 
     def _fit_observations(self, terms: list[Term], data: TrainingData, noise, optimize: bool, progress: bool) -> None:
         terms = [replace(t, descriptor=learnt(t.descriptor, data.frames, self.threads, progress)) for t in terms]
         data = data.labelled()
-        if optimize:
-            noise, terms = optimised(terms, data, noise, self.threads)
-        model, factors = fit_nystrom(terms, data, noise, self.n_sparse, self.tolerance, self.threads)
-        self._set_fitted(data.references, observation_counts(data), noise, factors, model.posterior, model=model)
+        if optimize and len(terms) > 1:
+            terms = optimised(terms, data, noise, self.threads)[1]
+        counts = observation_counts(data)
+        model, factors, noise = fit_nystrom(terms, data, noise, self.n_sparse, self.tolerance, self.threads, counts if optimize else None)
+        evidence = log_likelihood(model.posterior, counts, noise) + log_weights(data)
+        self._set_fitted(data.references, counts, noise, evidence, factors, model.posterior, model=model)
 
-    def _set_fitted(self, references, counts, noise, factors, posterior, terms=None, model: ObservationModel | None = None) -> None:
+    def _set_fitted(
+        self, references, counts, noise, evidence, factors, posterior, terms=None, model: ObservationModel | None = None
+    ) -> None:
         self.terms_, self.model_, self.posterior_, self.factors_ = terms, model, posterior, factors
         self.reference_energies_, self.prior_means_ = references, split_baseline(self.baseline)[1]
-        self.n_observations_, self.noise_ = counts, noise
+        self.n_observations_, self.noise_, self.log_likelihood_ = counts, noise, evidence
         self.rank_, self.condition_ = len(posterior.mean), posterior.condition
         if model is not None:
             self.n_sparse_ = model.counts()
@@ -195,6 +200,7 @@ class SparseGP(AdditivePotential):
             "reference_energies": self.reference_energies_,
             "n_observations": self.n_observations_,
             "noise": self.noise_,
+            "log_likelihood": self.log_likelihood_,
             "factors": self.factors_,
         }
         if self.model_ is not None:
@@ -205,7 +211,7 @@ class SparseGP(AdditivePotential):
     def restore(self, state: dict) -> None:
         """See `Potential.restore`."""
         self._terms()  # raises where descriptor and kernel are no term
-        common = [state[name] for name in ("reference_energies", "n_observations", "noise", "factors")]
+        common = [state[name] for name in ("reference_energies", "n_observations", "noise", "log_likelihood", "factors")]
         if self._of_observations():
             with serial_blas():
                 model = ObservationModel.restore(state, self.threads)

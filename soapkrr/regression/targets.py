@@ -10,6 +10,7 @@ from soapkrr.baselines import baseline_energies
 from soapkrr.labels import Labels
 from soapkrr.regression.data import TrainingData
 from soapkrr.regression.observed import ObservedStructures
+from soapkrr.row_scale import log_scales
 
 #: Kinds of observation, in the order in which a structure lists them.
 KINDS = ("energy", "forces", "stress")
@@ -51,6 +52,12 @@ def observation_counts(data: TrainingData) -> dict[str, int]:
     """{kind: number of known components}, of kinds that occur."""
     counts = {kind: sum(int(np.isfinite(getattr(label, kind)).sum()) for label in data.labels if label.has(kind)) for kind in KINDS}
     return {kind: n for kind, n in counts.items() if n}
+
+
+def log_weights(data: TrainingData) -> float:
+    """Σ log(σ_kind/σ) over all rows: what σ of their own, and √N of energies, add to any log likelihood."""
+    known = [len(atoms) for atoms, label in zip(data.frames, data.labels, strict=True) if label.has("energy")]
+    return sum(log_scales(data.labels).values()) - 0.5 * float(np.log(known).sum())
 
 
 def subset(labels: list[Labels], n: int, seed: int = 0) -> list[int]:
