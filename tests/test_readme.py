@@ -1,0 +1,75 @@
+"""Every Python block of the README runs, in order, on a small train.xyz; every option and public name it mentions exists."""
+
+import re
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+import pytest
+from ase.build import bulk
+from ase.calculators.lj import LennardJones
+from ase.calculators.singlepoint import SinglePointCalculator
+from ase.io import write
+
+import soapkrr
+from soapkrr import options
+
+matplotlib.use("Agg")
+
+README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
+BLOCKS = [(README.count("\n", 0, m.start(1)), m[1]) for m in re.finditer(r"^```python\n(.*?)^```$", README, re.DOTALL | re.MULTILINE)]
+
+
+def silicon(n: int):
+    """Rattled diamond cells of two atoms with Lennard-Jones labels, under ASE's names and others, of two config types."""
+    rng, frames = np.random.default_rng(0), []
+    for k in range(n):
+        atoms = bulk("Si", a=rng.uniform(5.2, 5.7))
+        atoms.positions += 0.1 * rng.standard_normal((2, 3))
+        calculator = LennardJones(sigma=2.1, epsilon=0.5, rc=6.0, smooth=True)
+        labels = {kind: calculator.get_property(kind, atoms) for kind in ("energy", "forces", "stress")}
+        atoms.calc = SinglePointCalculator(atoms, **labels)
+        atoms.info |= {"config_type": ["crystal", "liquid"][k % 2], "dft_energy": labels["energy"]}
+        atoms.arrays["dft_forces"] = labels["forces"]
+        frames.append(atoms)
+    return frames
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """A temporary folder, the current one, with the README's train.xyz."""
+    write(tmp_path / "train.xyz", silicon(26))
+    monkeypatch.chdir(tmp_path)
+    yield tmp_path
+    matplotlib.pyplot.close("all")
+
+
+def test_every_python_block_runs(folder):
+    assert len(BLOCKS) == README.count("```python") >= 7
+    namespace: dict = {}
+    for line, block in BLOCKS:
+        exec(compile("\n" * line + block, "README.md", "exec"), namespace)
+    assert (folder / "si.soapkrr").exists()
+
+
+def test_the_fit_that_chooses_everything():
+    assert "`soapkrr.fit(frames)` chooses everything" in README
+    assert soapkrr.fit(silicon(6)).choices_
+
+
+def test_every_option_in_the_text_exists():
+    help_text = "".join(sub.format_help() for sub in options.build_parser()._subparsers._group_actions[0].choices.values())
+    mentioned = set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", README)) - {"--check"}
+    assert {"--optimize", "--by", "--config-noise", "--json"} <= mentioned
+    assert {option for option in mentioned if option not in help_text} == set()
+
+
+def test_every_name_in_the_table_is_public():
+    table = README[README.index("## What there is") : README.index("**A sum of terms**")]
+    names = set(re.findall(r"`([A-Z]\w+)[`(]", table)) - {"REMatchKernel", "GroupKFold", "GridSearchCV", "Pipeline"}
+    assert {"SOAP", "KernelRidge", "CalculatorBaseline", "GivenPoints"} <= names <= set(soapkrr.__all__)
+
+
+def test_links_into_the_repository_lead_somewhere():
+    root = Path(__file__).parent.parent
+    assert [link for link in re.findall(r"\]\(([^)#]+)\)", README) if "://" not in link and not (root / link).exists()] == []
