@@ -51,7 +51,7 @@ EXAMPLES = {
     "DScribe": _dscribe,
     "Sum": lambda: DotProduct(2) + SquaredExponential(0.7),
     "Product": lambda: DotProduct(2) * SquaredExponential(0.7),
-    "Scaled": lambda: 2.5 * DotProduct(2.5),
+    "Scaled": lambda: 2.5 * DotProduct(3),
     "Standardized": _standardized,
     "ACSF": lambda names: soapkrr.ACSF(names, r_cut=R_CUT, g2_params=[(1.0, 0.0), (2.0, 1.5)], g4_params=[(0.1, 2.0, -1.0)]),
     "GivenPoints": lambda: soapkrr.selectors.GivenPoints([(0, 1), (2, 0)]),
