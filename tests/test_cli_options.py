@@ -135,6 +135,14 @@ def test_info_states_terms_noise_and_prior_means(run, folder, name):
     assert ("prior mean" in text) == bool(data["prior_means"])
 
 
+def test_info_keeps_to_one_line_each(run, folder):
+    frames = crystals(4)
+    projected = soapkrr.Compressed(soap(), n_components=5).fitted(soap().create(frames))
+    SparseGP(projected, DotProduct(2), n_sparse=4).fit(frames).save(folder / "projected.soapkrr")
+    lines = run("info", "projected.soapkrr").splitlines()
+    assert [line.split()[0] for line in lines[:4]] == ["model", "species", "descriptor", "kernel"]
+
+
 def test_info_numbers_the_terms_and_counts_their_sparse_points(run):
     text = run("info", "terms.soapkrr")
     assert "descriptor 1 " in text and "descriptor 2 " in text and "Ar 9 (cur)" in text

@@ -35,7 +35,7 @@ def info(args) -> Report:
         "reference_energies": model.reference_energies_,
         "size_mb": Path(args.model).stat().st_size / 1e6,
     }
-    return Report(data, "\n".join(f"{name:<20}{value}" for name, value in _rows(data, model)))
+    return Report(data, "\n".join(f"{name:<20}{' '.join(value.split())}" for name, value in _rows(data, model)))
 
 
 def _absent(name: str):
