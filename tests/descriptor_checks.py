@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+from derivatives import moved
 from systems import distort
 from taylor import assert_derivative
 
@@ -13,12 +14,6 @@ def environments(descriptor, atoms):
     batch = Batch.from_atoms([atoms])
     pairs = batch.pairs(descriptor.r_cut)
     return batch, pairs, descriptor.environments(batch, pairs)
-
-
-def moved(atoms, u, t):
-    atoms = atoms.copy()
-    atoms.positions += t * u
-    return atoms
 
 
 def voigt(strain):

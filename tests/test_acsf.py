@@ -5,7 +5,7 @@ from itertools import combinations
 import numpy as np
 import pytest
 from ase import Atoms
-from derivatives import check_invariance, check_jacobians, check_pullback, environments
+from descriptor_checks import assert_invariant, assert_jacobian, assert_pullback, assert_strain_jacobian, environments
 from dscribe.descriptors import ACSF as DScribeACSF
 from systems import R_CUT, SYSTEMS, build, species, variations
 
@@ -132,16 +132,18 @@ def test_features_of_a_list_are_those_of_its_structures():
 
 @pytest.mark.parametrize("name", SYSTEMS)
 def test_derivatives_of_every_system(name):
-    check_pullback(acsf(species(name)), build(name))
-    check_jacobians(acsf(species(name)), build(name))
+    assert_pullback(acsf(species(name)), build(name))
+    assert_jacobian(acsf(species(name)), build(name))
+    assert_strain_jacobian(acsf(species(name)), build(name))
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
 @pytest.mark.parametrize("name", ["molecule", "mixed", "primitive"])
 def test_derivatives_of_every_variant(name, variant):
     descriptor = acsf(species(name), **VARIANTS[variant])
-    check_pullback(descriptor, build(name))
-    check_jacobians(descriptor, build(name))
+    assert_pullback(descriptor, build(name))
+    assert_jacobian(descriptor, build(name))
+    assert_strain_jacobian(descriptor, build(name))
 
 
 @pytest.mark.parametrize("name", ["molecule", "alloy", "primitive"])
@@ -149,14 +151,15 @@ def test_derivatives_of_standardised_features(name):
     descriptor = acsf(species(name))
     descriptor = descriptor.fitted(descriptor.create(variations(name, 3)))
     assert isinstance(descriptor, Standardized)
-    check_pullback(descriptor, build(name))
-    check_jacobians(descriptor, build(name))
+    assert_pullback(descriptor, build(name))
+    assert_jacobian(descriptor, build(name))
+    assert_strain_jacobian(descriptor, build(name))
 
 
 @pytest.mark.parametrize("weighted", [False, True])
 @pytest.mark.parametrize("name", SYSTEMS)
 def test_features_do_not_depend_on_rotation_translation_or_order(name, weighted):
-    check_invariance(acsf(species(name), weighted=weighted), build(name))
+    assert_invariant(acsf(species(name), weighted=weighted), build(name))
 
 
 # --- scaling, fit, files ---------------------------------------------------------------------------------------------

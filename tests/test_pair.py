@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from ase import Atoms
 from ase.calculators.singlepoint import SinglePointCalculator
-from derivatives import check_invariance, check_jacobians, check_pullback, environments
+from descriptor_checks import assert_invariant, assert_jacobian, assert_pullback, assert_strain_jacobian, environments
 from systems import R_CUT, SYSTEMS, build, species, variations
 
 import soapkrr
@@ -55,20 +55,22 @@ def test_bsplines_add_to_one_inside():
 
 @pytest.mark.parametrize("name", SYSTEMS)
 def test_derivatives_of_every_system(name):
-    check_pullback(pair(species(name)), build(name))
-    check_jacobians(pair(species(name)), build(name))
+    assert_pullback(pair(species(name)), build(name))
+    assert_jacobian(pair(species(name)), build(name))
+    assert_strain_jacobian(pair(species(name)), build(name))
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_derivatives_of_every_variant(variant):
     descriptor = pair(species("mixed"), **VARIANTS[variant])
-    check_pullback(descriptor, build("mixed"))
-    check_jacobians(descriptor, build("mixed"))
+    assert_pullback(descriptor, build("mixed"))
+    assert_jacobian(descriptor, build("mixed"))
+    assert_strain_jacobian(descriptor, build("mixed"))
 
 
 @pytest.mark.parametrize("name", SYSTEMS)
 def test_features_do_not_depend_on_rotation_translation_or_order(name):
-    check_invariance(pair(species(name)), build(name))
+    assert_invariant(pair(species(name)), build(name))
 
 
 # --- as a term -------------------------------------------------------------------------------------------------------

@@ -1,0 +1,87 @@
+"""Hot loops of kernels, design rows and the choice of sparse points, compiled by numba; serial, without the GIL."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from soapkrr.backends.cpu import _jit
+
+
+@_jit
+def dot_product_energy(U, weights, zeta, energies):
+    """Energies Σ_q w_q u^ζ of each row of U, which is overwritten with w_q ζ u^(ζ−1)."""
+    power = int(zeta)
+    whole = power == zeta and power <= 16
+    for i in range(U.shape[0]):
+        u, total = U[i], 0.0
+        if whole:
+            for q in range(u.shape[0]):
+                v, s = u[q], weights[q]
+                for _ in range(power - 1):
+                    s *= v
+                total += s * v
+                u[q] = zeta * s
+        else:
+            for q in range(u.shape[0]):
+                v = max(u[q], 0.0)
+                s = weights[q] * v ** (zeta - 1.0)
+                total += s * v
+                u[q] = zeta * s
+        energies[i] = total
+
+
+@_jit
+def scatter_rows(T, slope, centre, atom, out):
+    """out[atom[e], b] −= Σ_q slope[centre[e], q] T[e, b, q]: force rows of displaced atoms from Jacobian products."""
+    for e in range(T.shape[0]):
+        s, o, t = slope[centre[e]], out[atom[e]], T[e]
+        for b in range(t.shape[0]):
+            for q in range(t.shape[1]):
+                o[b, q] -= s[q] * t[b, q]
+
+
+@_jit
+def farthest_points(X, first, n, picked, gaps):
+    """Farthest-point sampling of rows of X from row ``first``: indices into ``picked``, squared gaps into ``gaps``.
+
+    A point keeps its nearest pick; the triangle inequality spares it when the new pick is at least twice as far from that pick.
+    Returns the number of picks (fewer than n when only copies are left).
+    """
+    n_points, n_features = X.shape
+    nearest, best = np.zeros(n_points, dtype=np.int64), np.full(n_points, np.inf)
+    spread = np.empty(n)
+    picked[0], gaps[0] = first, np.inf
+    for k in range(n):
+        new = X[picked[k]]
+        for m in range(k):
+            d, other = 0.0, X[picked[m]]
+            for f in range(n_features):
+                d += (new[f] - other[f]) ** 2
+            spread[m] = d
+        far, farthest = -1.0, 0
+        for i in range(n_points):
+            if k == 0 or spread[nearest[i]] < 4.0 * best[i]:
+                d, x = 0.0, X[i]
+                for f in range(n_features):
+                    d += (new[f] - x[f]) ** 2
+                if d < best[i]:
+                    best[i], nearest[i] = d, k
+            if best[i] > far:
+                far, farthest = best[i], i
+        if k + 1 == n:
+            return n
+        if far <= 1e-20:
+            return k + 1
+        picked[k + 1], gaps[k + 1] = farthest, far
+    return n
+
+
+@_jit
+def scatter_norms(along, slope, centre, target, out):
+    """out[target[e], b] −= Σ_q slope[centre[e], q] along[e, b]: the part of `scatter_rows` that changes |x|²."""
+    for e in range(along.shape[0]):
+        s, o = slope[centre[e]], out[target[e]]
+        for b in range(along.shape[1]):
+            v = along[e, b]
+            for q in range(s.shape[0]):
+                o[b, q] -= s[q] * v
