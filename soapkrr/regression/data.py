@@ -57,8 +57,8 @@ def prepared(frames: list[Atoms], descriptors: list[Descriptor], baseline, obser
     return TrainingData(frames, labels, reference_energies(frames, labels, reference))
 
 
-def check_structures(frames: list[Atoms], descriptors: list[Descriptor]) -> None:
-    """Raise on the first structure, by its place in the list, that cannot be described, and where no pair is in range of any."""
+def check_structures(frames: list[Atoms], descriptors: list[Descriptor], pairs: bool = True) -> None:
+    """Raise on the first structure, by its place in the list, that cannot be described; with ``pairs`` also where none is in range."""
     n_pairs = np.zeros(len(descriptors), dtype=np.int64)
     for first, group in split_by_atoms(frames, 4096):
         batch = Batch.from_atoms(group, first)
@@ -66,7 +66,7 @@ def check_structures(frames: list[Atoms], descriptors: list[Descriptor]) -> None
             descriptor.kinds(batch.numbers, first, batch.structure)
         distances = np.linalg.norm(batch.pairs(max(d.r_cut for d in descriptors), first).vectors, axis=1)
         n_pairs += [np.count_nonzero(distances < d.r_cut) for d in descriptors]
-    for descriptor, n in zip(descriptors, n_pairs, strict=True):
+    for descriptor, n in zip(descriptors, n_pairs, strict=True) if pairs else ():
         require_pairs(descriptor, n)
 
 
