@@ -70,8 +70,8 @@ def check_optimize(optimize: bool | str, known: tuple[str, ...]) -> None:
         raise InputError(f"`optimize` must be True, False or one of {known}, received {optimize!r}.")
 
 
-def check_structures(frames: list[Atoms], descriptors: list[Descriptor]) -> None:
-    """Raise on the first structure, by its place in the list, that cannot be described, and where a descriptor sees no pair in any."""
+def check_structures(frames: list[Atoms], descriptors: list[Descriptor], pairs: bool = True) -> None:
+    """Raise on the first structure, by its place in the list, that cannot be described; with ``pairs`` also where none is in range."""
     shortest = np.inf
     for first, group in split_by_atoms(frames, 4096):
         batch = Batch.from_atoms(group, first)
@@ -80,7 +80,7 @@ def check_structures(frames: list[Atoms], descriptors: list[Descriptor]) -> None
         vectors = batch.pairs(max(d.r_cut for d in descriptors), first).vectors
         shortest = min(shortest, np.sqrt(squares(vectors).min(initial=np.inf)))
     for d in descriptors:
-        if d.needs_pairs and shortest >= d.r_cut:
+        if pairs and d.needs_pairs and shortest >= d.r_cut:
             raise InputError(f"`r_cut`={d.r_cut}: no two atoms of the data are that close; {type(d).__name__} needs a larger one.")
 
 

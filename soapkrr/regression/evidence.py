@@ -95,10 +95,10 @@ def exact_evidence(K: list[np.ndarray], y: np.ndarray, kinds: np.ndarray, weight
     return float(value), by_noise, by_scale
 
 
-def maximise(evidence: Callable, noise: Mapping[str, float], signals) -> Hyperparameters:
-    """Maximum of ``evidence(noise, signals) → (value, {kind: slope}, slopes of log signals)`` within `BOUNDS`, from the given start."""
+def maximise(evidence: Callable, noise: Mapping[str, float], signals, bounds: Mapping = BOUNDS) -> Hyperparameters:
+    """Maximum of ``evidence(noise, signals) → (value, {kind: slope}, slopes of log signals)`` within ``bounds``, from the given start."""
     names = sorted(noise)
-    lower, upper = np.log([BOUNDS[t] for t in names] + [BOUNDS["signal"]] * len(signals)).T
+    lower, upper = np.log([bounds[t] for t in names] + [bounds["signal"]] * len(signals)).T
 
     def unpack(x):
         values = np.exp(x)

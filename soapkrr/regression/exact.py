@@ -1,24 +1,27 @@
-"""Exact Gaussian process and kernel ridge regression on energies, forces and stress: every observation is a representer."""
+"""Exact Gaussian process and kernel ridge regression: of energies, forces and stress, or of any scalar property of structures or atoms."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
 import numpy as np
 from ase import Atoms
+from sklearn.utils.validation import check_is_fitted
 
 from soapkrr.baselines import Baseline
 from soapkrr.descriptors.base import Descriptor
-from soapkrr.errors import require_positive
+from soapkrr.errors import InputError, require_positive
 from soapkrr.kernels import Kernel
+from soapkrr.labels import property_values
 from soapkrr.observations import Observations
 from soapkrr.parallel import serial_blas
 from soapkrr.prediction import Prediction
 from soapkrr.regression.additive import AdditivePotential
-from soapkrr.regression.data import check_optimize, checked_noise, prepared
+from soapkrr.regression.data import check_optimize, check_structures, checked_noise, prepared
 from soapkrr.regression.observation_fit import fit_exact, optimised
 from soapkrr.regression.observation_model import ObservationModel
+from soapkrr.regression.properties import PROPERTIES, PropertyModel, fit_property
 from soapkrr.regression.sparse_set import learnt
 from soapkrr.regression.targets import observation_counts
 from soapkrr.regression.terms import Term
@@ -26,7 +29,7 @@ from soapkrr.structures import Batch, as_frames
 
 
 class GaussianProcess(AdditivePotential):
-    """Exact Gaussian process on total energies, forces and stress, for small sets of data.
+    """Exact Gaussian process on total energies, forces and stress, for small sets of data; or on a property of structures or atoms.
 
     cov(L, L′) = Σ_ij L L′ δ²κ(x_i, x_j) for every pair of observations, through the mixed second derivative of the kernel; the weights
     (K + Σ)⁻¹y collapse onto the training environments, so that prediction costs about two sparse points for each of them. Memory
@@ -36,11 +39,15 @@ class GaussianProcess(AdditivePotential):
     ----------
     descriptor : a descriptor, or a list of `Term` whose contributions add (their ``n_sparse`` and ``selection`` are not used).
     kernel : a kernel; None with a list of terms.
-    noise : mapping with any of energy (eV per atom), forces (eV/Å), stress (eV/Å³); defaults 0.002, 0.05, 0.002.
-    signal : prior standard deviation δ of an atom's energy, eV.
-    baseline : reference energies and prior means, as in `SparseGP`.
+    noise : mapping with any of energy (eV per atom), forces (eV/Å), stress (eV/Å³); defaults 0.002, 0.05, 0.002. For another ``target`` a
+        number, the standard deviation of the property; per atom if extensive: the total has noise·√N, as an energy.
+    signal : prior standard deviation δ of an atom's energy, eV, or of its part of the property.
+    baseline : reference energies and prior means, as in `SparseGP`; for another ``target`` {symbol: value} or ``"least-squares"``, also the
+        default: the property of an atom of each species that explains the data best.
     threads : threads of fit and predict; None takes every core this process may use.
     observations : `Observations`, as in `SparseGP`.
+    target : ``"potential"``, or a property p = Σ_i w_i f(x_i) of structures, ``"extensive"`` (w = 1) or ``"intensive"`` (w = 1/N), or of
+        atoms, ``"atom"`` (p = f). Then `fit` takes the values, and `predict` returns them.
 
     Attributes
     ----------
@@ -57,11 +64,12 @@ class GaussianProcess(AdditivePotential):
         descriptor: Descriptor | list[Term],
         kernel: Kernel | None = None,
         *,
-        noise: Mapping[str, float] | None = None,
+        noise: Mapping[str, float] | float | None = None,
         signal: float = 3.0,
         baseline: Mapping[str, float] | str | None | Baseline | list = None,
         threads: int | None = None,
         observations: Observations | None = None,
+        target: str = "potential",
     ):
         self.descriptor = descriptor
         self.kernel = kernel
@@ -70,14 +78,19 @@ class GaussianProcess(AdditivePotential):
         self.baseline = baseline
         self.threads = threads
         self.observations = observations
+        self.target = target
 
     def fit(self, frames: list[Atoms], y=None, *, optimize: bool | str = False, progress: bool = False) -> GaussianProcess:
-        """Fit to the labels that ``frames`` carry; ``y`` is ignored.
+        """Fit to the labels that ``frames`` carry, or to a property ``y``.
 
-        ``optimize``: raise the evidence over noise levels and signals, from those given; on a random part of the structures where
-        there are more than `OPTIMISE_ON` observations.
+        ``y``: with ``target="potential"`` ignored; otherwise the name of the property, looked up as `labels.property_values` does, or its
+        values: (n_structures,), or for atoms one array for each structure or (n_atoms,) of all. ``optimize``: raise the evidence over
+        noise levels and signals, from those given; of energies and forces on a random part of the structures where there are more
+        than `observation_fit.OPTIMISE_ON` observations.
         """
         check_optimize(optimize, ("evidence",))
+        if self._of_property():
+            return self._fit_property(as_frames(frames), y, optimize, progress)
         noise, terms, frames = self._noise(), self._terms(), as_frames(frames)
         data = prepared(frames, [t.descriptor for t in terms], self.baseline, self.observations, noise)
         with serial_blas():
@@ -89,7 +102,64 @@ class GaussianProcess(AdditivePotential):
         self._set_fitted(model, data.references, observation_counts(data), noise, evidence)
         return self
 
-    def _set_fitted(self, model: ObservationModel, references, counts, noise, evidence: float) -> None:
+    def _fit_property(self, frames: list[Atoms], y, optimize: bool, progress: bool) -> GaussianProcess:
+        terms, noise = self._terms(), self._property_noise()
+        check_structures(frames, [t.descriptor for t in terms])
+        with serial_blas():
+            terms = [replace(t, descriptor=learnt(t.descriptor, frames, self.threads, progress)) for t in terms]
+            model, evidence, noise = fit_property(terms, frames, y, self.target, noise, self.baseline, self.threads, optimize)
+        self._set_fitted(model, model.references, {self.target: len(model.weights)}, noise, evidence)
+        return self
+
+    def predict(self, frames: Atoms | list[Atoms], uncertainty: bool | Iterable[str] = False, *, return_std: bool = False):
+        """A `Prediction` of energies, forces and stress (see `Potential.predict`), or the property.
+
+        Returns, for a property, (n_structures,) values, or for atoms one array (n_atoms,) for each structure; with ``return_std`` also
+        their standard deviations in the same form (of the property itself, without the noise of an observation).
+        """
+        if not self._of_property():
+            if return_std:
+                raise InputError("`return_std` is for properties; ask a potential for `uncertainty`.")
+            return super().predict(frames, uncertainty)
+        check_is_fitted(self)
+        if uncertainty is not False:
+            raise InputError("`uncertainty` is for potentials; ask for the standard deviation of a property with `return_std`.")
+        frames = as_frames(frames)
+        check_structures(frames, [part.descriptor for part in self.model_.parts], pairs=False)
+        with serial_blas():
+            values = self.model_.arranged(self.model_.mean(frames), frames)
+            return (values, self.model_.arranged(self.model_.std(frames, self.threads), frames)) if return_std else values
+
+    def score(self, frames: list[Atoms], y=None) -> float:
+        """As `Potential.score`; of a property the coefficient of determination R², as scikit-learn's regressors."""
+        if not self._of_property():
+            return super().score(frames, y)
+        frames = as_frames(frames)
+        if y is None:
+            raise InputError("`y` must hold the values of the property, or its name.")
+        from sklearn.metrics import r2_score
+
+        values, _ = property_values(frames, y, "atom" if self.target == "atom" else "structure")
+        return float(r2_score(values, np.hstack(self.predict(frames))))
+
+    def calculator(self, uncertainty: bool | Iterable[str] = ("energy",)):
+        """See `Potential.calculator`."""
+        if self._of_property():
+            raise InputError(f"a calculator needs `target`='potential', this model has {self.target!r}.")
+        return super().calculator(uncertainty)
+
+    def _of_property(self) -> bool:
+        if self.target not in ("potential", *PROPERTIES):
+            raise InputError(f"`target` must be one of {('potential', *PROPERTIES)}, received {self.target!r}.")
+        return self.target != "potential"
+
+    def _property_noise(self) -> float:
+        if isinstance(self.noise, Mapping) or self.noise is None:
+            raise InputError(f"`noise` must be a number, the standard deviation of the property, with `target`={self.target!r}.")
+        require_positive(noise=self.noise)
+        return float(self.noise)
+
+    def _set_fitted(self, model: ObservationModel | PropertyModel, references, counts, noise, evidence: float) -> None:
         self.model_, self.signals_ = model, model.signals
         self.reference_energies_, self.n_observations_, self.noise_, self.log_likelihood_ = references, counts, noise, evidence
 
@@ -107,7 +177,10 @@ class GaussianProcess(AdditivePotential):
         """See `Potential.restore`."""
         self._terms()  # raises where descriptor and kernel are no term
         with serial_blas():
-            model = ObservationModel.restore(state, self.threads)
+            if self._of_property():
+                model = PropertyModel.restore(self.target, state["reference_energies"], state)
+            else:
+                model = ObservationModel.restore(state, self.threads)
         self._set_fitted(model, *(state[name] for name in ("reference_energies", "n_observations", "noise", "log_likelihood")))
 
     def _noise(self) -> dict[str, float]:
@@ -121,13 +194,14 @@ class GaussianProcess(AdditivePotential):
 
 
 class KernelRidge(GaussianProcess):
-    """Kernel ridge regression of energies, forces and stress: the mean of `GaussianProcess` with one regularisation.
+    """Kernel ridge regression of energies, forces and stress, or a property: the mean of `GaussianProcess` with one regularisation.
 
-    (K + α W²)⁻¹y with W = √N for an energy, ``force_weight``⁻¹ for a force component and ``stress_weight``⁻¹ for a stress component.
+    (K + α W²)⁻¹y with W = √N for an energy or an extensive property, ``force_weight``⁻¹ for a force component, ``stress_weight``⁻¹ for a
+    stress component, 1 for other properties.
 
     Parameters
     ----------
-    descriptor, kernel, baseline, threads, observations : as in `GaussianProcess`.
+    descriptor, kernel, baseline, threads, observations, target : as in `GaussianProcess`.
     alpha : regularisation, eV² at unit signal.
     force_weight : relative weight of force components, Å.  stress_weight : relative weight of stress components, Å³.
     """
@@ -143,6 +217,7 @@ class KernelRidge(GaussianProcess):
         baseline=None,
         threads: int | None = None,
         observations: Observations | None = None,
+        target: str = "potential",
     ):
         self.descriptor = descriptor
         self.kernel = kernel
@@ -152,6 +227,7 @@ class KernelRidge(GaussianProcess):
         self.baseline = baseline
         self.threads = threads
         self.observations = observations
+        self.target = target
 
     signal = 1.0
 
@@ -159,3 +235,7 @@ class KernelRidge(GaussianProcess):
         require_positive(alpha=self.alpha, force_weight=self.force_weight, stress_weight=self.stress_weight)
         level = np.sqrt(self.alpha)
         return {"energy": level, "forces": level / self.force_weight, "stress": level / self.stress_weight}
+
+    def _property_noise(self) -> float:
+        require_positive(alpha=self.alpha)
+        return float(np.sqrt(self.alpha))
