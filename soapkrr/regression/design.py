@@ -10,7 +10,7 @@ from soapkrr.backends import cpu_regression
 from soapkrr.descriptors.base import Descriptor, Environments
 from soapkrr.kernels import squares
 from soapkrr.regression.terms import SparseTerm
-from soapkrr.structures import Batch
+from soapkrr.structures import Batch, add_rows
 
 #: Displaced atoms per Jacobian block: (n_neighbours·3·block) × n_sparse products stay in the cache.
 BLOCK = 8
@@ -46,7 +46,7 @@ class DesignRows:
         rows = []
         for s, members in enumerate(self.members):
             sums = np.zeros((len(self.batch), len(self.term.points[s])))
-            np.add.at(sums, self.batch.structure[members], self.jets[s].value)
+            add_rows(sums, self.batch.structure[members], self.jets[s].value)
             rows.append(sums)
         return self.term.whiten(rows)
 

@@ -16,7 +16,7 @@ from soapkrr.parallel import thread_map
 from soapkrr.regression.design import DesignRows, DisplacedBlock
 from soapkrr.regression.mean import evaluate
 from soapkrr.regression.terms import SparseTerm
-from soapkrr.structures import Batch
+from soapkrr.structures import Batch, add_rows
 
 #: Rows and columns of atoms whose products are summed at once in the prior of a total energy.
 TILE = 384
@@ -45,7 +45,7 @@ class SparsePart:
         if spread:
             phi = np.zeros((len(x), term.rank))
             values = term.kernel.jet(u, a, b, 0).value
-            phi[:, term.columns[s] : term.columns[s + 1]] = values @ (term.signal * term.transform[s])
+            phi[:, term.columns[s] : term.columns[s + 1]] = values @ term.scaled_transform[s]
         energies, of_points, of_x = term.kernel.energies(u, a, b, self.weights[s])
         gradient = of_points @ points
         return energies, gradient if of_x is None else gradient + of_x[:, None] * x, phi
@@ -178,4 +178,4 @@ class EnergyFeatures:
 
     def collect(self, start: int, stop: int, rows: np.ndarray) -> None:
         """Add features of atoms to the sums of their structures, in order."""
-        np.add.at(self.sums, self._structure[start:stop], rows)
+        add_rows(self.sums, self._structure[start:stop], rows)

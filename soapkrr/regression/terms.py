@@ -85,6 +85,11 @@ class SparseTerm:
         return np.cumsum([0] + [t.shape[1] for t in self.transform])
 
     @cached_property
+    def scaled_transform(self) -> list[np.ndarray]:
+        """Per species (M_s, r_s) δT: features from kernel values."""
+        return [self.signal * t for t in self.transform]
+
+    @cached_property
     def squares(self) -> list[np.ndarray]:
         """Per species (1, M_s) squared norms of the sparse points."""
         return [squares(x)[None, :] for x in self.points]
@@ -95,13 +100,13 @@ class SparseTerm:
 
     def sparse_weights(self, weights: np.ndarray) -> list[np.ndarray]:
         """Coefficients of the sparse points, E_i = Σ_q a_q κ(x_i, x_q), from weights of the features; per species."""
-        return [self.signal * t @ weights[a:b] for t, a, b in zip(self.transform, self.columns, self.columns[1:], strict=False)]
+        return [t @ weights[a:b] for t, a, b in zip(self.scaled_transform, self.columns, self.columns[1:], strict=False)]
 
     def whiten(self, kernel_rows: list[np.ndarray]) -> np.ndarray:
         """Features (m, rank) from kernel rows per species (m, M_s)."""
         out = np.empty((len(kernel_rows[0]), self.rank))
-        for s, (k, t) in enumerate(zip(kernel_rows, self.transform, strict=True)):
-            np.matmul(k, self.signal * t, out=out[:, self.columns[s] : self.columns[s + 1]])
+        for s, (k, t) in enumerate(zip(kernel_rows, self.scaled_transform, strict=True)):
+            np.matmul(k, t, out=out[:, self.columns[s] : self.columns[s + 1]])
         return out
 
     def prior(self, X: np.ndarray) -> np.ndarray:
