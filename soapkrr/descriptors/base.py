@@ -61,7 +61,7 @@ class Descriptor(Specification, ABC):
 
     @abstractmethod
     def pullback(self, start: int, stop: int, arrays: PairArrays, X, state, gradient, out: np.ndarray) -> None:
-        """Add nothing, write ∂E/∂r_ij of the pairs of atoms ``start:stop`` into ``out[pairs]``, from gradient = ∂E/∂X."""
+        """Write ∂E/∂r_ij of the pairs of atoms ``start:stop`` to their places in ``out``, from gradient = ∂E/∂X."""
 
     @abstractmethod
     def jacobian(self, start: int, stop: int, env: Environments, rows: np.ndarray, out: np.ndarray) -> None:
