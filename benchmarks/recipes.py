@@ -3,8 +3,8 @@
     python benchmarks/recipes.py FOLDER [--only ethanol-50 ...] [--output results.json]
 
 FOLDER holds NAME_train.xyz and NAME_test.xyz of published sets: si and li (mlearn, Zuo et al. 2020, doi 10.1021/acs.jpca.9b08723) and
-ethanol (revised MD17, Christensen and von Lilienfeld 2020, doi 10.1088/2632-2153/abba6f). How each recipe was found is said beside it; only
-training structures were used for that.
+ethanol (revised MD17, Christensen and von Lilienfeld 2020, doi 10.1088/2632-2153/abba6f). How each recipe was found is said beside it.
+Each was ranked by errors on left-out training structures, but test errors were looked at during the search: see README.md.
 """
 
 from __future__ import annotations
