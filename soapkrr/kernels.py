@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from soapkrr.backends import cpu_regression
+from soapkrr import backends
 from soapkrr.errors import InputError, require_positive
 from soapkrr.specification import Specification
 
@@ -119,7 +119,7 @@ class DotProduct(Kernel):
 
     def energies(self, u, a, b, weights):
         out = np.empty(len(u))
-        cpu_regression.dot_product_energy(u, weights, float(self.zeta), out)
+        backends.of(u).regression.dot_product_energy(u, weights, float(self.zeta), out)
         return out, u, None
 
 

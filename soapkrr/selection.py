@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from sklearn.cluster import MiniBatchKMeans
 
-from soapkrr.backends import cpu_regression
+from soapkrr import backends
 from soapkrr.errors import InputError
 
 
@@ -20,7 +20,7 @@ def farthest_point_sampling(X: np.ndarray, n: int) -> np.ndarray:
     """
     first = int(np.argmax(((X - X.mean(axis=0)) ** 2).sum(axis=1)))
     picked, gaps = np.empty(n, dtype=np.int64), np.empty(n)
-    return picked[: cpu_regression.farthest_points(X, first, n, picked, gaps)]
+    return picked[: backends.of(X).regression.farthest_points(X, first, n, picked, gaps)]
 
 
 def cur(X: np.ndarray, n: int) -> np.ndarray:

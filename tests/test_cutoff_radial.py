@@ -7,7 +7,7 @@ from scipy.special import spherical_jn
 from taylor import assert_derivative
 
 from soapkrr import SOAP
-from soapkrr.backends import cpu
+from soapkrr.backends.cpu import soap as cpu
 from soapkrr.descriptors.cutoff import Cosine, Polynomial, RadialScaling, Smoothstep, Tanh3
 from soapkrr.descriptors.radial import RADIAL_BASES, bessel_zeros, dressed_basis, radial_table
 

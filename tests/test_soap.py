@@ -11,7 +11,7 @@ from systems import SYSTEMS, build, distort, small_soap, species
 from taylor import assert_derivative
 
 from soapkrr import SOAP, RadialScaling
-from soapkrr.backends import cpu
+from soapkrr.backends.cpu import soap as cpu
 from soapkrr.descriptors.cutoff import Cosine, Polynomial, Smoothstep
 from soapkrr.descriptors.soap import harmonic_norms
 from soapkrr.structures import Batch, forces_and_strain

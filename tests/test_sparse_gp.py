@@ -9,7 +9,7 @@ from systems import BULK, SYSTEMS, build, distort, labelled, small_soap, species
 from taylor import assert_derivative
 
 import soapkrr.potential
-import soapkrr.regression.sparse_gp
+import soapkrr.regression.factors
 from soapkrr import DotProduct, SparseGP
 
 # --- dense references ------------------------------------------------------------------------------------------------
@@ -220,7 +220,7 @@ def test_size_of_the_groups_does_not_matter(crystal, monkeypatch, max_atoms):
     frames, test, model = crystal
     expected = _everything(model.predict(test))
     split = soapkrr.structures.split_by_atoms
-    for module in (soapkrr.regression.sparse_gp, soapkrr.potential):
+    for module in (soapkrr.regression.factors, soapkrr.potential):
         monkeypatch.setattr(module, "split_by_atoms", lambda frames, _: split(frames, max_atoms))
     np.testing.assert_allclose(_everything(clone(model).fit(frames).predict(test)), expected, rtol=0, atol=1e-9)
 

@@ -12,7 +12,8 @@ from functools import cached_property
 import numpy as np
 from ase.data import atomic_numbers
 
-from soapkrr.backends import cpu_acsf, cpu_acsf_jacobian
+from soapkrr import backends
+from soapkrr.backends.arrays import Functions
 from soapkrr.descriptors.base import Descriptor
 from soapkrr.descriptors.cutoff import Cosine, as_cutoff
 from soapkrr.descriptors.radial import quintic_hermite
@@ -105,14 +106,14 @@ class ACSF(Descriptor):
         return n * self.n_radial + n * (n + 1) // 2 * self.n_angular
 
     @cached_property
-    def _functions(self) -> cpu_acsf.Functions:
+    def _functions(self) -> Functions:
         angular = np.array(self.g4_params + self.g5_params, dtype=float).reshape(-1, 3)
         eta, u = np.unique(angular[:, 0], return_inverse=True)
         powers, v = np.unique(angular[:, 1:], axis=0, return_inverse=True)
         kinds = np.zeros(len(self.species), dtype=np.int64) if self.weighted else np.arange(len(self.species))
         high, low = np.maximum.outer(kinds, kinds), np.minimum.outer(kinds, kinds)
         numbers = np.array([atomic_numbers[s] for s in self.species], dtype=float)
-        return cpu_acsf.Functions(
+        return Functions(
             g2=np.array(self.g2_params, dtype=float).reshape(-1, 2),
             g3=np.array(self.g3_params, dtype=float),
             eta=eta,
@@ -139,21 +140,21 @@ class ACSF(Descriptor):
 
     def compute(self, start, stop, arrays):
         """Symmetry functions X; no state."""
-        X = np.empty((stop - start, self.n_features))
-        cpu_acsf.values(start, stop, arrays, self._functions, X)
+        X = backends.namespace(arrays.vectors).empty((stop - start, self.n_features))
+        backends.of(X).acsf.values(start, stop, arrays, self._on(X, "_functions"), X)
         return X, ()
 
     def pullback(self, start, stop, arrays, X, state, gradient, out):
         """See `Descriptor.pullback`."""
-        cpu_acsf.pullback(start, stop, arrays, self._functions, gradient, out)
+        backends.of(out).acsf.pullback(start, stop, arrays, self._on(out, "_functions"), gradient, out)
 
     def jacobian(self, start, stop, env, rows, out):
         """See `Descriptor.jacobian`."""
-        cpu_acsf_jacobian.jacobian(start, stop, env.pairs, self._functions, rows, out)
+        backends.of(out).acsf_jacobian.jacobian(start, stop, env.pairs, self._on(out, "_functions"), rows, out)
 
     def strain_jacobian(self, start, stop, env, out):
         """See `Descriptor.strain_jacobian`."""
-        cpu_acsf_jacobian.strain_jacobian(start, stop, env.pairs, self._functions, out)
+        backends.of(out).acsf_jacobian.strain_jacobian(start, stop, env.pairs, self._on(out, "_functions"), out)
 
 
 def acsf_parameters(r_cut: float, n_radial: int = 12, n_angular: int = 20, angular: str = "g4") -> dict[str, list]:

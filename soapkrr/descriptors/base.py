@@ -10,7 +10,8 @@ from functools import cached_property
 import numpy as np
 from ase.data import atomic_numbers
 
-from soapkrr.backends.cpu import PairArrays
+from soapkrr import backends
+from soapkrr.backends.arrays import PairArrays
 from soapkrr.errors import InputError, require_positive
 from soapkrr.specification import Specification
 from soapkrr.structures import Batch, Pairs, as_frames, species_name
@@ -91,6 +92,19 @@ class Descriptor(Specification, ABC):
                 f"{where}species {species_name(numbers[unknown[0]])} is unknown to this descriptor; `species` lists {list(self.species)}."
             )
         return kinds
+
+    def _on(self, array, name: str):
+        """The table ``name`` of this descriptor where ``array`` lives; copies on a GPU are kept."""
+        if not backends.on_gpu(array):
+            return getattr(self, name)
+        copies = self.__dict__.setdefault("_copies", {})
+        if name not in copies:
+            copies[name] = backends.moved(backends.namespace(array), getattr(self, name))
+        return copies[name]
+
+    def __getstate__(self):
+        """Without the copies on a GPU."""
+        return {name: value for name, value in self.__dict__.items() if name != "_copies"}
 
     def arrays(self, batch: Batch, pairs: Pairs, first: int = 0) -> PairArrays:
         """Neighbour arrays as the compiled loops take them; species are checked."""

@@ -11,7 +11,7 @@ from functools import cached_property
 
 import numpy as np
 
-from soapkrr.backends import compressed, cpu
+from soapkrr import backends
 from soapkrr.descriptors.soap import SOAP, triangle
 from soapkrr.errors import InputError
 from soapkrr.specification import ByValue
@@ -148,37 +148,41 @@ class CompressedSOAP(ByValue, SOAP):
 
     def compute(self, start, stop, arrays):
         """Normalised X, and the state (c′, norms)."""
-        n = stop - start
-        full = np.empty((n, (self.l_max + 1) ** 2, self.n_channels))
-        cpu.expand(start, stop, arrays, self._basis, full)
-        c = self._per_l(full, self._contraction)
-        X, norms = np.empty((n, self.n_features)), np.empty(n)
-        cpu.power_spectrum(c, self._partners, self._basis.weight, self._basis.l_max, X, norms)
+        xp, n, basis = backends.namespace(arrays.vectors), stop - start, self._on(arrays.vectors, "_basis")
+        full = xp.empty((n, (self.l_max + 1) ** 2, self.n_channels))
+        loops = backends.of(full).soap
+        loops.expand(start, stop, arrays, basis, full)
+        c = self._per_l(full, self._on(full, "_contraction"))
+        X, norms = xp.empty((n, self.n_features)), xp.empty(n)
+        loops.power_spectrum(c, self._on(c, "_partners"), basis.weight, basis.l_max, X, norms)
         return X, (c, norms)
 
     def _per_l(self, c: np.ndarray, matrices: np.ndarray) -> np.ndarray:
         """c[i, lm] @ matrices[l]."""
-        out = np.empty((*c.shape[:2], matrices.shape[2]))
+        out = backends.namespace(c).empty((*c.shape[:2], matrices.shape[2]))
         for l, matrix in enumerate(matrices):
-            np.matmul(c[:, l**2 : (l + 1) ** 2], matrix, out=out[:, l**2 : (l + 1) ** 2])
+            out[:, l**2 : (l + 1) ** 2] = c[:, l**2 : (l + 1) ** 2] @ matrix
         return out
 
     def pullback(self, start, stop, arrays, X, state, gradient, out):
         """See `Descriptor.pullback`."""
         c, norms = state
-        H = np.empty_like(c)
-        cpu.power_spectrum_pullback(gradient, X, norms, c, self._partners, self._basis.weight, self._basis.l_max, H)
-        cpu.expansion_pullback(start, stop, arrays, self._basis, self._per_l(H, self._contraction.transpose(0, 2, 1)), out)
+        basis, loops = self._on(c, "_basis"), backends.of(c).soap
+        H = backends.namespace(c).empty_like(c)
+        loops.power_spectrum_pullback(gradient, X, norms, c, self._on(c, "_partners"), basis.weight, basis.l_max, H)
+        loops.expansion_pullback(start, stop, arrays, basis, self._per_l(H, self._on(c, "_contraction").transpose(0, 2, 1)), out)
 
     def jacobian(self, start, stop, env, rows, out):
         """See `Descriptor.jacobian`."""
         c, norms = env.state
-        compressed.jacobian(start, stop, env.pairs, self._basis, self._contraction, self._partners, c, env.X, norms, rows, out)
+        tables = [self._on(c, name) for name in ("_basis", "_contraction", "_partners")]
+        backends.of(c).compressed.jacobian(start, stop, env.pairs, *tables, c, env.X, norms, rows, out)
 
     def strain_jacobian(self, start, stop, env, out):
         """See `Descriptor.strain_jacobian`."""
         c, norms = env.state
-        compressed.strain_jacobian(start, stop, env.pairs, self._basis, self._contraction, self._partners, c, env.X, norms, out)
+        tables = [self._on(c, name) for name in ("_basis", "_contraction", "_partners")]
+        backends.of(c).compressed.strain_jacobian(start, stop, env.pairs, *tables, c, env.X, norms, out)
 
 
 def similarity_embedding(similarity: np.ndarray, n_components: int | None = None) -> np.ndarray:

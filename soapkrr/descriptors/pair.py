@@ -7,7 +7,7 @@ from functools import cached_property
 
 import numpy as np
 
-from soapkrr.backends import cpu_pair
+from soapkrr import backends
 from soapkrr.descriptors.base import Descriptor
 from soapkrr.descriptors.cutoff import Smoothstep, as_cutoff
 from soapkrr.descriptors.radial import quintic_hermite
@@ -107,21 +107,21 @@ class Pair(Descriptor):
 
     def compute(self, start, stop, arrays):
         """Features X; no state."""
-        X = np.empty((stop - start, self.n_features))
-        cpu_pair.values(start, stop, arrays, self._table, self.r_cut, X)
+        X = backends.namespace(arrays.vectors).empty((stop - start, self.n_features))
+        backends.of(X).pair.values(start, stop, arrays, self._on(X, "_table"), self.r_cut, X)
         return X, ()
 
     def pullback(self, start, stop, arrays, X, state, gradient, out):
         """See `Descriptor.pullback`."""
-        cpu_pair.pullback(start, stop, arrays, self._table, self.r_cut, gradient, out)
+        backends.of(out).pair.pullback(start, stop, arrays, self._on(out, "_table"), self.r_cut, gradient, out)
 
     def jacobian(self, start, stop, env, rows, out):
         """See `Descriptor.jacobian`."""
-        cpu_pair.jacobian(start, stop, env.pairs, self._table, self.r_cut, rows, out)
+        backends.of(out).pair.jacobian(start, stop, env.pairs, self._on(out, "_table"), self.r_cut, rows, out)
 
     def strain_jacobian(self, start, stop, env, out):
         """See `Descriptor.strain_jacobian`."""
-        cpu_pair.strain_jacobian(start, stop, env.pairs, self._table, self.r_cut, out)
+        backends.of(out).pair.strain_jacobian(start, stop, env.pairs, self._on(out, "_table"), self.r_cut, out)
 
 
 def _gaussian(x, inverse_width):

@@ -11,7 +11,8 @@ from math import factorial
 
 import numpy as np
 
-from soapkrr.backends import cpu
+from soapkrr import backends
+from soapkrr.backends.arrays import Basis
 from soapkrr.descriptors.base import Descriptor
 from soapkrr.descriptors.cutoff import RadialScaling, Smoothstep, as_cutoff
 from soapkrr.descriptors.radial import RADIAL_BASES, dressed_basis, radial_table
@@ -85,12 +86,12 @@ class SOAP(Descriptor):
         return self.n_channels * (self.n_channels + 1) // 2 * (self.l_max + 1)
 
     @cached_property
-    def _basis(self) -> cpu.Basis:
+    def _basis(self) -> Basis:
         weights = [partial(self.cutoff, r_cut=self.r_cut)] + ([self.scaling] if self.scaling else [])
         weighted = dressed_basis(self.rbf, weights, self.r_cut, self.n_max, self.l_max, self.sigma)
         n_knots = int(np.ceil(KNOTS_PER_WIDTH * self.r_cut / min(self.sigma, getattr(self.cutoff, "width", None) or self.sigma)))
         l = np.arange(self.l_max + 1)
-        return cpu.Basis(
+        return Basis(
             table=radial_table(weighted, self.r_cut, self.l_max, n_knots),
             norm=harmonic_norms(self.l_max),
             weight=np.sqrt(8 * np.pi**2 / (2 * l + 1)),
@@ -105,31 +106,38 @@ class SOAP(Descriptor):
         pairs = [f"{a} {b}" for k, a in enumerate(channels) for b in channels[k:]]
         return [f"{pair} l={l}" for l in range(self.l_max + 1) for pair in pairs]
 
+    @cached_property
+    def _partners(self) -> np.ndarray:
+        """(n_channels, 2) channels that each channel is multiplied with, see `power_spectrum` of the backends."""
+        return triangle(self.n_channels)
+
     def compute(self, start, stop, arrays):
         """Normalised power spectra X, and the state (c, norms): expansions and |p| before normalisation."""
-        n = stop - start
-        c = np.empty((n, (self.l_max + 1) ** 2, self.n_channels))
-        X, norms = np.empty((n, self.n_features)), np.empty(n)
-        cpu.expand(start, stop, arrays, self._basis, c)
-        cpu.power_spectrum(c, triangle(self.n_channels), self._basis.weight, self._basis.l_max, X, norms)
+        xp, n, basis = backends.namespace(arrays.vectors), stop - start, self._on(arrays.vectors, "_basis")
+        c = xp.empty((n, (self.l_max + 1) ** 2, self.n_channels))
+        X, norms = xp.empty((n, self.n_features)), xp.empty(n)
+        loops = backends.of(c).soap
+        loops.expand(start, stop, arrays, basis, c)
+        loops.power_spectrum(c, self._on(c, "_partners"), basis.weight, basis.l_max, X, norms)
         return X, (c, norms)
 
     def pullback(self, start, stop, arrays, X, state, gradient, out):
         """See `Descriptor.pullback`; the normalisation is differentiated too."""
         c, norms = state
-        H = np.empty_like(c)
-        cpu.power_spectrum_pullback(gradient, X, norms, c, triangle(self.n_channels), self._basis.weight, self._basis.l_max, H)
-        cpu.expansion_pullback(start, stop, arrays, self._basis, H, out)
+        basis, loops = self._on(c, "_basis"), backends.of(c).soap
+        H = backends.namespace(c).empty_like(c)
+        loops.power_spectrum_pullback(gradient, X, norms, c, self._on(c, "_partners"), basis.weight, basis.l_max, H)
+        loops.expansion_pullback(start, stop, arrays, basis, H, out)
 
     def jacobian(self, start, stop, env, rows, out):
         """See `Descriptor.jacobian`."""
         c, norms = env.state
-        cpu.jacobian(start, stop, env.pairs, self._basis, c, env.X, norms, rows, out)
+        backends.of(c).soap.jacobian(start, stop, env.pairs, self._on(c, "_basis"), c, env.X, norms, rows, out)
 
     def strain_jacobian(self, start, stop, env, out):
         """See `Descriptor.strain_jacobian`."""
         c, norms = env.state
-        cpu.strain_jacobian(start, stop, env.pairs, self._basis, c, env.X, norms, out)
+        backends.of(c).soap.strain_jacobian(start, stop, env.pairs, self._on(c, "_basis"), c, env.X, norms, out)
 
 
 def triangle(n_channels: int) -> np.ndarray:

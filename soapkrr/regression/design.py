@@ -6,7 +6,7 @@ from functools import cached_property
 
 import numpy as np
 
-from soapkrr.backends import cpu_regression
+from soapkrr import backends
 from soapkrr.descriptors.base import Descriptor, Environments
 from soapkrr.kernels import squares
 from soapkrr.regression.terms import SparseTerm
@@ -80,10 +80,10 @@ class DesignRows:
         m, k, d = jacobian.shape
         products = (jacobian.reshape(-1, d) @ self.term.points[s].T).reshape(m, k, -1)
         jet, place = self.jets[s], self.place[centre]
-        cpu_regression.scatter_rows(products, jet.u, place, target, rows)
+        backends.of(rows).regression.scatter_rows(products, jet.u, place, target, rows)
         if jet.a is not None:
             along = 2 * np.einsum("ekf,ef->ek", jacobian, self.env.X[centre])
-            cpu_regression.scatter_norms(along, jet.a, place, target, rows)
+            backends.of(rows).regression.scatter_norms(along, jet.a, place, target, rows)
 
 
 class DisplacedBlock:

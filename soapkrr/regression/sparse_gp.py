@@ -14,16 +14,14 @@ from soapkrr.baselines import Baseline, baseline_energies, split_baseline, total
 from soapkrr.descriptors.base import Descriptor
 from soapkrr.errors import InputError, ModelFileError
 from soapkrr.kernels import Kernel
-from soapkrr.labels import Labels, stacked
 from soapkrr.observations import Observations
-from soapkrr.parallel import serial_blas, thread_map
+from soapkrr.parallel import serial_blas
 from soapkrr.prediction import Prediction
-from soapkrr.progress import track
 from soapkrr.regression.additive import AdditivePotential
 from soapkrr.regression.cross_validation import cross_validated
 from soapkrr.regression.data import TrainingData, check_optimize, check_tolerance, checked_noise, prepared
-from soapkrr.regression.design import DesignRows
 from soapkrr.regression.evidence import log_likelihood, optimise_sparse
+from soapkrr.regression.factors import factors_of, rescaled
 from soapkrr.regression.observation_fit import fit_nystrom, optimised
 from soapkrr.regression.observation_model import ObservationModel
 from soapkrr.regression.posterior import SparseModel
@@ -31,7 +29,7 @@ from soapkrr.regression.sparse_set import learnt, sparse_points
 from soapkrr.regression.targets import log_weights, observation_counts
 from soapkrr.regression.terms import SparseTerm, Term
 from soapkrr.selectors import Selection
-from soapkrr.structures import Batch, as_frames, split_by_atoms
+from soapkrr.structures import Batch, as_frames
 
 logger = logging.getLogger(__name__)
 
@@ -146,11 +144,11 @@ class SparseGP(AdditivePotential):
 
     def _fit_environments(self, fitted: list[SparseTerm], data: TrainingData, noise, optimize: bool | str, progress: bool) -> None:
         if optimize == "cross-validation":
-            parts = [self._factors(fitted, part.frames, part.labels, part.references, progress) for part in data.folds(FOLDS)]
+            parts = [factors_of(fitted, part, self.threads, progress) for part in data.folds(FOLDS)]
             noise, signals, factors, counts = cross_validated(parts, noise, [t.signal for t in fitted])
             fitted, factors = rescaled(fitted, factors, signals)
         else:
-            factors, counts = self._factors(fitted, data.frames, data.labels, data.references, progress)
+            factors, counts = factors_of(fitted, data, self.threads, progress)
         if optimize in (True, "evidence"):
             found = optimise_sparse(factors, counts, noise, [t.rank for t in fitted], [t.signal for t in fitted])
             noise, fitted, factors = {**noise, **found.noise}, *rescaled(fitted, factors, found.signals)
@@ -226,21 +224,6 @@ class SparseGP(AdditivePotential):
     def _one_term(self) -> Term:
         return Term(self.descriptor, self.kernel, self.n_sparse, self.signal, self.selection)
 
-    def _factors(self, terms, frames, labels, references, progress):
-        """Triangles of [Φ | y] per kind of observation, and the number of rows of each."""
-
-        def rows(group):
-            first, group = group
-            return design_factors(terms, group, labels[first : first + len(group)], references, first)
-
-        groups = list(split_by_atoms(frames, max(128, 2 * sum(t.rank for t in terms) // 3)))
-        factors, counts = {}, {}
-        for part in track(thread_map(rows, groups, self.threads), len(groups), "design rows", progress):
-            for kind, (factor, n) in part.items():
-                factors[kind] = linear.merge([factors[kind], factor]) if kind in factors else factor
-                counts[kind] = counts.get(kind, 0) + n
-        return factors, counts
-
     def _predict_batch(self, batch: Batch, first: int, wanted: frozenset[str]) -> Prediction:
         if self.model_ is not None:
             return self._predict_observed(self.model_, batch, first, wanted)
@@ -266,39 +249,3 @@ class SparseGP(AdditivePotential):
             stress=strain / batch.volumes[:, None],
             **std,
         )
-
-
-def rescaled(terms: list[SparseTerm], factors: Mapping[str, np.ndarray], signals) -> tuple[list[SparseTerm], dict[str, np.ndarray]]:
-    """Terms with other signals, and their triangles' columns scaled to match."""
-    columns = np.concatenate([np.full(t.rank, new / t.signal) for t, new in zip(terms, signals, strict=True)] + [[1.0]])
-    return [replace(t, signal=s) for t, s in zip(terms, signals, strict=True)], {kind: f * columns for kind, f in factors.items()}
-
-
-def design_factors(terms: list[SparseTerm], frames: list[Atoms], labels: list[Labels], references, first: int) -> dict:
-    """{kind: (triangle of [Φ | y], number of rows)} of a group of structures; energies are per atom times √N.
-
-    Rows are multiplied by noise/σ where they have a σ of their own (`Labels.scale`); components without a label have no row.
-    """
-    batch = Batch.from_atoms(frames, first)
-    designs = [DesignRows(term, batch, first) for term in terms]
-    parts = {}
-
-    def add(kind, rows_of, targets, scale):
-        keep = np.isfinite(targets)
-        if not keep.any():
-            return
-        rows = [rows_of(design) for design in designs]
-        table = np.empty((np.count_nonzero(keep), sum(r.shape[1] for r in rows) + 1), order="F")
-        np.concatenate([r[keep] for r in rows], axis=1, out=table[:, :-1])
-        table[:, -1] = targets[keep]
-        table *= scale[keep, None]
-        parts[kind] = (linear.triangle(table) if len(table) > table.shape[1] else table, len(table))
-
-    energy, scale = stacked(labels, "energy", batch.sizes)
-    base = np.bincount(batch.structure, baseline_energies(references, batch.numbers), minlength=len(batch))
-    add("energy", DesignRows.energy, energy - base, scale / np.sqrt(batch.sizes))
-    add("forces", lambda design: design.forces(0, batch.n_atoms), *stacked(labels, "forces", batch.sizes))
-    stress, scale = stacked(labels, "stress", batch.sizes)
-    volume = np.repeat(batch.volumes, 6)
-    add("stress", DesignRows.strain, stress * volume, scale / volume)
-    return parts

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import numpy as np
 
-from soapkrr.backends.cpu import _jit
-from soapkrr.backends.cpu_acsf import _neighbourhood, _partners, _radial_slopes, _scratch
+from soapkrr.backends.cpu.acsf import _neighbourhood, _partners, _radial_slopes, _scratch
+from soapkrr.backends.cpu.compile import jit
 
 
-@_jit
+@jit
 def _coefficients(m, j, k, fun, s, out):
     """α_j, α_k, β of every angular function of partner m into ``out`` (3, n_f)."""
     n4, us, vs, c = fun.n4, fun.u, fun.v, s.c[m]
@@ -29,7 +29,7 @@ def _coefficients(m, j, k, fun, s, out):
         out[2, f] = by_c * per_j * per_k - along
 
 
-@_jit
+@jit
 def _reverse(a, p, i, pairs):
     """The pair of centre i that is pair p = (a, i) seen from the other end, at −r_ai."""
     for q in range(pairs.offsets[i], pairs.offsets[i + 1]):
@@ -42,7 +42,7 @@ def _reverse(a, p, i, pairs):
     return -1
 
 
-@_jit
+@jit
 def _moved_neighbour(p, first, last, pairs, fun, s, slope, abc, out):
     """∂X_i/∂r_p (3, n_features) for one pair p of the centre with pairs ``first:last``; the scratch holds its neighbourhood."""
     out[:, :] = 0.0
@@ -66,7 +66,7 @@ def _moved_neighbour(p, first, last, pairs, fun, s, slope, abc, out):
                 out[b, f0 + f] += abc[0, f] * x + abc[2, f] * y
 
 
-@_jit
+@jit
 def _moved_centre(first, last, pairs, fun, s, slope, abc, out):
     """∂X_i/∂r_i = −Σ_j ∂X_i/∂r_ij (3, n_features) of the centre with pairs ``first:last``; the scratch holds its neighbourhood."""
     out[:, :] = 0.0
@@ -90,7 +90,7 @@ def _moved_centre(first, last, pairs, fun, s, slope, abc, out):
                     out[b, f0 + f] -= (abc[0, f] + abc[2, f]) * x + (abc[1, f] + abc[2, f]) * y
 
 
-@_jit
+@jit
 def jacobian(start, stop, pairs, fun, rows, out):
     """∂X_i/∂r_a grouped by displaced atom; rows as in `cpu.jacobian`."""
     offsets = pairs.offsets
@@ -108,7 +108,7 @@ def jacobian(start, stop, pairs, fun, rows, out):
         _moved_centre(offsets[a], offsets[a + 1], pairs, fun, s, slope, abc, out[rows[n_pairs + a - start]])
 
 
-@_jit
+@jit
 def strain_jacobian(start, stop, pairs, fun, out):
     """∂X_i/∂ε (Voigt order, 6 rows per centre) of atoms ``start:stop`` into ``out[i - start]``."""
     s = _scratch(pairs.offsets[start : stop + 1], fun)
@@ -126,7 +126,7 @@ def strain_jacobian(start, stop, pairs, fun, out):
                 _add_angular_strain(p, first, last, pairs, fun, s, abc, total)
 
 
-@_jit
+@jit
 def _add_radial_strain(d, r, slope, total):
     va, vb = (0, 1, 2, 1, 0, 0), (0, 1, 2, 2, 2, 1)
     for v in range(6):
@@ -135,7 +135,7 @@ def _add_radial_strain(d, r, slope, total):
             total[v, f] += lever * slope[f]
 
 
-@_jit
+@jit
 def _add_angular_strain(p, first, last, pairs, fun, s, abc, total):
     va, vb = (0, 1, 2, 1, 0, 0), (0, 1, 2, 2, 2, 1)
     vectors = pairs.vectors

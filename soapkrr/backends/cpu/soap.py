@@ -7,35 +7,12 @@ on blocks of atoms, one block per thread.
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
-import numba as nb
 import numpy as np
 
-_jit = nb.njit(cache=True, nogil=True, fastmath={"reassoc", "contract", "nsz", "arcp", "afn"})
+from soapkrr.backends.cpu.compile import jit
 
 
-class PairArrays(NamedTuple):
-    """Neighbour list in CSR form: pairs of atom i are offsets[i]:offsets[i+1]; ``kinds`` is every atom's species index."""
-
-    offsets: np.ndarray
-    neighbours: np.ndarray
-    vectors: np.ndarray
-    kinds: np.ndarray
-
-
-class Basis(NamedTuple):
-    """Expansion basis: radial table (n_knots, 6, (l_max+1)·n_max), harmonic norms, power spectrum weights, sizes."""
-
-    table: np.ndarray
-    norm: np.ndarray
-    weight: np.ndarray
-    inv_r_cut: float
-    l_max: int
-    n_max: int
-
-
-@_jit
+@jit
 def _harmonics(x, y, z, l_max, norm, q, Y):
     """Real solid harmonics r^l Y_lm of one vector; q is scratch for the Legendre-like polynomials Q_l^m(z, r²)."""
     r2 = x * x + y * y + z * z
@@ -57,7 +34,7 @@ def _harmonics(x, y, z, l_max, norm, q, Y):
         c, s = x * c - y * s, x * s + y * c
 
 
-@_jit
+@jit
 def _harmonics_gradient(x, y, z, l_max, norm, q, dY):
     """Cartesian gradients dY[3, lm] of the solid harmonics; q as left by `_harmonics`."""
     c0, s0, c1, s1 = 0.0, 0.0, 1.0, 0.0
@@ -80,7 +57,7 @@ def _harmonics_gradient(x, y, z, l_max, norm, q, dY):
         c1, s1 = x * c0 - y * s0, x * s0 + y * c0
 
 
-@_jit
+@jit
 def _radial(r, table, S):
     """S_nl at distance r (in units of r_cut), all (l, n) at once."""
     n = table.shape[0]
@@ -92,7 +69,7 @@ def _radial(r, table, S):
         S[e] = T[0, e] + t * (T[1, e] + t * (T[2, e] + t * (T[3, e] + t * (T[4, e] + t * T[5, e]))))
 
 
-@_jit
+@jit
 def _radial_slope(r, table, dS):
     """dS_nl/dr in units of 1/r_cut."""
     n = table.shape[0]
@@ -104,7 +81,7 @@ def _radial_slope(r, table, dS):
         dS[e] = n * (T[1, e] + t * (2 * T[2, e] + t * (3 * T[3, e] + t * (4 * T[4, e] + t * 5 * T[5, e]))))
 
 
-@_jit
+@jit
 def expand(start, stop, pairs, basis, out):
     """Density expansion of atoms ``start:stop`` into ``out[i - start, lm, a]`` (overwritten); the central atom is included."""
     offsets, neighbours, vectors, kinds = pairs
@@ -133,7 +110,7 @@ def expand(start, stop, pairs, basis, out):
                     k += 1
 
 
-@_jit
+@jit
 def power_spectrum(c, partners, weight, l_max, X, norms):
     """Normalised power spectra of expansions ``c[i, lm, a]`` into ``X[i, f]``; their norms into ``norms[i]``.
 
@@ -167,7 +144,7 @@ def power_spectrum(c, partners, weight, l_max, X, norms):
                 x[g] *= inverse
 
 
-@_jit
+@jit
 def power_spectrum_pullback(G, X, norms, c, partners, weight, l_max, H):
     """∂E/∂c in ``H[i, lm, a]`` from G = ∂E/∂X; the normalisation is differentiated too; arguments as of `power_spectrum`."""
     n_a = c.shape[2]
@@ -194,7 +171,7 @@ def power_spectrum_pullback(G, X, norms, c, partners, weight, l_max, H):
             k0 += width
 
 
-@_jit
+@jit
 def expansion_pullback(start, stop, pairs, basis, H, out):
     """∂E/∂r_ij (per Å) of the pairs of atoms ``start:stop`` into ``out[p]``, from H[i - start] = ∂E/∂c."""
     offsets, neighbours, vectors, kinds = pairs
@@ -238,7 +215,7 @@ def expansion_pullback(start, stop, pairs, basis, H, out):
             out[p, 2] = (gz + gr * z) * inv_r_cut
 
 
-@_jit
+@jit
 def _pair_derivative(x, y, z, basis, S, dS, q, Y, dY, dc):
     """dc[b, lm, n] = ∂/∂r_b of one neighbour's contribution to the expansion (per Å)."""
     table, norm, _, inv_r_cut, l_max, n_max = basis
@@ -262,7 +239,7 @@ def _pair_derivative(x, y, z, basis, S, dS, q, Y, dY, dc):
             k += 1
 
 
-@_jit
+@jit
 def _project(row, x, inverse_norm):
     """Differentiate the normalisation: row ← (row − x (x·row))/|p|."""
     along = 0.0
@@ -272,7 +249,7 @@ def _project(row, x, inverse_norm):
         row[f] = (row[f] - along * x[f]) * inverse_norm
 
 
-@_jit
+@jit
 def _power_derivative(c, dc, a0, n_max, weight, l_max, M, row):
     """Derivative of the (unnormalised) power spectrum when channels a0:a0+n_max of c move by dc[lm, n]."""
     n_a = c.shape[1]
@@ -295,7 +272,7 @@ def _power_derivative(c, dc, a0, n_max, weight, l_max, M, row):
         k0 += width
 
 
-@_jit
+@jit
 def jacobian(start, stop, pairs, basis, c, X, norms, rows, out):
     """∂X_i/∂r_a for every centre i that atom a (of ``start:stop``) moves, itself included; grouped by displaced atom.
 
@@ -345,7 +322,7 @@ def jacobian(start, stop, pairs, basis, c, X, norms, rows, out):
                 row[:] = 0.0
 
 
-@_jit
+@jit
 def strain_jacobian(start, stop, pairs, basis, c, X, norms, out):
     """∂X_i/∂ε (Voigt order, 6 rows per centre) of atoms ``start:stop`` into ``out[i - start]``: Σ_j r_ij,a ∂X_i/∂r_ij,b."""
     offsets, neighbours, vectors, kinds = pairs

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from soapkrr.backends.cpu import _jit
+from soapkrr.backends.cpu.compile import jit
 
 
-@_jit
+@jit
 def dot_product_energy(U, weights, zeta, energies):
     """Energies Σ_q w_q u^ζ of each row of U, which is overwritten with w_q ζ u^(ζ−1)."""
     power = int(zeta)
@@ -30,7 +30,7 @@ def dot_product_energy(U, weights, zeta, energies):
         energies[i] = total
 
 
-@_jit
+@jit
 def scatter_rows(T, slope, centre, atom, out):
     """out[atom[e], b] −= Σ_q slope[centre[e], q] T[e, b, q]: force rows of displaced atoms from Jacobian products."""
     for e in range(T.shape[0]):
@@ -40,7 +40,7 @@ def scatter_rows(T, slope, centre, atom, out):
                 o[b, q] -= s[q] * t[b, q]
 
 
-@_jit
+@jit
 def farthest_points(X, first, n, picked, gaps):
     """Farthest-point sampling of rows of X from row ``first``: indices into ``picked``, squared gaps into ``gaps``.
 
@@ -76,7 +76,7 @@ def farthest_points(X, first, n, picked, gaps):
     return n
 
 
-@_jit
+@jit
 def scatter_norms(along, slope, centre, target, out):
     """out[target[e], b] −= Σ_q slope[centre[e], q] along[e, b]: the part of `scatter_rows` that changes |x|²."""
     for e in range(along.shape[0]):

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import numpy as np
 
-from soapkrr.backends.cpu import _jit, _radial, _radial_slope
+from soapkrr.backends.cpu.compile import jit
+from soapkrr.backends.cpu.soap import _radial, _radial_slope
 
 
-@_jit
+@jit
 def _distance(d):
     return np.sqrt(d[0] * d[0] + d[1] * d[1] + d[2] * d[2])
 
 
-@_jit
+@jit
 def values(start, stop, pairs, table, r_cut, X):
     """Features of atoms ``start:stop`` into ``X[i - start]`` (overwritten)."""
     n_b = table.shape[2]
@@ -27,7 +28,7 @@ def values(start, stop, pairs, table, r_cut, X):
                 x[f0 + b] += S[b]
 
 
-@_jit
+@jit
 def pullback(start, stop, pairs, table, r_cut, G, out):
     """∂E/∂r_ij of the pairs of atoms ``start:stop`` into ``out[p]``, from G[i - start] = ∂E/∂X."""
     n_b = table.shape[2]
@@ -44,7 +45,7 @@ def pullback(start, stop, pairs, table, r_cut, G, out):
                 out[p, a] = total * pairs.vectors[p, a] / (r * r_cut)
 
 
-@_jit
+@jit
 def jacobian(start, stop, pairs, table, r_cut, rows, out):
     """∂X_i/∂r_a grouped by displaced atom; rows as in `cpu.jacobian`. A pair seen from its other end has the opposite vector."""
     offsets, kinds = pairs.offsets, pairs.kinds
@@ -67,7 +68,7 @@ def jacobian(start, stop, pairs, table, r_cut, rows, out):
                     own[x, kinds[i] * n_b + b] -= u * dS[b]
 
 
-@_jit
+@jit
 def strain_jacobian(start, stop, pairs, table, r_cut, out):
     """∂X_i/∂ε (Voigt order, 6 rows per centre) of atoms ``start:stop`` into ``out[i - start]``."""
     n_b = table.shape[2]

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import numpy as np
 
-from soapkrr.backends.cpu import _jit, _pair_derivative, _project
+from soapkrr.backends.cpu.compile import jit
+from soapkrr.backends.cpu.soap import _pair_derivative, _project
 
 
-@_jit
+@jit
 def _contract(dc, contraction, a0, l_max, out):
     """out[lm, q] = Σ_n dc[lm, n] C[l, a0 + n, q]."""
     k = 0
@@ -24,7 +25,7 @@ def _contract(dc, contraction, a0, l_max, out):
             k += 1
 
 
-@_jit
+@jit
 def _derivative(c, dc, partners, weight, l_max, row):
     """Derivative of the (unnormalised) power spectrum of ``c[lm, q]`` along ``dc[lm, q]``."""
     f, k0 = 0, 0
@@ -45,7 +46,7 @@ def _derivative(c, dc, partners, weight, l_max, row):
         k0 += width
 
 
-@_jit
+@jit
 def _row(c, dc, partners, weight, l_max, x, norm, row):
     """One row of a Jacobian, normalisation included; zero where the spectrum is."""
     if norm > 0.0:
@@ -55,7 +56,7 @@ def _row(c, dc, partners, weight, l_max, x, norm, row):
         row[:] = 0.0
 
 
-@_jit
+@jit
 def jacobian(start, stop, pairs, basis, contraction, partners, c, X, norms, rows, out):
     """∂X_i/∂r_a as `cpu.jacobian`, for contracted expansions ``c[i, lm, q]``."""
     offsets, neighbours, vectors, kinds = pairs
@@ -91,7 +92,7 @@ def jacobian(start, stop, pairs, basis, contraction, partners, c, X, norms, rows
             _row(c[a], mixed, partners, weight, l_max, X[a], norms[a], out[rows[n_pairs + a - start], b])
 
 
-@_jit
+@jit
 def strain_jacobian(start, stop, pairs, basis, contraction, partners, c, X, norms, out):
     """∂X_i/∂ε as `cpu.strain_jacobian`, for contracted expansions ``c[i, lm, q]``."""
     offsets, neighbours, vectors, kinds = pairs

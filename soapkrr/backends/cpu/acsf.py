@@ -11,33 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from soapkrr.backends.cpu import _jit
-
-
-class Functions(NamedTuple):
-    """Symmetry functions as the loops take them.
-
-    Attributes
-    ----------
-    g2 (n2, 2) η, R_s; g3 (n3,) κ.  eta (n_u,) distinct η of G4 and G5; zeta, lam (n_v,) distinct pairs.
-    u, v (n4 + n5,) which η and which (ζ, λ) each angular function takes, the n4 of G4 first.
-    radial_start (n_kinds,) first feature of a neighbour species; angular_start (n_kinds, n_kinds) of a pair of species.
-    weight (n_kinds,).  table : f_c on knots as quintics, (n_knots, 6), over [0, r_cut].
-    """
-
-    g2: np.ndarray
-    g3: np.ndarray
-    eta: np.ndarray
-    zeta: np.ndarray
-    lam: np.ndarray
-    u: np.ndarray
-    v: np.ndarray
-    n4: int
-    radial_start: np.ndarray
-    angular_start: np.ndarray
-    weight: np.ndarray
-    table: np.ndarray
-    r_cut: float
+from soapkrr.backends.cpu.compile import jit
 
 
 class Scratch(NamedTuple):
@@ -55,7 +29,7 @@ class Scratch(NamedTuple):
     dA: np.ndarray
 
 
-@_jit
+@jit
 def _scratch(offsets, fun):
     n = 1
     for i in range(offsets.shape[0] - 1):
@@ -75,7 +49,7 @@ def _scratch(offsets, fun):
     )
 
 
-@_jit
+@jit
 def _cutoff(r, table, r_cut):
     """f_c and its slope at distance r < r_cut."""
     n = table.shape[0]
@@ -88,7 +62,7 @@ def _cutoff(r, table, r_cut):
     return f, scale * (q[1] + t * (2 * q[2] + t * (3 * q[3] + t * (4 * q[4] + t * 5 * q[5]))))
 
 
-@_jit
+@jit
 def _neighbourhood(first, last, pairs, fun, s):
     """Distances, E_u and dE_u/dr of pairs ``first:last`` into the scratch arrays."""
     for p in range(first, last):
@@ -105,7 +79,7 @@ def _neighbourhood(first, last, pairs, fun, s):
             s.dE[j, u] = e * (df - 2.0 * fun.eta[u] * r * f)
 
 
-@_jit
+@jit
 def _radial_values(r, w, fun, x):
     """Add one neighbour's G1, G2, G3 to the features x, starting at its species."""
     f, _ = _cutoff(r, fun.table, fun.r_cut)
@@ -119,7 +93,7 @@ def _radial_values(r, w, fun, x):
         x[1 + n2 + m] += f * np.cos(fun.g3[m] * r)
 
 
-@_jit
+@jit
 def _radial_slopes(r, w, fun, d):
     """dh_f/dr of one neighbour's G1, G2, G3 into d."""
     f, df = _cutoff(r, fun.table, fun.r_cut)
@@ -134,7 +108,7 @@ def _radial_slopes(r, w, fun, d):
         d[1 + n2 + m] = df * np.cos(k * r) - k * f * np.sin(k * r)
 
 
-@_jit
+@jit
 def _angles(c, zetas, lams, A, dA):
     """A_v(cos θ) and its derivative for every distinct (ζ, λ)."""
     for v in range(zetas.shape[0]):
@@ -155,7 +129,7 @@ def _angles(c, zetas, lams, A, dA):
         dA[v] = zeta * lam * power
 
 
-@_jit
+@jit
 def _partners(p, q_first, first, last, vectors, fun, s):
     """Collect the pairs q ≥ q_first of one centre that form a triplet with pair p; their number, and s.q, c, d, T, dT, A, dA filled.
 
@@ -184,7 +158,7 @@ def _partners(p, q_first, first, last, vectors, fun, s):
     return n
 
 
-@_jit
+@jit
 def values(start, stop, pairs, fun, X):
     """Symmetry functions of atoms ``start:stop`` into ``X[i - start]`` (overwritten)."""
     s = _scratch(pairs.offsets[start : stop + 1], fun)
@@ -200,7 +174,7 @@ def values(start, stop, pairs, fun, X):
                 _angular_values(p, first, last, pairs, fun, s, x)
 
 
-@_jit
+@jit
 def _angular_values(p, first, last, pairs, fun, s, x):
     """Add the angular features of the triplets of pair p with later pairs."""
     n4, us, vs, E, T, A = fun.n4, fun.u, fun.v, s.E, s.T, s.A
@@ -217,7 +191,7 @@ def _angular_values(p, first, last, pairs, fun, s, x):
             x[f0 + f] += A[m, vs[f]] * E[j, u] * E[k, u]
 
 
-@_jit
+@jit
 def pullback(start, stop, pairs, fun, G, out):
     """∂E/∂r_ij of the pairs of atoms ``start:stop`` into ``out[p]``, from G[i - start] = ∂E/∂X."""
     s = _scratch(pairs.offsets[start : stop + 1], fun)
@@ -239,7 +213,7 @@ def pullback(start, stop, pairs, fun, G, out):
                 _angular_pullback(p, first, last, pairs, fun, s, g, work, out)
 
 
-@_jit
+@jit
 def _angular_pullback(p, first, last, pairs, fun, s, g, work, out):
     """Add what the triplets of pair p with later pairs give to the gradients of both pairs."""
     n4, us, vs, r, E, dE, T, dT, A, dA = fun.n4, fun.u, fun.v, s.r, s.E, s.dE, s.T, s.dT, s.A, s.dA

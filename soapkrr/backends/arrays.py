@@ -1,0 +1,53 @@
+"""What the loops of every backend take: named groups of arrays, all of one kind (NumPy or CuPy)."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+
+class PairArrays(NamedTuple):
+    """Neighbour list in CSR form: pairs of atom i are offsets[i]:offsets[i+1]; ``kinds`` is every atom's species index."""
+
+    offsets: np.ndarray
+    neighbours: np.ndarray
+    vectors: np.ndarray
+    kinds: np.ndarray
+
+
+class Basis(NamedTuple):
+    """Expansion basis: radial table (n_knots, 6, (l_max+1)·n_max), harmonic norms, power spectrum weights, sizes."""
+
+    table: np.ndarray
+    norm: np.ndarray
+    weight: np.ndarray
+    inv_r_cut: float
+    l_max: int
+    n_max: int
+
+
+class Functions(NamedTuple):
+    """Symmetry functions as the loops take them.
+
+    Attributes
+    ----------
+    g2 (n2, 2) η, R_s; g3 (n3,) κ.  eta (n_u,) distinct η of G4 and G5; zeta, lam (n_v,) distinct pairs.
+    u, v (n4 + n5,) which η and which (ζ, λ) each angular function takes, the n4 of G4 first.
+    radial_start (n_kinds,) first feature of a neighbour species; angular_start (n_kinds, n_kinds) of a pair of species.
+    weight (n_kinds,).  table : f_c on knots as quintics, (n_knots, 6), over [0, r_cut].
+    """
+
+    g2: np.ndarray
+    g3: np.ndarray
+    eta: np.ndarray
+    zeta: np.ndarray
+    lam: np.ndarray
+    u: np.ndarray
+    v: np.ndarray
+    n4: int
+    radial_start: np.ndarray
+    angular_start: np.ndarray
+    weight: np.ndarray
+    table: np.ndarray
+    r_cut: float
