@@ -11,28 +11,32 @@ from ase import Atoms
 from soapkrr import linear
 from soapkrr.baselines import baseline_energies
 from soapkrr.labels import Labels, stacked
-from soapkrr.parallel import thread_map
-from soapkrr.progress import track
 from soapkrr.regression.data import TrainingData
 from soapkrr.regression.design import DesignRows
 from soapkrr.regression.terms import SparseTerm
 from soapkrr.structures import Batch, split_by_atoms
 
 
-def factors_of(terms: list[SparseTerm], data: TrainingData, threads: int | None, progress: bool) -> tuple[dict, dict]:
-    """{kind: triangle of [Φ | y]} of all structures, and {kind: number of rows}."""
+def factors_of(terms: list[SparseTerm], data: TrainingData, pool, progress: bool) -> tuple[dict, dict]:
+    """{kind: triangle of [Φ | y]} of all structures, and {kind: number of rows}, worked on by ``pool`` (`Threads` or `Workers`)."""
+    groups = split_by_atoms(pool.frames(data.frames), max(128, 2 * sum(t.rank for t in terms) // 3))
+    items = [(group, data.labels[first : first + len(group)], first) for first, group in groups]
+    parts = pool.reduce(group_factors, merged, items, pool.share(terms), data.references, label="design rows", progress=progress)
+    return {kind: factor for kind, (factor, _) in parts.items()}, {kind: n for kind, (_, n) in parts.items()}
 
-    def rows(group):
-        first, group = group
-        return design_factors(terms, group, data.labels[first : first + len(group)], data.references, first)
 
-    groups = list(split_by_atoms(data.frames, max(128, 2 * sum(t.rank for t in terms) // 3)))
-    factors, counts = {}, {}
-    for part in track(thread_map(rows, groups, threads), len(groups), "design rows", progress):
-        for kind, (factor, n) in part.items():
-            factors[kind] = linear.merge([factors[kind], factor]) if kind in factors else factor
-            counts[kind] = counts.get(kind, 0) + n
-    return factors, counts
+def group_factors(terms: list[SparseTerm], references, item: tuple) -> dict:
+    """`design_factors` of (structures, labels, index of the first)."""
+    frames, labels, first = item
+    return design_factors(terms, frames, labels, references, first)
+
+
+def merged(one: dict, other: dict) -> dict:
+    """The `design_factors` of two groups of structures as those of one."""
+    parts = dict(one)
+    for kind, (factor, n) in other.items():
+        parts[kind] = (linear.merge([parts[kind][0], factor]), parts[kind][1] + n) if kind in parts else (factor, n)
+    return parts
 
 
 def rescaled(terms: list[SparseTerm], factors: Mapping[str, np.ndarray], signals) -> tuple[list[SparseTerm], dict[str, np.ndarray]]:
