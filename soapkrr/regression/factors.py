@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 from ase import Atoms
 
-from soapkrr import linear
+from soapkrr import backends, linear
 from soapkrr.baselines import baseline_energies
 from soapkrr.labels import Labels, stacked
 from soapkrr.parallel import thread_map
@@ -18,19 +18,38 @@ from soapkrr.regression.design import DesignRows
 from soapkrr.regression.terms import SparseTerm
 from soapkrr.structures import Batch, split_by_atoms
 
+#: Atoms at least whose rows one triangle absorbs before it is merged with others; more where there are more features than that.
+LANE = 1024
+
 
 def factors_of(terms: list[SparseTerm], data: TrainingData, threads: int | None, progress: bool) -> tuple[dict, dict]:
-    """{kind: triangle of [Φ | y]} of all structures, and {kind: number of rows}."""
+    """{kind: triangle of [Φ | y]} of all structures, and {kind: number of rows}.
 
-    def rows(group):
-        first, group = group
-        return design_factors(terms, group, data.labels[first : first + len(group)], data.references, first)
+    Structures are dealt out in lanes, whose triangles absorb rows group by group and are merged in the end: neither depends on threads.
+    """
+    lanes = list(split_by_atoms(data.frames, max(LANE, sum(t.rank for t in terms))))
+    parts = thread_map(lambda lane: lane_factors(terms, *lane, data), lanes, threads)
+    return merged(track(parts, len(lanes), "design rows", progress))
 
-    groups = list(split_by_atoms(data.frames, max(128, 2 * sum(t.rank for t in terms) // 3)))
+
+def lane_factors(terms: list[SparseTerm], first: int, frames: list[Atoms], data: TrainingData) -> dict:
+    """{kind: (triangle, number of rows)} of consecutive structures, the first of which is number ``first`` of the data."""
+    factors: dict = {}
+    group_size = backends.of(terms[0].points[0]).GROUP
+    for start, group in split_by_atoms(frames, group_size):
+        start += first
+        for kind, table in tables(terms, group, data.labels[start : start + len(group)], data.references, start):
+            old, n = factors.get(kind, (None, 0))
+            factors[kind] = linear.absorb(old, table), n + len(table)
+    return factors
+
+
+def merged(parts) -> tuple[dict, dict]:
+    """One triangle and number of rows per kind, of several `lane_factors` in order."""
     factors, counts = {}, {}
-    for part in track(thread_map(rows, groups, threads), len(groups), "design rows", progress):
+    for part in parts:
         for kind, (factor, n) in part.items():
-            factors[kind] = linear.merge([factors[kind], factor]) if kind in factors else factor
+            factors[kind] = linear.absorb(factors.get(kind), factor)
             counts[kind] = counts.get(kind, 0) + n
     return factors, counts
 
@@ -41,31 +60,33 @@ def rescaled(terms: list[SparseTerm], factors: Mapping[str, np.ndarray], signals
     return [replace(t, signal=s) for t, s in zip(terms, signals, strict=True)], {kind: f * columns for kind, f in factors.items()}
 
 
-def design_factors(terms: list[SparseTerm], frames: list[Atoms], labels: list[Labels], references, first: int) -> dict:
-    """{kind: (triangle of [Φ | y], number of rows)} of a group of structures; energies are per atom times √N.
+def tables(terms: list[SparseTerm], frames: list[Atoms], labels: list[Labels], references, first: int):
+    """Yield (kind, rows [Φ | y]) of a group of structures; energies are per atom times √N.
 
     Rows are multiplied by noise/σ where they have a σ of their own (`Labels.scale`); components without a label have no row.
     """
     batch = Batch.from_atoms(frames, first)
     designs = [DesignRows(term, batch, first) for term in terms]
-    parts = {}
-
-    def add(kind, rows_of, targets, scale):
-        keep = np.isfinite(targets)
-        if not keep.any():
-            return
-        rows = [rows_of(design) for design in designs]
-        table = np.empty((np.count_nonzero(keep), sum(r.shape[1] for r in rows) + 1), order="F")
-        np.concatenate([r[keep] for r in rows], axis=1, out=table[:, :-1])
-        table[:, -1] = targets[keep]
-        table *= scale[keep, None]
-        parts[kind] = (linear.triangle(table) if len(table) > table.shape[1] else table, len(table))
-
     energy, scale = stacked(labels, "energy", batch.sizes)
     base = np.bincount(batch.structure, baseline_energies(references, batch.numbers), minlength=len(batch))
-    add("energy", DesignRows.energy, energy - base, scale / np.sqrt(batch.sizes))
-    add("forces", lambda design: design.forces(0, batch.n_atoms), *stacked(labels, "forces", batch.sizes))
-    stress, scale = stacked(labels, "stress", batch.sizes)
     volume = np.repeat(batch.volumes, 6)
-    add("stress", DesignRows.strain, stress * volume, scale / volume)
-    return parts
+    stress, stress_scale = stacked(labels, "stress", batch.sizes)
+    for kind, rows_of, targets, scales in (
+        ("energy", DesignRows.energy, energy - base, scale / np.sqrt(batch.sizes)),
+        ("forces", lambda design: design.forces(0, batch.n_atoms), *stacked(labels, "forces", batch.sizes)),
+        ("stress", DesignRows.strain, stress * volume, stress_scale / volume),
+    ):
+        keep = np.isfinite(targets)
+        if keep.any():
+            yield kind, _table([rows_of(design) for design in designs], targets, scales, np.flatnonzero(keep))
+
+
+def _table(rows: list[np.ndarray], targets: np.ndarray, scales: np.ndarray, keep: np.ndarray) -> np.ndarray:
+    """[Φ | y] of the rows to keep, scaled; Fortran-ordered for `linear.absorb`."""
+    xp, columns = backends.namespace(rows[0]), np.cumsum([0] + [r.shape[1] for r in rows])
+    table = xp.empty((len(keep), columns[-1] + 1), order="F")
+    all_kept, scale, at = len(keep) == len(targets), xp.asarray(scales[keep])[:, None], xp.asarray(keep)
+    for r, a, b in zip(rows, columns, columns[1:], strict=False):
+        xp.multiply(r if all_kept else r[at], scale, out=table[:, a:b])
+    table[:, -1] = xp.asarray(targets[keep] * scales[keep])
+    return table
