@@ -85,3 +85,33 @@ def scatter_norms(along, slope, centre, target, out):
             v = along[e, b]
             for q in range(s.shape[0]):
                 o[b, q] -= s[q] * v
+
+
+@jit
+def pair_sums(offsets, neighbours, vectors, atom_offsets, gradient, forces, strain):
+    """F_i = Σ_j g_ij − Σ_j g_ji into ``forces`` (n_atoms, 3), Σ_p ½(r_a g_b + r_b g_a) per structure, Voigt order, into ``strain``."""
+    forces[:, :] = 0.0
+    for s in range(strain.shape[0]):
+        xx, yy, zz, yz, xz, xy = 0.0, 0.0, 0.0, 0.0, 0.0, 0.0
+        for i in range(atom_offsets[s], atom_offsets[s + 1]):
+            fx, fy, fz = 0.0, 0.0, 0.0
+            for p in range(offsets[i], offsets[i + 1]):
+                j = neighbours[p]
+                x, y, z = vectors[p, 0], vectors[p, 1], vectors[p, 2]
+                gx, gy, gz = gradient[p, 0], gradient[p, 1], gradient[p, 2]
+                fx += gx
+                fy += gy
+                fz += gz
+                forces[j, 0] -= gx
+                forces[j, 1] -= gy
+                forces[j, 2] -= gz
+                xx += x * gx
+                yy += y * gy
+                zz += z * gz
+                yz += 0.5 * (y * gz + z * gy)
+                xz += 0.5 * (x * gz + z * gx)
+                xy += 0.5 * (x * gy + y * gx)
+            forces[i, 0] += fx
+            forces[i, 1] += fy
+            forces[i, 2] += fz
+        strain[s, 0], strain[s, 1], strain[s, 2], strain[s, 3], strain[s, 4], strain[s, 5] = xx, yy, zz, yz, xz, xy
