@@ -11,6 +11,7 @@ from ase import Atoms
 from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_is_fitted
 
+from soapkrr import backends
 from soapkrr.errors import InputError
 from soapkrr.parallel import serial_blas
 from soapkrr.prediction import Prediction
@@ -32,6 +33,19 @@ class Potential(Nested, BaseEstimator, ABC):
         tags.estimator_type = "regressor"
         tags.input_tags.two_d_array, tags.no_validation = False, True
         return tags
+
+    #: Where it computes: ``"cpu"``, ``"cuda"`` or ``"auto"``; a parameter of the estimators.
+    device = "cpu"
+
+    @property
+    def _xp(self):
+        """The library of arrays that it computes with."""
+        return backends.library(self.device)
+
+    @property
+    def _workers(self) -> int | None:
+        """Threads over blocks: a GPU takes one block after the other."""
+        return self.threads if self._xp is np else 1
 
     @abstractmethod
     def fit(self, frames: list[Atoms], y=None):

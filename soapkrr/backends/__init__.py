@@ -65,7 +65,9 @@ def host(value):
 
 
 def moved(xp, value):
-    """Arrays of ``xp`` in place of NumPy arrays; lists, tuples (named too) and mappings of them too, anything else as it is."""
+    """Arrays of ``xp`` in place of any others; lists, tuples (named too) and mappings of them too, anything else as it is."""
+    if xp is np:
+        return host(value)
     if isinstance(value, np.ndarray):
         return xp.asarray(value)
     return _mapped(lambda part: moved(xp, part), value)

@@ -45,6 +45,7 @@ class GaussianProcess(AdditivePotential):
     baseline : reference energies and prior means, as in `SparseGP`; for another ``target`` {symbol: value} or ``"least-squares"``, also the
         default: the property of an atom of each species that explains the data best.
     threads : threads of fit and predict; None takes every core this process may use.
+    device : ``"cpu"``, ``"cuda"`` or ``"auto"``, as in `SparseGP`.
     observations : `Observations`, as in `SparseGP`.
     target : ``"potential"``, or a property p = Σ_i w_i f(x_i) of structures, ``"extensive"`` (w = 1) or ``"intensive"`` (w = 1/N), or of
         atoms, ``"atom"`` (p = f). Then `fit` takes the values, and `predict` returns them.
@@ -68,6 +69,7 @@ class GaussianProcess(AdditivePotential):
         signal: float = 3.0,
         baseline: Mapping[str, float] | str | None | Baseline | list = None,
         threads: int | None = None,
+        device: str = "cpu",
         observations: Observations | None = None,
         target: str = "potential",
     ):
@@ -77,6 +79,7 @@ class GaussianProcess(AdditivePotential):
         self.signal = signal
         self.baseline = baseline
         self.threads = threads
+        self.device = device
         self.observations = observations
         self.target = target
 
@@ -201,7 +204,7 @@ class KernelRidge(GaussianProcess):
 
     Parameters
     ----------
-    descriptor, kernel, baseline, threads, observations, target : as in `GaussianProcess`.
+    descriptor, kernel, baseline, threads, device, observations, target : as in `GaussianProcess`.
     alpha : regularisation, eV² at unit signal.
     force_weight : relative weight of force components, Å.  stress_weight : relative weight of stress components, Å³.
     """
@@ -216,6 +219,7 @@ class KernelRidge(GaussianProcess):
         stress_weight: float = 1.0,
         baseline=None,
         threads: int | None = None,
+        device: str = "cpu",
         observations: Observations | None = None,
         target: str = "potential",
     ):
@@ -226,6 +230,7 @@ class KernelRidge(GaussianProcess):
         self.stress_weight = stress_weight
         self.baseline = baseline
         self.threads = threads
+        self.device = device
         self.observations = observations
         self.target = target
 

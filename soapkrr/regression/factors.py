@@ -57,6 +57,7 @@ def merged(parts) -> tuple[dict, dict]:
 def rescaled(terms: list[SparseTerm], factors: Mapping[str, np.ndarray], signals) -> tuple[list[SparseTerm], dict[str, np.ndarray]]:
     """Terms with other signals, and their triangles' columns scaled to match."""
     columns = np.concatenate([np.full(t.rank, new / t.signal) for t, new in zip(terms, signals, strict=True)] + [[1.0]])
+    columns = terms[0].xp.asarray(columns)
     return [replace(t, signal=s) for t, s in zip(terms, signals, strict=True)], {kind: f * columns for kind, f in factors.items()}
 
 

@@ -9,7 +9,7 @@ from dataclasses import replace
 import numpy as np
 from ase import Atoms
 
-from soapkrr import linear
+from soapkrr import backends, linear
 from soapkrr.baselines import Baseline, baseline_energies, split_baseline, total
 from soapkrr.descriptors.base import Descriptor
 from soapkrr.errors import InputError, ModelFileError
@@ -61,6 +61,7 @@ class SparseGP(AdditivePotential):
         with at most one of the former: ``["isolated", ZBL()]``.
     tolerance : eigenvalues of the sparse points' kernel matrix below this fraction of the largest are dropped.
     threads : threads of fit and predict; None takes every core this process may use.
+    device : ``"cpu"``; ``"cuda"``: the GPU, through CuPy; ``"auto"``: a GPU where there is one. Fitted arrays are kept as NumPy's.
     observations : `Observations`: names of labels, noise by configuration type, structure, atom and component, masks, weights; None:
         the calculators' results, each with the model's ``noise``.
     representers : ``"environments"``: sparse points are atoms' environments, and variances those of the deterministic training conditional
@@ -106,6 +107,7 @@ class SparseGP(AdditivePotential):
         baseline: Mapping[str, float] | str | None | Baseline | list = None,
         tolerance: float = 1e-10,
         threads: int | None = None,
+        device: str = "cpu",
         observations: Observations | None = None,
         representers: str = "environments",
     ):
@@ -118,6 +120,7 @@ class SparseGP(AdditivePotential):
         self.baseline = baseline
         self.tolerance = tolerance
         self.threads = threads
+        self.device = device
         self.observations = observations
         self.representers = representers
 
@@ -144,17 +147,18 @@ class SparseGP(AdditivePotential):
 
     def _fit_environments(self, fitted: list[SparseTerm], data: TrainingData, noise, optimize: bool | str, progress: bool) -> None:
         if optimize == "cross-validation":
-            parts = [factors_of(fitted, part, self.threads, progress) for part in data.folds(FOLDS)]
+            parts = [factors_of(fitted, part, self._workers, progress) for part in data.folds(FOLDS)]
             noise, signals, factors, counts = cross_validated(parts, noise, [t.signal for t in fitted])
             fitted, factors = rescaled(fitted, factors, signals)
         else:
-            factors, counts = factors_of(fitted, data, self.threads, progress)
+            factors, counts = factors_of(fitted, data, self._workers, progress)
         if optimize in (True, "evidence"):
             found = optimise_sparse(factors, counts, noise, [t.rank for t in fitted], [t.signal for t in fitted])
             noise, fitted, factors = {**noise, **found.noise}, *rescaled(fitted, factors, found.signals)
         posterior = linear.solve(factors, {kind: noise[kind] for kind in factors})
         evidence = log_likelihood(posterior, counts, noise) + log_weights(data)
-        self._set_fitted(data.references, counts, noise, evidence, factors, posterior, terms=tuple(fitted))
+        terms = tuple(term.moved(np) for term in fitted)
+        self._set_fitted(data.references, counts, noise, evidence, backends.host(factors), posterior.moved(np), terms=terms)
 
     def _fit_observations(self, terms: list[Term], data: TrainingData, noise, optimize: bool, progress: bool) -> None:
         terms = [replace(t, descriptor=learnt(t.descriptor, data.frames, self.threads, progress)) for t in terms]
@@ -169,7 +173,8 @@ class SparseGP(AdditivePotential):
     def _set_fitted(
         self, references, counts, noise, evidence, factors, posterior, terms=None, model: ObservationModel | None = None
     ) -> None:
-        self.terms_, self.model_, self.posterior_, self.factors_ = terms, model, posterior, factors
+        self.terms_, self.posterior_, self.factors_ = terms, posterior, factors
+        self.model_ = SparseModel(terms, posterior) if model is None else model
         self.reference_energies_, self.prior_means_ = references, split_baseline(self.baseline)[1]
         self.n_observations_, self.noise_, self.log_likelihood_ = counts, noise, evidence
         self.rank_, self.condition_ = len(posterior.mean), posterior.condition
@@ -189,7 +194,7 @@ class SparseGP(AdditivePotential):
         return True
 
     def _sparse_term(self, term: Term, frames, progress) -> SparseTerm:
-        descriptor, points = sparse_points(term, frames, self.threads, progress)
+        descriptor, points = sparse_points(term, frames, self._workers, progress, self._xp)
         return SparseTerm.build(replace(term, descriptor=descriptor), points, self.tolerance)
 
     def state(self) -> dict:
@@ -201,7 +206,7 @@ class SparseGP(AdditivePotential):
             "log_likelihood": self.log_likelihood_,
             "factors": self.factors_,
         }
-        if self.model_ is not None:
+        if self.terms_ is None:
             return {**state, **self.model_.state()}
         posterior = {name: getattr(self.posterior_, name) for name in ("mean", "factor", "condition", "residual")}
         return {**state, "terms": [t.state() for t in self.terms_], "posterior": posterior}
@@ -225,23 +230,24 @@ class SparseGP(AdditivePotential):
         return Term(self.descriptor, self.kernel, self.n_sparse, self.signal, self.selection)
 
     def _predict_batch(self, batch: Batch, first: int, wanted: frozenset[str]) -> Prediction:
-        if self.model_ is not None:
+        if self.terms_ is None:
             return self._predict_observed(self.model_, batch, first, wanted)
         references = baseline_energies(self.reference_energies_, batch.numbers, batch.structure + first)
-        model = SparseModel(self.terms_, self.posterior_, self.threads)
-        energies, forces, strain, features = model.mean(batch, first, spread="energy" in wanted)
+        model = self.model_.on(self._xp, self._workers)
+        *means, features = model.mean(batch, first, spread="energy" in wanted)
+        energies, forces, strain = backends.host(means)
         mean = total(self.prior_means_, batch, first)
         energies, forces, strain = energies + references + mean.energies, forces + mean.forces, strain + mean.strain
         designs = model.designs(batch, first) if wanted & {"forces", "stress"} else []
         per_atom = batch.offsets[1:-1]
         std = {}
         if features is not None:
-            std["energy_std"] = np.sqrt(model.energy_variance(batch, features))
-            std["energies_std"] = np.split(np.sqrt(features.atom_variance), per_atom)
+            std["energy_std"] = np.sqrt(backends.host(model.energy_variance(batch, features)))
+            std["energies_std"] = np.split(np.sqrt(backends.host(features.atom_variance)), per_atom)
         if "forces" in wanted:
-            std["forces_std"] = np.split(np.sqrt(model.forces_variance(designs)), per_atom)
+            std["forces_std"] = np.split(np.sqrt(backends.host(model.forces_variance(designs))), per_atom)
         if "stress" in wanted:
-            std["stress_std"] = np.sqrt(model.strain_variance(designs)) / batch.volumes[:, None]
+            std["stress_std"] = np.sqrt(backends.host(model.strain_variance(designs))) / batch.volumes[:, None]
         return Prediction(
             energy=np.bincount(batch.structure, energies, minlength=len(batch)),
             energies=np.split(energies, per_atom),

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 import numpy as np
 from ase import Atoms
 
+from soapkrr import backends
 from soapkrr.descriptors.base import Descriptor
 from soapkrr.errors import InputError
 from soapkrr.kernels import Linear
@@ -25,54 +26,54 @@ logger = logging.getLogger(__name__)
 LEARNING_BUDGET = 2**29
 
 
-def sparse_points(term: Term, frames: list[Atoms], threads: int | None, progress: bool) -> tuple[Descriptor, list[np.ndarray]]:
-    """The term's descriptor with what it learnt from the data, and per species (M_s, n_features) sparse points."""
-    descriptor = learnt(term.descriptor, frames, threads, progress)
-    X, kinds = environments(descriptor, frames, threads, progress)
+def sparse_points(term: Term, frames: list[Atoms], threads: int | None, progress: bool, xp=np) -> tuple[Descriptor, list[np.ndarray]]:
+    """The term's descriptor with what it learnt from the data, and per species (M_s, n_features) sparse points, arrays of ``xp``."""
+    descriptor = learnt(term.descriptor, frames, threads, progress, xp)
+    X, kinds = environments(descriptor, frames, threads, progress, xp)
     counts = np.bincount(kinds, minlength=len(descriptor.species))
     if descriptor.linear_basis and isinstance(term.kernel, Linear):
-        return descriptor, [np.eye(descriptor.n_features)[: None if count else 0] for count in counts]
+        return descriptor, [xp.eye(descriptor.n_features)[: None if count else 0] for count in counts]
     selection, sites = as_selection(term.selection), Sites.of(frames)
     given = isinstance(selection, GivenPoints)
     wanted = counts if given else numbers_wanted(term, counts)
     points = []
     for s, symbol in enumerate(descriptor.species):
         mine = kinds == s
-        x = X if mine.all() else X[mine]
+        x = X if mine.all() else X[xp.asarray(mine)]
         picked = selection.pick(x, int(wanted[s]), sites.some(mine)) if counts[s] else np.zeros(0, dtype=np.int64)
         if counts[s] and not len(picked):
             raise InputError(f"`selection`={selection!r} chooses no environment of {symbol}, which the data have.")
         if len(picked) < wanted[s] and not given:
             logger.warning("%s: %d sparse points, all distinct environments there are", symbol, len(picked))
-        points.append(np.ascontiguousarray(x[picked]))
+        points.append(xp.ascontiguousarray(x[xp.asarray(picked)]))
     return descriptor, points
 
 
-def environments(descriptor: Descriptor, frames: list[Atoms], threads: int | None, progress: bool) -> tuple[np.ndarray, np.ndarray]:
-    """X (n, n_features) and species index (n,) of every atom of the data."""
+def environments(descriptor: Descriptor, frames: list[Atoms], threads: int | None, progress: bool, xp=np) -> tuple[np.ndarray, np.ndarray]:
+    """X (n, n_features), an array of ``xp``, and species index (n,) of every atom of the data."""
     kinds = descriptor.kinds(np.concatenate([atoms.numbers for atoms in frames]))
     ends = np.cumsum([len(atoms) for atoms in frames])
-    X = np.empty((len(kinds), descriptor.n_features))
+    X = xp.empty((len(kinds), descriptor.n_features))
 
     def fill(group):
         first, group = group
         batch = Batch.from_atoms(group, first)
         stop = ends[first + len(group) - 1]
-        X[stop - batch.n_atoms : stop] = descriptor.environments(batch, batch.pairs(descriptor.r_cut, first), first).X
+        X[stop - batch.n_atoms : stop] = descriptor.environments(batch, batch.pairs(descriptor.r_cut, first, xp), first).X
 
-    groups = list(split_by_atoms(frames, 512))
+    groups = list(split_by_atoms(frames, 2 * backends.of(X).GROUP))
     for _ in track(thread_map(fill, groups, threads), len(groups), "environments", progress):
         pass
     return X, kinds
 
 
-def learnt(descriptor: Descriptor, frames: list[Atoms], threads: int | None, progress: bool) -> Descriptor:
+def learnt(descriptor: Descriptor, frames: list[Atoms], threads: int | None, progress: bool, xp=np) -> Descriptor:
     """`Descriptor.fitted` on the environments of all structures, or of every n-th where they would exceed `LEARNING_BUDGET`."""
     if not descriptor.learns:
         return descriptor
     size = 8 * descriptor.n_features * sum(map(len, frames))
     thinned = frames[:: -(-size // LEARNING_BUDGET)]
-    return descriptor.fitted(environments(descriptor, thinned, threads, progress)[0])
+    return descriptor.fitted(environments(descriptor, thinned, threads, progress, xp)[0])
 
 
 def numbers_wanted(term: Term, counts: np.ndarray) -> np.ndarray:
