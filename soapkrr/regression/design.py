@@ -14,10 +14,8 @@ from soapkrr.structures import Batch, add_rows
 
 
 class DesignRows:
-    """Kernel rows of one batch and one term: sums over atoms of κ(x_i, X_M) and its derivatives, before whitening.
-
-    Row shapes, per species s: energy (n_structures, M_s); forces (3·n, M_s), F = −∂E/∂r, eV/Å per unit weight;
-    strain (6·n_structures, M_s), ∂E/∂ε.
+    """Kernel rows of one batch and one term: sums over atoms of κ(x_i, X_M) and its derivatives, for each species; `SparseTerm.whiten`
+    makes features of them.
     """
 
     def __init__(self, term: SparseTerm, batch: Batch, first: int = 0):
@@ -40,17 +38,17 @@ class DesignRows:
             jets.append(self.term.kernel.jet(x @ points.T, squares(x)[:, None], self.term.squares[s], 1))
         return jets
 
-    def energy(self) -> np.ndarray:
-        """(n_structures, rank) features of the total energies."""
+    def energy(self) -> list[np.ndarray]:
+        """Per species (n_structures, M_s), of the total energies."""
         rows = []
         for s, members in enumerate(self.members):
             sums = self.xp.zeros((len(self.batch), len(self.term.points[s])))
             add_rows(sums, self.structure[members], self.jets[s].value)
             rows.append(sums)
-        return self.term.whiten(rows)
+        return rows
 
-    def forces(self, start: int, stop: int) -> np.ndarray:
-        """(3·n, rank) features of the forces on atoms ``start:stop``, ordered atom, then axis."""
+    def forces(self, start: int, stop: int) -> list[np.ndarray]:
+        """Per species (3·n, M_s), of the forces F = −∂E/∂r on atoms ``start:stop``, ordered atom, then axis."""
         rows = [self.xp.zeros((stop - start, 3, len(x))) for x in self.term.points]
         step = backends.of(self.env.X).DISPLACED
         for a in range(start, stop, step):
@@ -58,10 +56,10 @@ class DesignRows:
             for s in range(len(rows)):
                 jacobian, centre, atom = block.of_species(s)
                 self._scatter(s, jacobian, centre, atom - start, rows[s])
-        return self.term.whiten([r.reshape(len(r) * r.shape[1], r.shape[2]) for r in rows])
+        return [r.reshape(len(r) * r.shape[1], r.shape[2]) for r in rows]
 
-    def strain(self) -> np.ndarray:
-        """(6·n_structures, rank) features of ∂E/∂ε, ordered structure, then Voigt component."""
+    def strain(self) -> list[np.ndarray]:
+        """Per species (6·n_structures, M_s), of ∂E/∂ε, ordered structure, then Voigt component."""
         rows = [self.xp.zeros((len(self.batch), 6, len(x))) for x in self.term.points]
         n, step = self.batch.n_atoms, 16 * backends.of(self.env.X).DISPLACED
         for a in range(0, n, step):
@@ -71,7 +69,7 @@ class DesignRows:
             for s in range(len(rows)):
                 mine = a + self.xp.flatnonzero(self.env.pairs.kinds[a:b] == s)
                 self._scatter(s, jacobian[mine - a], mine, self.structure[mine], rows[s])
-        return -self.term.whiten([r.reshape(len(r) * r.shape[1], r.shape[2]) for r in rows])
+        return [-r.reshape(len(r) * r.shape[1], r.shape[2]) for r in rows]
 
     def _scatter(self, s: int, jacobian, centre, target, rows) -> None:
         """rows[target] −= (∂κ/∂x · jacobian) of centres of species s; jacobian (m, k, n_features), rows (n, k, M_s)."""

@@ -27,13 +27,17 @@ def factors_of(terms: list[SparseTerm], data: TrainingData, threads: int | None,
 
     Structures are dealt out in lanes, whose triangles absorb rows group by group and are merged in the end: neither depends on threads.
     """
-    lanes = list(split_by_atoms(data.frames, max(LANE, sum(t.rank for t in terms))))
+    lanes = list(split_by_atoms(data.frames, max(LANE, sum(t.n_points for t in terms))))
     parts = thread_map(lambda lane: lane_factors(terms, *lane, data), lanes, threads)
-    return merged(track(parts, len(lanes), "design rows", progress))
+    factors, counts = merged(track(parts, len(lanes), "design rows", progress))
+    return {kind: whitened(terms, factor) for kind, factor in factors.items()}, counts
 
 
 def lane_factors(terms: list[SparseTerm], first: int, frames: list[Atoms], data: TrainingData) -> dict:
-    """{kind: (triangle, number of rows)} of consecutive structures, the first of which is number ``first`` of the data."""
+    """{kind: (triangle of [K | y], number of rows)} of consecutive structures, the first of which is number ``first`` of the data.
+
+    K are the rows of kernel values with the sparse points: whitening their triangle in the end gives that of Φ at a part of the work.
+    """
     factors: dict = {}
     group_size = backends.of(terms[0].points[0]).GROUP
     for start, group in split_by_atoms(frames, group_size):
@@ -54,6 +58,17 @@ def merged(parts) -> tuple[dict, dict]:
     return factors, counts
 
 
+def whitened(terms: list[SparseTerm], factor: np.ndarray) -> np.ndarray:
+    """Triangle of [Φ | y] from that of [K | y]."""
+    xp, ends = backends.namespace(factor), np.cumsum([0] + [len(x) for t in terms for x in t.points])
+    kernel_rows = [factor[:, a:b] for a, b in zip(ends, ends[1:], strict=False)]
+    columns = []
+    for term in terms:
+        columns.append(term.whiten(kernel_rows[: len(term.points)]))
+        kernel_rows = kernel_rows[len(term.points) :]
+    return linear.absorb(None, xp.asfortranarray(xp.concatenate([*columns, factor[:, -1:]], axis=1)))
+
+
 def rescaled(terms: list[SparseTerm], factors: Mapping[str, np.ndarray], signals) -> tuple[list[SparseTerm], dict[str, np.ndarray]]:
     """Terms with other signals, and their triangles' columns scaled to match."""
     columns = np.concatenate([np.full(t.rank, new / t.signal) for t, new in zip(terms, signals, strict=True)] + [[1.0]])
@@ -62,7 +77,7 @@ def rescaled(terms: list[SparseTerm], factors: Mapping[str, np.ndarray], signals
 
 
 def tables(terms: list[SparseTerm], frames: list[Atoms], labels: list[Labels], references, first: int):
-    """Yield (kind, rows [Φ | y]) of a group of structures; energies are per atom times √N.
+    """Yield (kind, rows [K | y]) of a group of structures; energies are per atom times √N.
 
     Rows are multiplied by noise/σ where they have a σ of their own (`Labels.scale`); components without a label have no row.
     """
@@ -79,11 +94,11 @@ def tables(terms: list[SparseTerm], frames: list[Atoms], labels: list[Labels], r
     ):
         keep = np.isfinite(targets)
         if keep.any():
-            yield kind, _table([rows_of(design) for design in designs], targets, scales, np.flatnonzero(keep))
+            yield kind, _table([rows for design in designs for rows in rows_of(design)], targets, scales, np.flatnonzero(keep))
 
 
 def _table(rows: list[np.ndarray], targets: np.ndarray, scales: np.ndarray, keep: np.ndarray) -> np.ndarray:
-    """[Φ | y] of the rows to keep, scaled; Fortran-ordered for `linear.absorb`."""
+    """[K | y] of the rows to keep, scaled, K given by columns; Fortran-ordered for `linear.absorb`."""
     xp, columns = backends.namespace(rows[0]), np.cumsum([0] + [r.shape[1] for r in rows])
     table = xp.empty((len(keep), columns[-1] + 1), order="F")
     all_kept, scale, at = len(keep) == len(targets), xp.asarray(scales[keep])[:, None], xp.asarray(keep)

@@ -130,7 +130,7 @@ class SparseModel:
 
         def block(start):
             stop = min(start + step, n_atoms)
-            rows = self.xp.concatenate([d.forces(start, stop) for d in designs], axis=1)
+            rows = self.xp.concatenate([d.term.whiten(d.forces(start, stop)) for d in designs], axis=1)
             prior = self.xp.concatenate([sum(self._force_prior(d, a) for d in designs) for a in range(start, stop)])
             return self.variance(prior, rows).reshape(-1, 3)
 
@@ -149,7 +149,7 @@ class SparseModel:
 
     def strain_variance(self, designs: list[DesignRows]) -> np.ndarray:
         """(n_structures, 6) posterior variance of ∂E/∂ε, eV²."""
-        rows = self.xp.concatenate([d.strain() for d in designs], axis=1)
+        rows = self.xp.concatenate([d.term.whiten(d.strain()) for d in designs], axis=1)
         priors = sum(self._strain_priors(d) for d in designs)
         return self.variance(priors, rows).reshape(-1, 6)
 

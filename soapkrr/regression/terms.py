@@ -110,6 +110,11 @@ class SparseTerm:
     def rank(self) -> int:
         return int(self.columns[-1])
 
+    @property
+    def n_points(self) -> int:
+        """Sparse points of all species."""
+        return sum(map(len, self.points))
+
     def sparse_weights(self, weights: np.ndarray) -> list[np.ndarray]:
         """Coefficients of the sparse points, E_i = Σ_q a_q κ(x_i, x_q), from weights of the features; per species."""
         return [t @ weights[a:b] for t, a, b in zip(self.scaled_transform, self.columns, self.columns[1:], strict=False)]
