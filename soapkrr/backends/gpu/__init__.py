@@ -1,0 +1,1 @@
+"""Hot loops as CUDA kernels for CuPy arrays."""
