@@ -94,14 +94,15 @@ __device__ inline double radial(int h, const Tile& tile, int j, const Functions&
         double eta = fun.g2[2 * (h - 1)], x = r - fun.g2[2 * (h - 1) + 1];
         return exp(-eta * x * x) * (SLOPE ? df - 2.0 * eta * x * f : f);
     }
-    double k = fun.g3[h - 1 - fun.n2];
-    return SLOPE ? df * cos(k * r) - k * f * sin(k * r) : f * cos(k * r);
+    double k = fun.g3[h - 1 - fun.n2], sine, cosine;
+    sincospi(k * r * 0.31830988618379067, &sine, &cosine);  // unlike cos, it keeps nothing in memory to reduce large arguments
+    return SLOPE ? df * cosine - k * f * sine : f * cosine;
 }
 
-// (0.5 (1 + λ cos θ))^(ζ−1).
+// base^(ζ−1).
 __device__ inline double power(double base, double zeta) {
     int n = (int)zeta;
-    if (n != zeta) return pow(base, zeta - 1.0);
+    if (n != zeta) return exp((zeta - 1.0) * log(base));
     double result = 1.0, square = base;
     for (n -= 1; n > 0; n >>= 1) {
         if (n & 1) result *= square;
@@ -114,7 +115,7 @@ __device__ inline double half_angle(double c, double lam) { return max(0.5 * (1.
 
 // Triplets of neighbours j of one tile and k of another, or of one and the same tile, ordered by type: the unordered pair of slots.
 struct Triplets {
-    const Tile &J, &K;
+    Tile J, K;
     bool same;
     int n_types, *base;  // triplets of type t are base[t]:base[t + 1]
 

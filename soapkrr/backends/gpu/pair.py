@@ -36,10 +36,10 @@ def strain_jacobian(start, stop, pairs, table, r_cut, out):
 
 def _numbers(table, r_cut, n_features):
     n_knots, _, n_b = table.shape
-    return np.int32(n_knots), np.int32(n_b), np.float64(r_cut), np.int32(n_features // n_b)
+    return np.int32(n_knots), np.int32(n_b), float(r_cut), np.int32(n_features // n_b)
 
 
 def _run(kernel, n_blocks, pairs, table, r_cut, n_features, args, n_sums):
-    shared = 8 * (n_sums * THREADS + 6 * TILE)
+    shared = 8 * (n_sums * THREADS + 5 * TILE + 2 * ((TILE + 1) // 2))
     numbers = _numbers(table, r_cut, n_features)
     launch("pair", kernel, n_blocks, THREADS, *pairs, table, *numbers, np.int32(TILE), *args, shared=shared)

@@ -1,10 +1,12 @@
 // Work shared out over one block of threads, added in an order that depends on sizes only: the same input gives the same bits.
 
-extern __shared__ double shared_memory[];
-
 // Hands out dynamic shared memory in whole doubles.
 struct Shared {
-    double* next = shared_memory;
+    double* next;
+    __device__ Shared() {
+        extern __shared__ double shared_memory[];
+        next = shared_memory;
+    }
     __device__ double* doubles(int n) {
         double* taken = next;
         next += n;
