@@ -19,7 +19,7 @@ from soapkrr.specification import Nested
 from soapkrr.structures import Batch, as_frames, split_by_atoms
 
 #: Quantities that have a predicted standard deviation.
-UNCERTAINTIES = ("energy", "forces", "stress")
+UNCERTAINTIES = ("energy", "energies", "forces", "stress")
 
 #: Atoms predicted at once: bounds the memory of lists of small structures.
 GROUP = 4096
@@ -69,7 +69,8 @@ class Potential(Nested, BaseEstimator, ABC):
         Parameters
         ----------
         frames : one structure or a list.
-        uncertainty : True for every standard deviation, or some of ``"energy"`` (total and per atom; cheap), ``"forces"``, ``"stress"``.
+        uncertainty : True for every standard deviation, or some of ``"energies"`` (per atom; cheap), ``"energy"`` (total and per atom; the
+            total costs the square of the number of atoms, which tells beyond some ten thousand), ``"forces"``, ``"stress"``.
 
         Raises
         ------
@@ -113,4 +114,4 @@ def wanted_uncertainties(uncertainty: bool | str | Iterable[str]) -> frozenset[s
     wanted = frozenset([uncertainty] if isinstance(uncertainty, str) else uncertainty)
     if not wanted <= set(UNCERTAINTIES):
         raise InputError(f"`uncertainty` takes True, False or some of {UNCERTAINTIES}, received {sorted(wanted - set(UNCERTAINTIES))}.")
-    return wanted
+    return wanted | {"energies"} if "energy" in wanted else wanted

@@ -27,7 +27,12 @@ def on_gpu(array) -> bool:
 
 def of(array):
     """The package of loops for an array: `backends.cpu` or `backends.gpu`, with modules of the same names."""
-    return import_module(f"{__name__}.{'gpu' if on_gpu(array) else 'cpu'}")
+    return loops(namespace(array))
+
+
+def loops(xp):
+    """The package of loops for arrays of ``xp``."""
+    return import_module(f"{__name__}.{'cpu' if xp is np else 'gpu'}")
 
 
 def library(device: str):

@@ -20,7 +20,7 @@ def evaluate(parts, batch: Batch, first: int, threads: int | None, spread: Calla
     thread that made them; what it returns is given to ``spread.collect(start, stop, result)`` in order.
     """
     xp = parts[0].xp
-    step = backends.of(xp.empty(0)).EVALUATED
+    step = backends.loops(xp).EVALUATED
     lists = {r_cut: batch.pairs(r_cut, first, xp) for r_cut in {p.descriptor.r_cut for p in parts}}
     pairs = [lists[p.descriptor.r_cut] for p in parts]
     arrays = [part.descriptor.arrays(batch, p, first) for part, p in zip(parts, pairs, strict=True)]

@@ -234,7 +234,7 @@ class SparseGP(AdditivePotential):
             return self._predict_observed(self.model_, batch, first, wanted)
         references = baseline_energies(self.reference_energies_, batch.numbers, batch.structure + first)
         model = self.model_.on(self._xp, self._workers)
-        *means, features = model.mean(batch, first, spread="energy" in wanted)
+        *means, features = model.mean(batch, first, spread="energies" in wanted)
         energies, forces, strain = backends.host(means)
         mean = total(self.prior_means_, batch, first)
         energies, forces, strain = energies + references + mean.energies, forces + mean.forces, strain + mean.strain
@@ -242,8 +242,9 @@ class SparseGP(AdditivePotential):
         per_atom = batch.offsets[1:-1]
         std = {}
         if features is not None:
-            std["energy_std"] = np.sqrt(backends.host(model.energy_variance(batch, features)))
             std["energies_std"] = np.split(np.sqrt(backends.host(features.atom_variance)), per_atom)
+        if "energy" in wanted:
+            std["energy_std"] = np.sqrt(backends.host(model.energy_variance(batch, features)))
         if "forces" in wanted:
             std["forces_std"] = np.split(np.sqrt(backends.host(model.forces_variance(designs))), per_atom)
         if "stress" in wanted:

@@ -61,7 +61,7 @@ def environments(descriptor: Descriptor, frames: list[Atoms], threads: int | Non
         stop = ends[first + len(group) - 1]
         X[stop - batch.n_atoms : stop] = descriptor.environments(batch, batch.pairs(descriptor.r_cut, first, xp), first).X
 
-    groups = list(split_by_atoms(frames, 2 * backends.of(X).GROUP))
+    groups = list(split_by_atoms(frames, 2 * backends.loops(xp).GROUP))
     for _ in track(thread_map(fill, groups, threads), len(groups), "environments", progress):
         pass
     return X, kinds
