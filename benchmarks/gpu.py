@@ -22,7 +22,7 @@ from ase.io import read
 from run import NOISE, SETTINGS
 
 import soapkrr
-from soapkrr import SOAP, DotProduct, GaussianProcess, SparseGP
+from soapkrr import SOAP, DotProduct, GaussianProcess, SparseGP, backends
 
 HERE = Path(__file__).resolve().parent
 
@@ -103,8 +103,7 @@ def main(arguments=None) -> None:
     parser.add_argument("--cpu", action="store_true", help="also the first fit and the smallest prediction on the CPU of this machine")
     parser.add_argument("--output", type=Path, default=HERE / "results" / "gpu.json")
     args = parser.parse_args(arguments)
-    import cupy
-
+    cupy = backends.library("cuda")
     machine, frames = card(cupy), read(args.train, ":")
     results = {"machine": machine, "train": Path(args.train).name, "fits": [], "predictions": []}
 
