@@ -13,7 +13,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from soapkrr import backends
 from soapkrr.errors import InputError
-from soapkrr.parallel import serial_blas
+from soapkrr.parallel import pool_of, serial_blas
 from soapkrr.prediction import Prediction
 from soapkrr.specification import Nested
 from soapkrr.structures import Batch, as_frames, split_by_atoms
@@ -21,8 +21,8 @@ from soapkrr.structures import Batch, as_frames, split_by_atoms
 #: Quantities that have a predicted standard deviation.
 UNCERTAINTIES = ("energy", "energies", "forces", "stress")
 
-#: Atoms predicted at once: bounds the memory of lists of small structures.
-GROUP = 4096
+#: Atoms predicted at once: bounds the memory of lists of small structures. Of a task on a worker, which has one thread, fewer.
+GROUP, TASK = 4096, 512
 
 
 class Potential(Nested, BaseEstimator, ABC):
@@ -55,6 +55,10 @@ class Potential(Nested, BaseEstimator, ABC):
     def _predict_batch(self, batch: Batch, first: int, wanted: frozenset[str]) -> Prediction:
         """Predict one batch, whose first structure has index ``first``, with the standard deviations ``wanted``."""
 
+    def _to_predict(self) -> Potential:
+        """The model, or a copy without what `_predict_batch` does not need."""
+        return self
+
     @abstractmethod
     def state(self) -> dict:
         """Fitted state for a model file: ``reference_energies`` and more numbers, strings, arrays, specifications, lists and mappings."""
@@ -63,7 +67,7 @@ class Potential(Nested, BaseEstimator, ABC):
     def restore(self, state: dict) -> None:
         """Become the fitted model of a `state`; raises `ModelFileError` where the parts do not fit together."""
 
-    def predict(self, frames: Atoms | list[Atoms], uncertainty: bool | Iterable[str] = False) -> Prediction:
+    def predict(self, frames: Atoms | list[Atoms], uncertainty: bool | Iterable[str] = False, *, client=None) -> Prediction:
         """Energies, forces and stress of structures.
 
         Parameters
@@ -71,6 +75,7 @@ class Potential(Nested, BaseEstimator, ABC):
         frames : one structure or a list.
         uncertainty : True for every standard deviation, or some of ``"energies"`` (per atom; cheap), ``"energy"`` (total and per atom; the
             total costs the square of the number of atoms, which tells beyond some ten thousand), ``"forces"``, ``"stress"``.
+        client : a `dask.distributed.Client`, whose workers predict; they get the model once for each call.
 
         Raises
         ------
@@ -79,9 +84,10 @@ class Potential(Nested, BaseEstimator, ABC):
         """
         check_is_fitted(self)
         wanted = wanted_uncertainties(uncertainty)
+        pool = pool_of(client, threads=1)
+        groups = split_by_atoms(pool.frames(as_frames(frames)), TASK if pool.remote else GROUP)
         with serial_blas():
-            groups = split_by_atoms(as_frames(frames), GROUP)
-            parts = [self._predict_batch(Batch.from_atoms(group, first), first, wanted) for first, group in groups]
+            parts = list(pool.map(_predict_group, groups, pool.share(self._to_predict()), wanted))
         return Prediction.concatenate(parts)
 
     def score(self, frames: list[Atoms], y=None) -> float:
@@ -105,6 +111,11 @@ class Potential(Nested, BaseEstimator, ABC):
 
         check_is_fitted(self)
         io.save(self, path)
+
+
+def _predict_group(model: Potential, wanted: frozenset[str], item: tuple[int, list[Atoms]]) -> Prediction:
+    first, group = item
+    return model._predict_batch(Batch.from_atoms(group, first), first, wanted)
 
 
 def wanted_uncertainties(uncertainty: bool | str | Iterable[str]) -> frozenset[str]:

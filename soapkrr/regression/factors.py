@@ -11,8 +11,6 @@ from ase import Atoms
 from soapkrr import backends, linear
 from soapkrr.baselines import baseline_energies
 from soapkrr.labels import Labels, stacked
-from soapkrr.parallel import thread_map
-from soapkrr.progress import track
 from soapkrr.regression.data import TrainingData
 from soapkrr.regression.design import DesignRows
 from soapkrr.regression.terms import SparseTerm
@@ -22,40 +20,45 @@ from soapkrr.structures import Batch, split_by_atoms
 LANE = 1024
 
 
-def factors_of(terms: list[SparseTerm], data: TrainingData, threads: int | None, progress: bool) -> tuple[dict, dict]:
-    """{kind: triangle of [Φ | y]} of all structures, and {kind: number of rows}.
+def factors_of(terms: list[SparseTerm], data: TrainingData, pool, device: str, progress: bool) -> tuple[dict, dict]:
+    """{kind: triangle of [Φ | y]} of all structures, and {kind: number of rows}, worked on by ``pool`` (`Threads` or `Workers`).
 
-    Structures are dealt out in lanes, whose triangles absorb rows group by group and are merged in the end: neither depends on threads.
+    Structures are dealt out in lanes, whose triangles absorb rows group by group and are merged by a tree: neither depends on threads.
+    ``device``: what workers compute with; threads of this process go by the arrays of the terms.
     """
-    lanes = list(split_by_atoms(data.frames, max(LANE, sum(t.n_points for t in terms))))
-    parts = thread_map(lambda lane: lane_factors(terms, *lane, data), lanes, threads)
-    factors, counts = merged(track(parts, len(lanes), "design rows", progress))
-    return {kind: whitened(terms, factor) for kind, factor in factors.items()}, counts
+    lanes = split_by_atoms(pool.frames(data.frames), max(LANE, sum(t.n_points for t in terms)))
+    items = [(frames, data.labels[first : first + len(frames)], first) for first, frames in lanes]
+    lane, common = (_lane_on, (device, pool.share(terms))) if pool.remote else (lane_factors, (terms,))
+    parts = pool.reduce(lane, merged, items, *common, data.references, label="design rows", progress=progress)
+    return {kind: whitened(terms, factor) for kind, (factor, _) in parts.items()}, {kind: n for kind, (_, n) in parts.items()}
 
 
-def lane_factors(terms: list[SparseTerm], first: int, frames: list[Atoms], data: TrainingData) -> dict:
-    """{kind: (triangle of [K | y], number of rows)} of consecutive structures, the first of which is number ``first`` of the data.
+def lane_factors(terms: list[SparseTerm], references, item: tuple) -> dict:
+    """{kind: (triangle of [K | y], number of rows)} of (consecutive structures, labels, index of the first).
 
     K are the rows of kernel values with the sparse points: whitening their triangle in the end gives that of Φ at a part of the work.
     """
+    frames, labels, first = item
     factors: dict = {}
-    group_size = backends.of(terms[0].points[0]).GROUP
-    for start, group in split_by_atoms(frames, group_size):
-        start += first
-        for kind, table in tables(terms, group, data.labels[start : start + len(group)], data.references, start):
+    for start, group in split_by_atoms(frames, backends.of(terms[0].points[0]).GROUP):
+        for kind, table in tables(terms, group, labels[start : start + len(group)], references, first + start):
             old, n = factors.get(kind, (None, 0))
             factors[kind] = linear.absorb(old, table), n + len(table)
     return factors
 
 
-def merged(parts) -> tuple[dict, dict]:
-    """One triangle and number of rows per kind, of several `lane_factors` in order."""
-    factors, counts = {}, {}
-    for part in parts:
-        for kind, (factor, n) in part.items():
-            factors[kind] = linear.absorb(factors.get(kind), factor)
-            counts[kind] = counts.get(kind, 0) + n
-    return factors, counts
+def _lane_on(device: str, terms: list[SparseTerm], references, item: tuple) -> dict:
+    """`lane_factors` computed with the device of a worker; NumPy arrays in and out."""
+    xp = backends.library(device)
+    return backends.host(lane_factors([t.moved(xp) for t in terms], references, item))
+
+
+def merged(one: dict, other: dict) -> dict:
+    """The `lane_factors` of two lanes as those of one."""
+    parts = dict(one)
+    for kind, (factor, n) in other.items():
+        parts[kind] = (linear.merge([parts[kind][0], factor]), parts[kind][1] + n) if kind in parts else (factor, n)
+    return parts
 
 
 def whitened(terms: list[SparseTerm], factor: np.ndarray) -> np.ndarray:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
+from copy import copy
 from dataclasses import replace
 
 import numpy as np
@@ -15,7 +16,7 @@ from soapkrr.descriptors.base import Descriptor
 from soapkrr.errors import InputError, ModelFileError
 from soapkrr.kernels import Kernel
 from soapkrr.observations import Observations
-from soapkrr.parallel import serial_blas
+from soapkrr.parallel import Threads, pool_of, serial_blas
 from soapkrr.prediction import Prediction
 from soapkrr.regression.additive import AdditivePotential
 from soapkrr.regression.cross_validation import cross_validated
@@ -124,34 +125,39 @@ class SparseGP(AdditivePotential):
         self.observations = observations
         self.representers = representers
 
-    def fit(self, frames: list[Atoms], y=None, *, optimize: bool | str = False, progress: bool = False) -> SparseGP:
+    def fit(self, frames: list[Atoms], y=None, *, optimize: bool | str = False, progress: bool = False, client=None) -> SparseGP:
         """Fit to the labels that ``frames`` carry (`atoms.calc.results`); ``y`` is ignored, as scikit-learn's pipelines pass it.
 
         ``optimize``: find noise levels and signals from those given, with no further pass over the data; True or ``"evidence"``: of highest
         evidence, ``"cross-validation"``: noise of least error on left-out structures, then the common scale of noise and signals of
-        highest evidence. ``progress`` draws bars on a terminal. Returns the estimator itself.
+        highest evidence. ``progress`` draws bars on a terminal. ``client``: a `dask.distributed.Client`, whose workers make the rows and
+        choose the sparse points (representers "environments" only). Returns the estimator itself.
         """
         noise = checked_noise(self.noise)
         check_tolerance(self.tolerance)
         terms, of_observations = self._terms(), self._of_observations()
         check_optimize(optimize, ("evidence",) if of_observations else ("evidence", "cross-validation"))
+        if of_observations and client is not None:
+            raise InputError("`client` needs `representers`='environments': representers that are observations are chosen in one process.")
+        pool = pool_of(client, None if client is not None else self._workers)
         frames = as_frames(frames)
         data = prepared(frames, [t.descriptor for t in terms], self.baseline, self.observations, noise)
         with serial_blas():
             if of_observations:
                 self._fit_observations(terms, data, noise, optimize, progress)
             else:
-                self._fit_environments([self._sparse_term(t, frames, progress) for t in terms], data, noise, optimize, progress)
+                fitted = [self._sparse_term(t, frames, pool, progress) for t in terms]
+                self._fit_environments(fitted, data, noise, optimize, pool, progress)
         logger.info("fitted %d rows on %d features, condition number %.1e", sum(self.n_observations_.values()), self.rank_, self.condition_)
         return self
 
-    def _fit_environments(self, fitted: list[SparseTerm], data: TrainingData, noise, optimize: bool | str, progress: bool) -> None:
+    def _fit_environments(self, fitted: list[SparseTerm], data: TrainingData, noise, optimize: bool | str, pool, progress: bool) -> None:
         if optimize == "cross-validation":
-            parts = [factors_of(fitted, part, self._workers, progress) for part in data.folds(FOLDS)]
+            parts = [factors_of(fitted, part, pool, self.device, progress) for part in data.folds(FOLDS)]
             noise, signals, factors, counts = cross_validated(parts, noise, [t.signal for t in fitted])
             fitted, factors = rescaled(fitted, factors, signals)
         else:
-            factors, counts = factors_of(fitted, data, self._workers, progress)
+            factors, counts = factors_of(fitted, data, pool, self.device, progress)
         if optimize in (True, "evidence"):
             found = optimise_sparse(factors, counts, noise, [t.rank for t in fitted], [t.signal for t in fitted])
             noise, fitted, factors = {**noise, **found.noise}, *rescaled(fitted, factors, found.signals)
@@ -161,7 +167,7 @@ class SparseGP(AdditivePotential):
         self._set_fitted(data.references, counts, noise, evidence, backends.host(factors), posterior.moved(np), terms=terms)
 
     def _fit_observations(self, terms: list[Term], data: TrainingData, noise, optimize: bool, progress: bool) -> None:
-        terms = [replace(t, descriptor=learnt(t.descriptor, data.frames, self.threads, progress)) for t in terms]
+        terms = [replace(t, descriptor=learnt(t.descriptor, data.frames, Threads(self._workers), self.device, progress)) for t in terms]
         data = data.labelled()
         if optimize and len(terms) > 1:
             terms = optimised(terms, data, noise, self.threads)[1]
@@ -193,8 +199,8 @@ class SparseGP(AdditivePotential):
             raise InputError(f"`n_sparse` must be a positive integer with `representers`='observations', received {self.n_sparse!r}.")
         return True
 
-    def _sparse_term(self, term: Term, frames, progress) -> SparseTerm:
-        descriptor, points = sparse_points(term, frames, self._workers, progress, self._xp)
+    def _sparse_term(self, term: Term, frames, pool, progress) -> SparseTerm:
+        descriptor, points = sparse_points(term, frames, pool, self.device, progress)
         return SparseTerm.build(replace(term, descriptor=descriptor), points, self.tolerance)
 
     def state(self) -> dict:
@@ -228,6 +234,11 @@ class SparseGP(AdditivePotential):
 
     def _one_term(self) -> Term:
         return Term(self.descriptor, self.kernel, self.n_sparse, self.signal, self.selection)
+
+    def _to_predict(self) -> SparseGP:
+        model = copy(self)
+        model.factors_ = None  # as large as the posterior for each kind of observation, and of no use to a prediction
+        return model
 
     def _predict_batch(self, batch: Batch, first: int, wanted: frozenset[str]) -> Prediction:
         if self.terms_ is None:
