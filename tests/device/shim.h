@@ -225,6 +225,10 @@ inline typename std::common_type<A, B>::type max(A a, B b) {
     return x < y ? y : x;
 }
 static inline double rsqrt(double x) { return 1.0 / sqrt(x); }
+static inline void sincospi(double x, double* s, double* c) {
+    *s = sin(M_PI * x);
+    *c = cos(M_PI * x);
+}
 template <class T>
 inline T atomicAdd(T* p, T v) {
     T old = *p;

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from functools import cache
 from pathlib import Path
 
@@ -15,9 +16,13 @@ SHARED = 48 * 1024
 
 
 def source(name: str) -> str:
-    """CUDA C++ of one module: what all share, then its own."""
-    folder = Path(__file__).parent
-    return (folder / "common.cuh").read_text() + (folder / f"{name}.cu").read_text()
+    """CUDA C++ of one module: what all share, then its own, with the headers of this folder that it includes."""
+    return _text("common.cuh") + _text(f"{name}.cu")
+
+
+def _text(file: str) -> str:
+    text = (Path(__file__).parent / file).read_text()
+    return re.sub(r'^#include "(\w+\.cuh)"$', lambda match: _text(match[1]), text, flags=re.MULTILINE)
 
 
 @cache
