@@ -60,7 +60,10 @@ def build_parser() -> argparse.ArgumentParser:
     sub = command(commands.info, "print what is in a model file")
     sub.add_argument("model", metavar="MODEL", help="model file")
     sub.add_argument(
-        "--device", choices=["cpu", "cuda", "auto"], default="cpu", help="where to compute; auto: a GPU if there is one (default %(default)s)"
+        "--device",
+        choices=["cpu", "cuda", "auto"],
+        default="cpu",
+        help="where to compute; auto: a GPU if there is one (default %(default)s)",
     )
     sub.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
     return parser
@@ -147,7 +150,10 @@ def _error_arguments(sub, more: str = "") -> None:
 def _common_arguments(sub) -> None:
     sub.add_argument("--threads", type=_positive_int, metavar="N", help="default: every core this process may use")
     sub.add_argument(
-        "--device", choices=["cpu", "cuda", "auto"], default="cpu", help="where to compute; auto: a GPU if there is one (default %(default)s)"
+        "--device",
+        choices=["cpu", "cuda", "auto"],
+        default="cpu",
+        help="where to compute; auto: a GPU if there is one (default %(default)s)",
     )
     sub.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
     sub.add_argument("--quiet", action="store_true", help="no progress bars and no warnings on standard error")

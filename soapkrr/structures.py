@@ -99,7 +99,7 @@ class Batch:
 
     def pairs(self, r_cut: float, first: int = 0, xp=np) -> Pairs:
         """Neighbour pairs with |r_ij| < r_cut, every image counted; arrays of the library ``xp``; coincident atoms raise `InputError`."""
-        neighbours = backends.loops(xp).pair_list.neighbours
+        neighbours = backends.loops(xp).neighbours.neighbours
         i_all, j_all, vectors = [], [], []
         for s, start in enumerate(self.offsets[:-1]):
             box = complete_cell(self.cells[s]) if self.pbc[s].any() else np.zeros((3, 3))
