@@ -1,5 +1,5 @@
 """Hot loops as CUDA kernels for CuPy arrays."""
 
-from soapkrr.backends.gpu import acsf, acsf_jacobian, pair
+from soapkrr.backends.gpu import acsf, acsf_jacobian, compressed, pair, regression, soap
 
-__all__ = ["acsf", "acsf_jacobian", "pair"]
+__all__ = ["acsf", "acsf_jacobian", "compressed", "pair", "regression", "soap"]
