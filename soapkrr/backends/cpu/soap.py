@@ -3,13 +3,184 @@
 Layouts: expansion c[i, lm, a] with lm = l² + l + m and channel a = species·n_max + n; power spectrum
 p[i, f] with f running over l, then channel pairs a ≤ b. Radial tables come from `descriptors.radial`. Callers run these
 on blocks of atoms, one block per thread.
+
+Pairs are taken `WIDTH` at a time, whatever their centres: harmonics have pairs as lanes, radial functions and channels have n as lanes.
 """
 
 from __future__ import annotations
 
 import numpy as np
 
+from soapkrr.backends.cpu.basis import harmonics, harmonics_gradient, radial, radial_slope
 from soapkrr.backends.cpu.compile import jit
+from soapkrr.backends.cpu.simd import WIDTH, load, load_part, spread, store_part, total
+
+
+@jit
+def lanes(first, last, vectors, inv_r_cut, u):
+    """Pair vectors ``first : first + WIDTH`` in units of r_cut into ``u`` (3, WIDTH), the last one repeated from ``last`` on."""
+    for v in range(WIDTH):
+        p = min(first + v, last - 1)
+        for b in range(3):
+            u[b, v] = vectors[p, b] * inv_r_cut
+
+
+@jit
+def length(u, v):
+    """Length of the vector in lane v."""
+    return np.sqrt(u[0, v] * u[0, v] + u[1, v] * u[1, v] + u[2, v] * u[2, v])
+
+
+@jit
+def expand(start, stop, pairs, basis, out):
+    """Density expansion of atoms ``start:stop`` into ``out[i - start, lm, a]`` (overwritten); the central atom is included."""
+    offsets, neighbours, vectors, kinds = pairs
+    table, norm, _, inv_r_cut, l_max, n_max = basis
+    n_k, size, n_a = out.shape[1], table.shape[2], out.shape[2]
+    u, Y, q = np.empty((3, WIDTH)), np.empty((n_k, WIDTH)), np.empty((n_k, WIDTH))
+    S = np.zeros(WIDTH * size + WIDTH)
+    out[:, :, :] = 0.0
+    radial(0.0, table, 0, S)
+    for i in range(start, stop):
+        for n in range(n_max):
+            out[i - start, 0, kinds[i] * n_max + n] = norm[0] * S[n]
+    i, last = start, offsets[stop]
+    for first in range(offsets[start], last, WIDTH):
+        lanes(first, last, vectors, inv_r_cut, u)
+        harmonics(u, l_max, norm, q, Y)
+        n_pairs = min(WIDTH, last - first)
+        for v in range(n_pairs):
+            radial(length(u, v), table, v * size, S)
+        v = 0
+        while v < n_pairs:
+            while offsets[i + 1] <= first + v:
+                i += 1
+            # A run of pairs with one centre and one species of neighbour.
+            kind, end = kinds[neighbours[first + v]], v + 1
+            while end < n_pairs and first + end < offsets[i + 1] and kinds[neighbours[first + end]] == kind:
+                end += 1
+            _add_products(v, end, Y, S, l_max, n_max, (i - start) * n_k * n_a + kind * n_max, n_a, out)
+            v = end
+
+
+@jit
+def _add_products(v, end, Y, S, l_max, n_max, at, n_a, c):
+    """c[at + k·n_a + n] += Σ_p Y[k, p] S[p, l, n] over lanes ``v:end``."""
+    size = (l_max + 1) * n_max
+    for l in range(l_max + 1):
+        for n in range(0, n_max, WIDTH):
+            for k in range(l * l, (l + 1) * (l + 1)):
+                place = at + k * n_a + n
+                sums = load_part(c, place, n_max - n)
+                for p in range(v, end):
+                    sums = sums + load(S, p * size + l * n_max + n) * Y[k, p]
+                store_part(c, place, sums, n_max - n)
+
+
+@jit
+def power_spectrum(c, partners, weight, l_max, X, norms):
+    """Normalised power spectra of expansions ``c[i, lm, a]`` into ``X[i, f]``; their norms into ``norms[i]``.
+
+    Channel a is paired with those from ``partners[a, 0]`` up to ``partners[a, 1]``. ``weight[l]`` = √(8π²/(2l+1)); off-diagonal pairs
+    get √2, so that with all partners b ≥ a, X·X′ is the product of the full tensors.
+    """
+    n_k, n_a = c.shape[1], c.shape[2]
+    twice = np.full(2 * WIDTH + 1, np.sqrt(2.0))
+    twice[WIDTH] = 1.0
+    for i in range(c.shape[0]):
+        f, square = 0, spread(0.0)
+        for l in range(l_max + 1):
+            for a in range(n_a):
+                b0, b1 = partners[a, 0], partners[a, 1]
+                for b in range(b0, b1, WIDTH):
+                    sums = spread(0.0)
+                    for k in range(l * l, (l + 1) * (l + 1)):
+                        sums = sums + load_part(c, (i * n_k + k) * n_a + b, b1 - b) * c[i, k, a]
+                    # A lane of √2, but for the one where a meets itself.
+                    sums = sums * weight[l] * load(twice, WIDTH - min(max(a - b, -1), WIDTH))
+                    store_part(X, i * X.shape[1] + f + b - b0, sums, b1 - b)
+                    square = square + sums * sums
+                f += b1 - b0
+        norms[i] = np.sqrt(total(square))
+        if norms[i] > 0.0:
+            inverse = 1.0 / norms[i]
+            for f in range(X.shape[1]):
+                X[i, f] *= inverse
+
+
+@jit
+def power_spectrum_pullback(G, X, norms, c, partners, weight, l_max, H):
+    """∂E/∂c in ``H[i, lm, a]`` from G = ∂E/∂X; the normalisation is differentiated too; arguments as of `power_spectrum`."""
+    n_k, n_a = c.shape[1], c.shape[2]
+    V = np.zeros((n_a, n_a))
+    for i in range(c.shape[0]):
+        g, x = G[i], X[i]
+        if norms[i] == 0.0:
+            H[i] = 0.0
+            continue
+        along = 0.0
+        for f in range(x.shape[0]):
+            along += g[f] * x[f]
+        f = 0
+        for l in range(l_max + 1):
+            w1 = weight[l] / norms[i]
+            w2 = w1 * np.sqrt(2.0)
+            V[:, :] = 0.0
+            for a in range(n_a):
+                for b in range(partners[a, 0], partners[a, 1]):
+                    t = g[f] - along * x[f]
+                    if a == b:
+                        V[a, a] += 2.0 * w1 * t
+                    else:
+                        V[a, b] += w2 * t
+                        V[b, a] += w2 * t
+                    f += 1
+            for k in range(l * l, (l + 1) * (l + 1)):
+                row = (i * n_k + k) * n_a
+                for b in range(0, n_a, WIDTH):
+                    sums = spread(0.0)
+                    for a in range(n_a):
+                        sums = sums + load_part(V, a * n_a + b, n_a - b) * c[i, k, a]
+                    store_part(H, row + b, sums, n_a - b)
+
+
+@jit
+def expansion_pullback(start, stop, pairs, basis, H, out):
+    """∂E/∂r_ij (per Å) of the pairs of atoms ``start:stop`` into ``out[p]``, from H[i - start] = ∂E/∂c."""
+    offsets, neighbours, vectors, kinds = pairs
+    table, norm, _, inv_r_cut, l_max, n_max = basis
+    n_k, size, n_a = H.shape[1], table.shape[2], H.shape[2]
+    u, q = np.empty((3, WIDTH)), np.empty((n_k, WIDTH))
+    Y, dY = np.empty((n_k, WIDTH)), np.empty((3, n_k, WIDTH))
+    S, dS = np.zeros(size + WIDTH), np.zeros(size + WIDTH)
+    i, last = start, offsets[stop]
+    for first in range(offsets[start], last, WIDTH):
+        lanes(first, last, vectors, inv_r_cut, u)
+        harmonics(u, l_max, norm, q, Y)
+        harmonics_gradient(u, l_max, norm, q, dY)
+        for v in range(min(WIDTH, last - first)):
+            while offsets[i + 1] <= first + v:
+                i += 1
+            r = length(u, v)
+            radial(r, table, 0, S)
+            radial_slope(r, table, 0, dS)
+            at = (i - start) * n_k * n_a + kinds[neighbours[first + v]] * n_max
+            gr, gx, gy, gz = spread(0.0), spread(0.0), spread(0.0), spread(0.0)
+            for n in range(0, n_max, WIDTH):
+                for l in range(l_max + 1):
+                    y, yx, yy, yz = spread(0.0), spread(0.0), spread(0.0), spread(0.0)
+                    for k in range(l * l, (l + 1) * (l + 1)):
+                        h = load_part(H, at + k * n_a + n, n_max - n)
+                        y = y + h * Y[k, v]
+                        yx = yx + h * dY[0, k, v]
+                        yy = yy + h * dY[1, k, v]
+                        yz = yz + h * dY[2, k, v]
+                    s, slope = load(S, l * n_max + n), load(dS, l * n_max + n)
+                    gr, gx, gy, gz = gr + slope * y, gx + s * yx, gy + s * yy, gz + s * yz
+            outwards = total(gr) / r
+            out[first + v, 0] = (total(gx) + outwards * u[0, v]) * inv_r_cut
+            out[first + v, 1] = (total(gy) + outwards * u[1, v]) * inv_r_cut
+            out[first + v, 2] = (total(gz) + outwards * u[2, v]) * inv_r_cut
 
 
 @jit
@@ -79,140 +250,6 @@ def _radial_slope(r, table, dS):
     T = table[k]
     for e in range(dS.shape[0]):
         dS[e] = n * (T[1, e] + t * (2 * T[2, e] + t * (3 * T[3, e] + t * (4 * T[4, e] + t * 5 * T[5, e]))))
-
-
-@jit
-def expand(start, stop, pairs, basis, out):
-    """Density expansion of atoms ``start:stop`` into ``out[i - start, lm, a]`` (overwritten); the central atom is included."""
-    offsets, neighbours, vectors, kinds = pairs
-    table, norm, _, inv_r_cut, l_max, n_max = basis
-    n_l = l_max + 1
-    S, Y = np.empty(n_l * n_max), np.empty(n_l * n_l)
-    q = np.empty(n_l * (n_l + 1) // 2)
-    for i in range(start, stop):
-        c = out[i - start]
-        c[:, :] = 0.0
-        _radial(0.0, table, S)
-        a0 = kinds[i] * n_max
-        for n in range(n_max):
-            c[0, a0 + n] = norm[0] * S[n]
-        for p in range(offsets[i], offsets[i + 1]):
-            x, y, z = vectors[p, 0] * inv_r_cut, vectors[p, 1] * inv_r_cut, vectors[p, 2] * inv_r_cut
-            _radial(np.sqrt(x * x + y * y + z * z), table, S)
-            _harmonics(x, y, z, l_max, norm, q, Y)
-            a0 = kinds[neighbours[p]] * n_max
-            k = 0
-            for l in range(n_l):
-                for _ in range(2 * l + 1):
-                    v = Y[k]
-                    for n in range(n_max):
-                        c[k, a0 + n] += v * S[l * n_max + n]
-                    k += 1
-
-
-@jit
-def power_spectrum(c, partners, weight, l_max, X, norms):
-    """Normalised power spectra of expansions ``c[i, lm, a]`` into ``X[i, f]``; their norms into ``norms[i]``.
-
-    Channel a is paired with those from ``partners[a, 0]`` up to ``partners[a, 1]``. ``weight[l]`` = √(8π²/(2l+1)); off-diagonal pairs
-    get √2, so that with all partners b ≥ a, X·X′ is the product of the full tensors.
-    """
-    n_a = c.shape[2]
-    for i in range(c.shape[0]):
-        ci, x = c[i], X[i]
-        f, k0, square = 0, 0, 0.0
-        for l in range(l_max + 1):
-            width = 2 * l + 1
-            w1, w2 = weight[l], np.sqrt(2.0) * weight[l]
-            for a in range(n_a):
-                b0, n_b = partners[a, 0], partners[a, 1] - partners[a, 0]
-                for b in range(n_b):
-                    x[f + b] = 0.0
-                for k in range(k0, k0 + width):
-                    v = ci[k, a]
-                    for b in range(n_b):
-                        x[f + b] += v * ci[k, b0 + b]
-                for b in range(n_b):
-                    x[f + b] *= w1 if b0 + b == a else w2
-                    square += x[f + b] * x[f + b]
-                f += n_b
-            k0 += width
-        norms[i] = np.sqrt(square)
-        if square > 0.0:
-            inverse = 1.0 / norms[i]
-            for g in range(f):
-                x[g] *= inverse
-
-
-@jit
-def power_spectrum_pullback(G, X, norms, c, partners, weight, l_max, H):
-    """∂E/∂c in ``H[i, lm, a]`` from G = ∂E/∂X; the normalisation is differentiated too; arguments as of `power_spectrum`."""
-    n_a = c.shape[2]
-    for i in range(c.shape[0]):
-        g, x, ci, h = G[i], X[i], c[i], H[i]
-        h[:, :] = 0.0
-        if norms[i] == 0.0:
-            continue
-        along = 0.0
-        for f in range(x.shape[0]):
-            along += g[f] * x[f]
-        f, k0 = 0, 0
-        for l in range(l_max + 1):
-            width = 2 * l + 1
-            w1 = weight[l] / norms[i]
-            w2 = w1 * np.sqrt(2.0)
-            for a in range(n_a):
-                for b in range(partners[a, 0], partners[a, 1]):
-                    u = (w1 if a == b else w2) * (g[f] - along * x[f])
-                    f += 1
-                    for k in range(k0, k0 + width):
-                        h[k, a] += u * ci[k, b]
-                        h[k, b] += u * ci[k, a]
-            k0 += width
-
-
-@jit
-def expansion_pullback(start, stop, pairs, basis, H, out):
-    """∂E/∂r_ij (per Å) of the pairs of atoms ``start:stop`` into ``out[p]``, from H[i - start] = ∂E/∂c."""
-    offsets, neighbours, vectors, kinds = pairs
-    table, norm, _, inv_r_cut, l_max, n_max = basis
-    n_l = l_max + 1
-    S, dS, Y, dY = np.empty(n_l * n_max), np.empty(n_l * n_max), np.empty(n_l * n_l), np.empty((3, n_l * n_l))
-    q = np.empty(n_l * (n_l + 1) // 2)
-    acc = np.empty((4, n_max))
-    for i in range(start, stop):
-        h = H[i - start]
-        for p in range(offsets[i], offsets[i + 1]):
-            x, y, z = vectors[p, 0] * inv_r_cut, vectors[p, 1] * inv_r_cut, vectors[p, 2] * inv_r_cut
-            r = np.sqrt(x * x + y * y + z * z)
-            _radial(r, table, S)
-            _radial_slope(r, table, dS)
-            _harmonics(x, y, z, l_max, norm, q, Y)
-            _harmonics_gradient(x, y, z, l_max, norm, q, dY)
-            a0 = kinds[neighbours[p]] * n_max
-            gr, gx, gy, gz = 0.0, 0.0, 0.0, 0.0
-            k = 0
-            for l in range(n_l):
-                acc[:, :] = 0.0
-                for _ in range(2 * l + 1):
-                    v, vx, vy, vz = Y[k], dY[0, k], dY[1, k], dY[2, k]
-                    for n in range(n_max):
-                        t = h[k, a0 + n]
-                        acc[0, n] += v * t
-                        acc[1, n] += vx * t
-                        acc[2, n] += vy * t
-                        acc[3, n] += vz * t
-                    k += 1
-                for n in range(n_max):
-                    e = l * n_max + n
-                    gr += dS[e] * acc[0, n]
-                    gx += S[e] * acc[1, n]
-                    gy += S[e] * acc[2, n]
-                    gz += S[e] * acc[3, n]
-            gr /= r
-            out[p, 0] = (gx + gr * x) * inv_r_cut
-            out[p, 1] = (gy + gr * y) * inv_r_cut
-            out[p, 2] = (gz + gr * z) * inv_r_cut
 
 
 @jit
