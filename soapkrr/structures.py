@@ -14,6 +14,7 @@ from ase import Atoms
 from ase.data import chemical_symbols
 from ase.geometry import complete_cell
 
+from soapkrr import backends
 from soapkrr.errors import InputError
 
 #: Atoms closer than this are taken to be the same atom written twice (Å).
@@ -98,24 +99,24 @@ class Batch:
 
     def pairs(self, r_cut: float, first: int = 0) -> Pairs:
         """Neighbour pairs with |r_ij| < r_cut, every image counted; coincident atoms raise `InputError`."""
-        neighbours = vesin.NeighborList(cutoff=r_cut, full_list=True, sorted=True, n_threads=1)
-        i_all, j_all, vectors = [], [], []
+        search = vesin.NeighborList(cutoff=r_cut, full_list=False, n_threads=1)
+        halves = []
         for s, start in enumerate(self.offsets[:-1]):
             positions = self.positions[start : self.offsets[s + 1]]
             box = complete_cell(self.cells[s]) if self.pbc[s].any() else np.zeros((3, 3))
-            i, j, d = neighbours.compute(points=positions, box=box, periodic=self.pbc[s], quantities="ijD")
+            i, j, d = search.compute(points=positions, box=box, periodic=self.pbc[s], quantities="ijD", copy=len(self) > 1)
             close = np.flatnonzero(np.einsum("pa,pa->p", d, d) < COINCIDENT**2)
             if len(close):
-                a, b = int(i[close[0]]), int(j[close[0]])
+                a, b = sorted((int(i[close[0]]), int(j[close[0]])))
                 raise InputError(
                     f"frame {first + s}: atoms {a} and {b} coincide (closer than {COINCIDENT} Å); "
                     "remove the duplicate or check the cell and the periodic directions."
                 )
-            i_all.append(i.astype(np.int64) + start)
-            j_all.append(j.astype(np.int64) + start)
-            vectors.append(d)
-        counts = np.bincount(np.concatenate(i_all), minlength=self.n_atoms)
-        return Pairs(np.concatenate(j_all), np.concatenate(vectors), np.concatenate([[0], np.cumsum(counts)]))
+            halves.append((i.astype(np.int64) + start, j.astype(np.int64) + start, d))
+        i, j, d = (np.concatenate(parts) for parts in zip(*halves, strict=True))
+        offsets, neighbours, vectors = np.empty(self.n_atoms + 1, dtype=np.int64), np.empty(2 * len(i), dtype=np.int64), np.empty((2 * len(i), 3))
+        backends.of(d).neighbours.both_directions(i, j, d, offsets, neighbours, vectors)
+        return Pairs(neighbours, vectors, offsets)
 
 
 def _check_structure(atoms: Atoms, index: int) -> None:
@@ -190,13 +191,7 @@ def forces_and_strain(batch: Batch, pairs: Pairs, gradient: np.ndarray) -> tuple
     forces : (n_atoms, 3) eV/Å.
     strain : (n_structures, 6) eV, ∂E/∂ε in Voigt order; divided by the volume it is ASE's stress.
     """
-    i, j, n = pairs.i, pairs.j, batch.n_atoms
-    forces = np.empty((n, 3))
-    for a in range(3):
-        forces[:, a] = np.bincount(i, gradient[:, a], minlength=n) - np.bincount(j, gradient[:, a], minlength=n)
-    of_structure = batch.structure[i]
-    strain = np.empty((len(batch), 6))
-    for v, (a, b) in enumerate(VOIGT):
-        product = 0.5 * (pairs.vectors[:, a] * gradient[:, b] + pairs.vectors[:, b] * gradient[:, a])
-        strain[:, v] = np.bincount(of_structure, product, minlength=len(batch))
+    xp = backends.namespace(gradient)
+    forces, strain = xp.empty((batch.n_atoms, 3)), xp.empty((len(batch), 6))
+    backends.of(gradient).regression.pair_sums(pairs.offsets, pairs.j, pairs.vectors, batch.offsets, gradient, forces, strain)
     return forces, strain

@@ -14,7 +14,7 @@ from soapkrr.parallel import thread_map
 from soapkrr.structures import Batch, forces_and_strain
 
 #: Atoms per block of a thread: (block × n_sparse) products stay in the second-level cache.
-BLOCK = 96
+BLOCK = 64
 
 
 def evaluate(parts, batch: Batch, first: int, threads: int | None, spread: Callable | None = None):
