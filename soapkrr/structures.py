@@ -114,7 +114,11 @@ class Batch:
                 )
             halves.append((i.astype(np.int64) + start, j.astype(np.int64) + start, d))
         i, j, d = (np.concatenate(parts) for parts in zip(*halves, strict=True))
-        offsets, neighbours, vectors = np.empty(self.n_atoms + 1, dtype=np.int64), np.empty(2 * len(i), dtype=np.int64), np.empty((2 * len(i), 3))
+        offsets, neighbours, vectors = (
+            np.empty(self.n_atoms + 1, dtype=np.int64),
+            np.empty(2 * len(i), dtype=np.int64),
+            np.empty((2 * len(i), 3)),
+        )
         backends.of(d).neighbours.both_directions(i, j, d, offsets, neighbours, vectors)
         return Pairs(neighbours, vectors, offsets)
 

@@ -5,6 +5,8 @@ Lengths are in units of r_cut; radial tables come from `descriptors.radial`. Har
 
 from __future__ import annotations
 
+import numpy as np
+
 from soapkrr.backends.cpu.compile import jit
 from soapkrr.backends.cpu.simd import WIDTH, load, load_part, spread, store, store_part
 
@@ -38,6 +40,21 @@ def radial_slope(r, table, at, dS):
 
 
 @jit
+def lanes(first, last, vectors, inv_r_cut, u):
+    """Pair vectors ``first : first + WIDTH`` in units of r_cut into ``u`` (3, WIDTH), the last one repeated from ``last`` on."""
+    for v in range(WIDTH):
+        p = min(first + v, last - 1)
+        for b in range(3):
+            u[b, v] = vectors[p, b] * inv_r_cut
+
+
+@jit
+def length(u, v):
+    """Length of the vector in lane v."""
+    return np.sqrt(u[0, v] * u[0, v] + u[1, v] * u[1, v] + u[2, v] * u[2, v])
+
+
+@jit
 def harmonics(u, l_max, norm, q, Y):
     """Real solid harmonics r^l Y_lm of vectors ``u`` (3, WIDTH) into ``Y`` (n_lm, WIDTH).
 
@@ -65,7 +82,7 @@ def harmonics(u, l_max, norm, q, Y):
 @jit
 def harmonics_gradient(u, l_max, norm, q, dY):
     """Cartesian gradients of the solid harmonics into ``dY`` (3, n_lm, WIDTH); ``q`` as left by `harmonics`."""
-    x, y, z = load(u, 0), load(u, WIDTH), load(u, 2 * WIDTH)
+    x, y = load(u, 0), load(u, WIDTH)
     along_y = (l_max + 1) ** 2 * WIDTH
     along_z = 2 * along_y
     c0, s0, c1, s1 = spread(0.0), spread(0.0), spread(1.0), spread(0.0)

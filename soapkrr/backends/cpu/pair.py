@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from soapkrr.backends.cpu.compile import jit
 from soapkrr.backends.cpu.basis import radial, radial_slope
+from soapkrr.backends.cpu.compile import jit
 
 
 @jit
