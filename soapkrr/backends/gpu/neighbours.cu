@@ -44,13 +44,12 @@ extern "C" __global__ void __launch_bounds__(128) count_pairs(long long n_atoms,
 
 extern "C" __global__ void __launch_bounds__(128) fill_pairs(long long n_atoms, const double* __restrict__ points, const long long* bins,
     const long long* shifts, const long long* starts, const double* __restrict__ cell, const long long* grid, double square, const long long* order,
-    const long long* ends, const long long* counts, long long* i, long long* j, double* vectors) {
+    const long long* offsets, long long* j, double* vectors) {
     const long long t = blockIdx.x * (long long)blockDim.x + threadIdx.x;
     if (t >= n_atoms) return;
-    const long long me = order[t];
-    long long p = ends[me] - counts[me];
+    long long p = offsets[order[t]];
     search(t, points, bins, shifts, starts, cell, grid, square, [&](long long q, double x, double y, double z) {
-        i[p] = me, j[p] = order[q];
+        j[p] = order[q];
         vectors[3 * p] = x, vectors[3 * p + 1] = y, vectors[3 * p + 2] = z;
         p++;
     });

@@ -15,13 +15,12 @@ SMALL = 2000
 
 
 def neighbours(points, box, periodic, cutoff):
-    """(i, j, r_ij) of all pairs nearer than ``cutoff``, every image counted, sorted by i: as `cpu.neighbours`, arrays of the GPU.
+    """(offsets, j, r_ij) of all pairs nearer than ``cutoff``, images counted, sorted by centre: as `cpu.neighbours`, on the GPU.
 
     ``points`` may be here or there; ``box`` and ``periodic`` are NumPy arrays.
     """
     if len(points) < SMALL:
-        i, j, vectors = on_cpu(backends.host(points), box, periodic, cutoff)
-        return cupy.asarray(i.astype(np.int64)), cupy.asarray(j.astype(np.int64)), cupy.asarray(vectors)
+        return backends.moved(cupy, on_cpu(backends.host(points), box, periodic, cutoff))
     points, cell, n = cupy.asarray(points), np.ascontiguousarray(complete_cell(box)), len(points)
     place, shifts, grid = _bins(points, cell, np.asarray(periodic, dtype=bool), cutoff)
     order = cupy.argsort(place, kind="stable")
@@ -30,11 +29,12 @@ def neighbours(points, box, periodic, cutoff):
     arrays = points[order], bins, shifts[order], starts, cupy.asarray(cell), cupy.asarray(grid), float(cutoff) ** 2, order
     counts, blocks = cupy.empty(n, dtype=np.int64), -(-n // 128)
     launch("neighbours", "count_pairs", blocks, 128, np.int64(n), *arrays, counts)
-    ends = cupy.cumsum(counts)
-    n_pairs = int(ends[-1])
-    i, j, vectors = cupy.empty(n_pairs, dtype=np.int64), cupy.empty(n_pairs, dtype=np.int64), cupy.empty((n_pairs, 3))
-    launch("neighbours", "fill_pairs", blocks, 128, np.int64(n), *arrays, ends, counts, i, j, vectors)
-    return i, j, vectors
+    offsets = cupy.zeros(n + 1, dtype=np.int64)
+    offsets[1:] = cupy.cumsum(counts)
+    n_pairs = int(offsets[n])
+    j, vectors = cupy.empty(n_pairs, dtype=np.int64), cupy.empty((n_pairs, 3))
+    launch("neighbours", "fill_pairs", blocks, 128, np.int64(n), *arrays, offsets, j, vectors)
+    return offsets, j, vectors
 
 
 def _bins(points, cell, periodic, cutoff):
