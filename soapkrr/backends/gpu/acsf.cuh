@@ -2,6 +2,8 @@
 //
 // Neighbours are taken in tiles, triplets of two tiles in chunks: first the geometry of every triplet of a chunk, then the powers
 // (1 + λ cos θ)^(ζ−1) of every distinct (ζ, λ) and the exponentials of every distinct η, then sums over the chunk for every feature.
+// Whatever all threads of the block do together leaves them in step.
+//
 // With P = exp(−ηs) C, where s = r_ij² + r_ik² + r_jk² and C = f_c(r_ij) f_c(r_ik) f_c(r_jk) for G4, without r_jk for G5, a function is A P.
 #include "sums.cuh"
 
@@ -57,7 +59,6 @@ struct Tile {
 
     // Load pairs first:first + count but the pair `skip`; by all threads of the block.
     __device__ void load(long long first, int count, long long skip, const Pairs& pairs, const Functions& fun) {
-        __syncthreads();
         for (int m = threadIdx.x; m < count; m += blockDim.x)
             slot[m] = first + m == skip ? -1 : fun.n_slots == 1 ? 0 : (int)pairs.kinds[pairs.neighbours[first + m]];
         __syncthreads();
@@ -121,7 +122,6 @@ struct Triplets {
 
     // Count; by all threads of the block.
     __device__ void count() {
-        __syncthreads();
         if (threadIdx.x == 0) {
             base[0] = 0;
             for (int t = 0, b = 0, a = 0; t < n_types; t++) {

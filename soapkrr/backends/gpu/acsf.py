@@ -34,8 +34,8 @@ def run(module, kernel, n_blocks, pairs, fun, n_features, args, n_along, n_sums,
     chunk = min(THREADS, (SHARED // 8 - fixed - per_triplet - 2) // (per_triplet + 1))
     if chunk < 1:
         raise InputError(
-            f"`g4_params` and `g5_params` hold {len(fun.zeta)} distinct (zeta, lambda) and {len(fun.eta)} distinct eta for {n_slots} species, "
-            "more than a GPU's shared memory holds; reduce them or use device='cpu'."
+            f"`g4_params` and `g5_params` hold {len(fun.zeta)} distinct (zeta, lambda) and {len(fun.eta)} distinct eta, for {n_slots} "
+            "species: more than a GPU's shared memory holds; reduce them or use device='cpu'."
         )
     sizes = len(fun.g2), len(fun.g3), len(fun.eta), len(fun.zeta), fun.n4, n_f, n_kinds, n_slots, len(fun.table)
     launch(

@@ -41,7 +41,6 @@ struct Tile {
     // Load pairs first:first + count; by all threads of the block.
     __device__ void load(long long first, int count, const long long* neighbours, const double* vectors, const long long* kinds,
                          const Table& table) {
-        __syncthreads();
         for (int m = threadIdx.x; m < count; m += blockDim.x) {
             const double* d = vectors + 3 * (first + m);
             for (int a = 0; a < 3; a++) x[3 * m + a] = d[a];
