@@ -57,5 +57,5 @@ extern "C" __global__ void strained(
                   n_kinds, n_slots, n_knots, r_cut};
     Pairs pairs{offsets, neighbours, vectors, kinds};
     long long i = start + blockIdx.x;
-    features<Strain>(offsets[i], offsets[i + 1], -1, pairs, fun, tile, chunk, n_features, out + blockIdx.x * 6 * n_features);
+    features<Strain>(offsets[i], offsets[i + 1], -1, pairs, fun, tile, chunk, n_features, out + 6 * n_features * blockIdx.x);
 }
