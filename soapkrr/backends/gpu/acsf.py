@@ -10,7 +10,7 @@ from soapkrr.errors import InputError
 #: Threads per centre, and neighbours of it held in shared memory at once (two tiles of them).
 THREADS, TILE = 128, 64
 
-#: Bytes of shared memory per centre: seven blocks fit on a multiprocessor, as many as their registers allow.
+#: Bytes of shared memory per centre: more blocks fit on a multiprocessor of an H200 than their registers allow.
 SHARED = 32 * 1024
 
 

@@ -128,7 +128,7 @@ extern "C" __global__ void moved_centre(const long long* offsets, const long lon
                      out + rows[blockIdx.x] * 3 * n_kinds * n_b);
 }
 
-// Row of pair p = (a, i): what displacing atom a does to centre i, which sees a at −r_ai.
+// Row of pair p = (a, i): what displacing atom a does to centre i, which sees a at -r_ai.
 extern "C" __global__ void moved_neighbour(const long long* offsets, const double* vectors, const long long* kinds, const double* knots,
                                            int n_knots, int n_b, double r_cut, int n_kinds, long long start, long long stop,
                                            const long long* rows, double* out) {
