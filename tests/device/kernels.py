@@ -11,6 +11,7 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
+
 from device.arrays import ndarray
 
 #: C type: (ctypes type of a scalar, NumPy dtype).

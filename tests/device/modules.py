@@ -12,6 +12,7 @@ from types import ModuleType
 
 import numpy as np
 import scipy.linalg
+
 from device import arrays, kernels
 from device.arrays import POOL, TOTAL_MEMORY, ndarray, operand, poisoned, unwrap, wrap
 

@@ -1,8 +1,8 @@
 """Hot loops compiled by numba for NumPy arrays; serial, without the GIL: callers run them on blocks, one block per thread."""
 
-from soapkrr.backends.cpu import acsf, acsf_jacobian, compressed, pair, regression, soap
+from soapkrr.backends.cpu import acsf, acsf_jacobian, compressed, neighbours, pair, regression, soap
 
-__all__ = ["acsf", "acsf_jacobian", "compressed", "pair", "regression", "soap"]
+__all__ = ["acsf", "acsf_jacobian", "compressed", "neighbours", "pair", "regression", "soap"]
 
 #: Atoms whose energies and gradients are made at once: (block × n_sparse) products stay in the second-level cache.
 EVALUATED = 96
