@@ -50,7 +50,7 @@ def test_blocks_of_a_batch(cuda):
         assert_twins(cuda, descriptor, frames, start, stop)
 
 
-@pytest.mark.parametrize("tile, shared", [(1, 16), (4, 14), (7, 32)])
+@pytest.mark.parametrize("tile, shared", [(1, 16), (4, 14), (7, 9)])
 def test_many_neighbours_come_in_tiles_and_chunks(cuda, monkeypatch, tile, shared):
     monkeypatch.setattr(loops(cuda), "TILE", tile)
     monkeypatch.setattr(loops(cuda), "SHARED", shared * 1024)
