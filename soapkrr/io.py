@@ -131,7 +131,7 @@ def estimators() -> dict[str, type[Potential]]:
 def save(model: Potential, path: str | os.PathLike) -> None:
     """Write a fitted model: its parameters and its `Potential.state`."""
     arrays: dict[str, np.ndarray] = {}
-    parameters = {name: value for name, value in model.get_params(deep=False).items() if name != "threads"}
+    parameters = {name: value for name, value in model.get_params(deep=False).items() if name not in ("threads", "device")}
     header = {
         "format": FORMAT,
         "version": VERSION,
@@ -157,11 +157,12 @@ def read_header(path: str | os.PathLike) -> dict:
         return _header(archive)
 
 
-def load(path: str | os.PathLike, baseline_calculator=None) -> Potential:
+def load(path: str | os.PathLike, baseline_calculator=None, *, device: str = "cpu", threads: int | None = None) -> Potential:
     """Read a model written by `Potential.save`.
 
     Parameters
     ----------
+    device, threads : where it computes, as in the estimators.
     baseline_calculator : the ASE calculator of a model whose ``baseline`` has one: calculators are not saved.
 
     Raises
@@ -177,7 +178,7 @@ def load(path: str | os.PathLike, baseline_calculator=None) -> Potential:
             place |= {"calculator": baseline_calculator}
         names = [n[:-4] for n in archive.namelist() if n.endswith(".npy")]
         arrays = {n: np.lib.format.read_array(io.BytesIO(archive.read(f"{n}.npy")), allow_pickle=False) for n in names}
-        return _rebuild(header, arrays)
+        return _rebuild(header, arrays).set_params(device=device, threads=threads)
 
 
 @contextmanager

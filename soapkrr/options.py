@@ -143,6 +143,12 @@ def _error_arguments(sub, more: str = "") -> None:
 
 def _common_arguments(sub) -> None:
     sub.add_argument("--threads", type=_positive_int, metavar="N", help="default: every core this process may use")
+    sub.add_argument(
+        "--device",
+        choices=["cpu", "cuda", "auto"],
+        default="cpu",
+        help="auto: a GPU if there is one (default %(default)s)",
+    )
     sub.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
     sub.add_argument("--quiet", action="store_true", help="no progress bars and no warnings on standard error")
 

@@ -8,8 +8,10 @@ from systems import build
 import soapkrr
 from soapkrr import GaussianProcess, InputError, LabelError, SparseGP, auto
 from soapkrr.metrics import error_table
+from soapkrr.parallel import Threads
 from soapkrr.regression.cross_validation import Folds
 from soapkrr.regression.data import prepared
+from soapkrr.regression.factors import factors_of
 from soapkrr.selectors import GivenPoints
 
 
@@ -84,7 +86,7 @@ def test_cross_validation_finds_what_refitting_finds():
     model = small_gp(noise=noise, signal=1.0, baseline={"Ar": 0.0}).fit(frames)
     data = prepared(frames, [model.descriptor], model.baseline, None, noise)
     folds = data.folds(4)
-    parts = [model._factors(model.terms_, part.frames, part.labels, part.references, False) for part in folds]
+    parts = [factors_of(model.terms_, part, Threads(), "cpu", False) for part in folds]
     errors = Folds.of(*zip(*parts, strict=True)).errors(noise)
     squares = []
     for left_out in folds:

@@ -60,6 +60,7 @@ def build_model(args, frames):
         baseline=[args.baseline, ZBL()] if args.zbl else args.baseline,
         tolerance=args.tolerance,
         threads=args.threads,
+        device=args.device,
         observations=_observations(args),
     )
 

@@ -15,7 +15,7 @@ from soapkrr.errors import InputError, require_positive
 from soapkrr.kernels import Kernel
 from soapkrr.labels import property_values
 from soapkrr.observations import Observations
-from soapkrr.parallel import serial_blas
+from soapkrr.parallel import Threads, serial_blas
 from soapkrr.prediction import Prediction
 from soapkrr.regression.additive import AdditivePotential
 from soapkrr.regression.data import check_optimize, check_structures, checked_noise, prepared
@@ -45,6 +45,7 @@ class GaussianProcess(AdditivePotential):
     baseline : reference energies and prior means, as in `SparseGP`; for another ``target`` {symbol: value} or ``"least-squares"``, also the
         default: the property of an atom of each species that explains the data best.
     threads : threads of fit and predict; None takes every core this process may use.
+    device : ``"cpu"``, ``"cuda"`` or ``"auto"``, as in `SparseGP`.
     observations : `Observations`, as in `SparseGP`.
     target : ``"potential"``, or a property p = Σ_i w_i f(x_i) of structures, ``"extensive"`` (w = 1) or ``"intensive"`` (w = 1/N), or of
         atoms, ``"atom"`` (p = f). Then `fit` takes the values, and `predict` returns them.
@@ -68,6 +69,7 @@ class GaussianProcess(AdditivePotential):
         signal: float = 3.0,
         baseline: Mapping[str, float] | str | None | Baseline | list = None,
         threads: int | None = None,
+        device: str = "cpu",
         observations: Observations | None = None,
         target: str = "potential",
     ):
@@ -77,24 +79,29 @@ class GaussianProcess(AdditivePotential):
         self.signal = signal
         self.baseline = baseline
         self.threads = threads
+        self.device = device
         self.observations = observations
         self.target = target
 
-    def fit(self, frames: list[Atoms], y=None, *, optimize: bool | str = False, progress: bool = False) -> GaussianProcess:
+    def fit(self, frames: list[Atoms], y=None, *, optimize: bool | str = False, progress: bool = False, client=None) -> GaussianProcess:
         """Fit to the labels that ``frames`` carry, or to a property ``y``.
 
         ``y``: with ``target="potential"`` ignored; otherwise the name of the property, looked up as `labels.property_values` does, or its
         values: (n_structures,), or for atoms one array for each structure or (n_atoms,) of all. ``optimize``: raise the evidence over
         noise levels and signals, from those given; of energies and forces on a random part of the structures where there are more
-        than `observation_fit.OPTIMISE_ON` observations.
+        than `observation_fit.OPTIMISE_ON` observations. ``client`` is refused: the covariance is one matrix in one process.
         """
+        if client is not None:
+            raise InputError(
+                f"`client`: {type(self).__name__} is fitted in one process; a `SparseGP` is fitted on the workers of a client."
+            )
         check_optimize(optimize, ("evidence",))
         if self._of_property():
             return self._fit_property(as_frames(frames), y, optimize, progress)
         noise, terms, frames = self._noise(), self._terms(), as_frames(frames)
         data = prepared(frames, [t.descriptor for t in terms], self.baseline, self.observations, noise)
         with serial_blas():
-            terms = [replace(t, descriptor=learnt(t.descriptor, data.frames, self.threads, progress)) for t in terms]
+            terms = [replace(t, descriptor=learnt(t.descriptor, data.frames, Threads(self._workers), self.device, progress)) for t in terms]
             data = data.labelled()
             if optimize:
                 noise, terms = optimised(terms, data, noise, self.threads)
@@ -106,12 +113,12 @@ class GaussianProcess(AdditivePotential):
         terms, noise = self._terms(), self._property_noise()
         check_structures(frames, [t.descriptor for t in terms])
         with serial_blas():
-            terms = [replace(t, descriptor=learnt(t.descriptor, frames, self.threads, progress)) for t in terms]
+            terms = [replace(t, descriptor=learnt(t.descriptor, frames, Threads(self._workers), self.device, progress)) for t in terms]
             model, evidence, noise = fit_property(terms, frames, y, self.target, noise, self.baseline, self.threads, optimize)
         self._set_fitted(model, model.references, {self.target: len(model.weights)}, noise, evidence)
         return self
 
-    def predict(self, frames: Atoms | list[Atoms], uncertainty: bool | Iterable[str] = False, *, return_std: bool = False):
+    def predict(self, frames: Atoms | list[Atoms], uncertainty: bool | Iterable[str] = False, *, return_std: bool = False, client=None):
         """A `Prediction` of energies, forces and stress (see `Potential.predict`), or the property.
 
         Returns, for a property, (n_structures,) values, or for atoms one array (n_atoms,) for each structure; with ``return_std`` also
@@ -120,10 +127,12 @@ class GaussianProcess(AdditivePotential):
         if not self._of_property():
             if return_std:
                 raise InputError("`return_std` is for properties; ask a potential for `uncertainty`.")
-            return super().predict(frames, uncertainty)
+            return super().predict(frames, uncertainty, client=client)
         check_is_fitted(self)
         if uncertainty is not False:
             raise InputError("`uncertainty` is for potentials; ask for the standard deviation of a property with `return_std`.")
+        if client is not None:
+            raise InputError("`client` is for potentials; a property is predicted in this process.")
         frames = as_frames(frames)
         check_structures(frames, [part.descriptor for part in self.model_.parts], pairs=False)
         with serial_blas():
@@ -201,7 +210,7 @@ class KernelRidge(GaussianProcess):
 
     Parameters
     ----------
-    descriptor, kernel, baseline, threads, observations, target : as in `GaussianProcess`.
+    descriptor, kernel, baseline, threads, device, observations, target : as in `GaussianProcess`.
     alpha : regularisation, eV² at unit signal.
     force_weight : relative weight of force components, Å.  stress_weight : relative weight of stress components, Å³.
     """
@@ -216,6 +225,7 @@ class KernelRidge(GaussianProcess):
         stress_weight: float = 1.0,
         baseline=None,
         threads: int | None = None,
+        device: str = "cpu",
         observations: Observations | None = None,
         target: str = "potential",
     ):
@@ -226,6 +236,7 @@ class KernelRidge(GaussianProcess):
         self.stress_weight = stress_weight
         self.baseline = baseline
         self.threads = threads
+        self.device = device
         self.observations = observations
         self.target = target
 

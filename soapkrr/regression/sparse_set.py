@@ -8,14 +8,15 @@ from collections.abc import Mapping
 import numpy as np
 from ase import Atoms
 
+from soapkrr import backends
+from soapkrr.chunked_selection import farthest_points
 from soapkrr.descriptors.base import Descriptor
 from soapkrr.errors import InputError
 from soapkrr.kernels import Linear
-from soapkrr.parallel import thread_map
 from soapkrr.progress import track
 from soapkrr.regression.terms import Term
 from soapkrr.selection import share
-from soapkrr.selectors import GivenPoints, Sites, as_selection
+from soapkrr.selectors import FarthestPoint, GivenPoints, Sites, as_selection
 from soapkrr.structures import Batch, split_by_atoms
 
 logger = logging.getLogger(__name__)
@@ -24,55 +25,108 @@ logger = logging.getLogger(__name__)
 #: Features held at once for a descriptor to learn from, bytes; more data are thinned out evenly.
 LEARNING_BUDGET = 2**29
 
+#: Atoms of a chunk whose environments stay on a worker.
+CHUNK = 4096
 
-def sparse_points(term: Term, frames: list[Atoms], threads: int | None, progress: bool) -> tuple[Descriptor, list[np.ndarray]]:
-    """The term's descriptor with what it learnt from the data, and per species (M_s, n_features) sparse points."""
-    descriptor = learnt(term.descriptor, frames, threads, progress)
-    X, kinds = environments(descriptor, frames, threads, progress)
+
+def sparse_points(term: Term, frames: list[Atoms], pool, device: str, progress: bool) -> tuple[Descriptor, list[np.ndarray]]:
+    """The term's descriptor with what it learnt from the data, and per species (M_s, n_features) sparse points.
+
+    ``pool``: `Threads`, and the points are arrays of ``device``, or `Workers`, and they are NumPy's. Of `Workers`, farthest points are
+    chosen where the environments are; for other selections the environments come here.
+    """
+    descriptor = learnt(term.descriptor, frames, pool, device, progress)
+    kinds = descriptor.kinds(np.concatenate([atoms.numbers for atoms in frames]))
     counts = np.bincount(kinds, minlength=len(descriptor.species))
     if descriptor.linear_basis and isinstance(term.kernel, Linear):
-        return descriptor, [np.eye(descriptor.n_features)[: None if count else 0] for count in counts]
-    selection, sites = as_selection(term.selection), Sites.of(frames)
+        xp = _library(pool, device)
+        return descriptor, [xp.eye(descriptor.n_features)[: None if count else 0] for count in counts]
+    selection = as_selection(term.selection)
     given = isinstance(selection, GivenPoints)
     wanted = counts if given else numbers_wanted(term, counts)
-    points = []
-    for s, symbol in enumerate(descriptor.species):
-        mine = kinds == s
-        x = X if mine.all() else X[mine]
-        picked = selection.pick(x, int(wanted[s]), sites.some(mine)) if counts[s] else np.zeros(0, dtype=np.int64)
-        if counts[s] and not len(picked):
+    if pool.remote and isinstance(selection, FarthestPoint):
+        points = _farthest_on_workers(descriptor, frames, kinds, wanted, pool, device, progress)
+    else:
+        points = _picked_here(descriptor, frames, kinds, wanted, selection, pool, device, progress)
+    for symbol, x, count, n in zip(descriptor.species, points, counts, wanted, strict=True):
+        if count and not len(x):
             raise InputError(f"`selection`={selection!r} chooses no environment of {symbol}, which the data have.")
-        if len(picked) < wanted[s] and not given:
-            logger.warning("%s: %d sparse points, all distinct environments there are", symbol, len(picked))
-        points.append(np.ascontiguousarray(x[picked]))
+        if len(x) < n and not given:
+            logger.warning("%s: %d sparse points, all distinct environments there are", symbol, len(x))
     return descriptor, points
 
 
-def environments(descriptor: Descriptor, frames: list[Atoms], threads: int | None, progress: bool) -> tuple[np.ndarray, np.ndarray]:
-    """X (n, n_features) and species index (n,) of every atom of the data."""
-    kinds = descriptor.kinds(np.concatenate([atoms.numbers for atoms in frames]))
-    ends = np.cumsum([len(atoms) for atoms in frames])
-    X = np.empty((len(kinds), descriptor.n_features))
-
-    def fill(group):
-        first, group = group
-        batch = Batch.from_atoms(group, first)
-        stop = ends[first + len(group) - 1]
-        X[stop - batch.n_atoms : stop] = descriptor.environments(batch, batch.pairs(descriptor.r_cut, first), first).X
-
-    groups = list(split_by_atoms(frames, 512))
-    for _ in track(thread_map(fill, groups, threads), len(groups), "environments", progress):
-        pass
-    return X, kinds
+def _picked_here(descriptor, frames, kinds, wanted, selection, pool, device, progress) -> list[np.ndarray]:
+    X, sites = environments(descriptor, frames, pool, device, progress), Sites.of(frames)
+    xp, points = backends.namespace(X), []
+    for s, n in enumerate(wanted):
+        mine = kinds == s
+        x = X if mine.all() else X[xp.asarray(mine)]
+        picked = selection.pick(x, int(n), sites.some(mine)) if len(x) else np.zeros(0, dtype=np.int64)
+        points.append(xp.ascontiguousarray(x[xp.asarray(picked)]))
+    return points
 
 
-def learnt(descriptor: Descriptor, frames: list[Atoms], threads: int | None, progress: bool) -> Descriptor:
+def _farthest_on_workers(descriptor, frames, kinds, wanted, pool, device, progress) -> list[np.ndarray]:
+    shared, chunks, per_chunk, start = pool.share(descriptor), [], [], 0
+    for first, members in split_by_atoms(pool.frames(frames), CHUNK):
+        stop = start + sum(map(len, members))
+        per_chunk.append(kinds[start:stop])
+        chunks.append(pool.submit(_environments_on, device, shared, (first, members)))
+        start = stop
+    points = []
+    for s, (symbol, n) in enumerate(zip(descriptor.species, wanted, strict=True)):
+        mine = [
+            (pool.submit(_rows_of, chunk, k == s), np.count_nonzero(k == s)) for chunk, k in zip(chunks, per_chunk, strict=True) if s in k
+        ]
+        picks = track(farthest_points(pool, *zip(*mine, strict=True), int(n)), int(n), f"sparse points, {symbol}", progress) if mine else ()
+        points.append(np.array([x for _, x in picks]).reshape(-1, descriptor.n_features))
+    return points
+
+
+def _rows_of(X: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    return X if mask.all() else X[mask]
+
+
+def _library(pool, device: str):
+    """What this process computes with: beside workers, NumPy."""
+    return np if pool.remote else backends.library(device)
+
+
+def environments(descriptor: Descriptor, frames: list[Atoms], pool, device: str, progress: bool) -> np.ndarray:
+    """X (n, n_features) of every atom of the data; an array of ``device``, or of NumPy when workers make it."""
+    xp = _library(pool, device)
+    groups = split_by_atoms(pool.frames(frames), 2 * backends.loops(xp).GROUP)
+    make, common = (_environments_on, (device,)) if pool.remote else (environments_of, (xp,))
+    X, start = xp.empty((sum(map(len, frames)), descriptor.n_features)), 0
+    for x in pool.map(make, groups, *common, pool.share(descriptor), label="environments", progress=progress):
+        X[start : start + len(x)] = x
+        start += len(x)
+    return X
+
+
+def environments_of(xp, descriptor: Descriptor, item: tuple[int, list[Atoms]]) -> np.ndarray:
+    """(n, n_features), an array of ``xp``, of the atoms of some structures, the first of which has the index ``item[0]``."""
+    first, frames = item
+    parts = []
+    for offset, group in split_by_atoms(frames, 2 * backends.loops(xp).GROUP):
+        batch = Batch.from_atoms(group, first + offset)
+        parts.append(descriptor.environments(batch, batch.pairs(descriptor.r_cut, first + offset, xp), first + offset).X)
+    return parts[0] if len(parts) == 1 else xp.concatenate(parts)
+
+
+def _environments_on(device: str, descriptor: Descriptor, item: tuple[int, list[Atoms]]) -> np.ndarray:
+    """`environments_of` with the device of a worker, as a NumPy array."""
+    return backends.host(environments_of(backends.library(device), descriptor, item))
+
+
+def learnt(descriptor: Descriptor, frames: list[Atoms], pool, device: str, progress: bool) -> Descriptor:
     """`Descriptor.fitted` on the environments of all structures, or of every n-th where they would exceed `LEARNING_BUDGET`."""
     if not descriptor.learns:
         return descriptor
     size = 8 * descriptor.n_features * sum(map(len, frames))
     thinned = frames[:: -(-size // LEARNING_BUDGET)]
-    return descriptor.fitted(environments(descriptor, thinned, threads, progress)[0])
+    return descriptor.fitted(environments(descriptor, thinned, pool, device, progress))
 
 
 def numbers_wanted(term: Term, counts: np.ndarray) -> np.ndarray:
