@@ -18,7 +18,8 @@ def farthest_point_sampling(X: np.ndarray, n: int) -> np.ndarray:
     ----------
     X : (n_points, n_features).
     """
-    first = int(np.argmax(((X - X.mean(axis=0)) ** 2).sum(axis=1)))
+    centre = X.mean(axis=0)
+    first = int(np.argmax(np.concatenate([((x - centre) ** 2).sum(axis=1) for x in np.array_split(X, 1 + len(X) // 4096)])))
     picked, gaps = np.empty(n, dtype=np.int64), np.empty(n)
     return picked[: backends.of(X).regression.farthest_points(X, first, n, picked, gaps)]
 

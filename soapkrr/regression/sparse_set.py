@@ -13,6 +13,7 @@ from soapkrr.errors import InputError
 from soapkrr.kernels import Linear
 from soapkrr.parallel import thread_map
 from soapkrr.progress import track
+from soapkrr.regression.footprint import AT_ONCE, LEARNING_BUDGET, row_bytes
 from soapkrr.regression.terms import Term
 from soapkrr.selection import share
 from soapkrr.selectors import GivenPoints, Sites, as_selection
@@ -21,20 +22,28 @@ from soapkrr.structures import Batch, split_by_atoms
 logger = logging.getLogger(__name__)
 
 
-#: Features held at once for a descriptor to learn from, bytes; more data are thinned out evenly.
-LEARNING_BUDGET = 2**29
+def sparse_points(
+    term: Term, frames: list[Atoms], threads: int | None, progress: bool, limit: int | None = None
+) -> tuple[Descriptor, list[np.ndarray]]:
+    """The term's descriptor with what it learnt from the data, and per species (M_s, n_features) sparse points.
 
-
-def sparse_points(term: Term, frames: list[Atoms], threads: int | None, progress: bool) -> tuple[Descriptor, list[np.ndarray]]:
-    """The term's descriptor with what it learnt from the data, and per species (M_s, n_features) sparse points."""
-    descriptor = learnt(term.descriptor, frames, threads, progress)
-    X, kinds = environments(descriptor, frames, threads, progress)
+    ``limit``: bytes for the features of the environments among which they are chosen; where all would exceed it, each species with too
+    many is thinned out evenly, and a warning is logged.
+    """
+    descriptor = learnt(term.descriptor, frames, threads, progress, limit)
+    kinds = descriptor.kinds(np.concatenate([atoms.numbers for atoms in frames]))
     counts = np.bincount(kinds, minlength=len(descriptor.species))
     if descriptor.linear_basis and isinstance(term.kernel, Linear):
         return descriptor, [np.eye(descriptor.n_features)[: None if count else 0] for count in counts]
     selection, sites = as_selection(term.selection), Sites.of(frames)
     given = isinstance(selection, GivenPoints)
     wanted = counts if given else numbers_wanted(term, counts)
+    if given:
+        keep = np.zeros(len(kinds), dtype=bool)
+        keep[selection.pick(None, 0, sites)] = True
+    else:
+        keep = candidates(kinds, wanted, None if limit is None else int(limit / row_bytes(descriptor.n_features, selection, np.count_nonzero(counts))))
+    X, kinds, sites = environments(descriptor, frames, threads, progress, keep), kinds[keep], sites.some(keep)
     points = []
     for s, symbol in enumerate(descriptor.species):
         mine = kinds == s
@@ -48,31 +57,58 @@ def sparse_points(term: Term, frames: list[Atoms], threads: int | None, progress
     return descriptor, points
 
 
-def environments(descriptor: Descriptor, frames: list[Atoms], threads: int | None, progress: bool) -> tuple[np.ndarray, np.ndarray]:
-    """X (n, n_features) and species index (n,) of every atom of the data."""
-    kinds = descriptor.kinds(np.concatenate([atoms.numbers for atoms in frames]))
+def candidates(kinds: np.ndarray, wanted: np.ndarray, most: int | None) -> np.ndarray:
+    """(n_atoms,) True for the environments among which points are chosen: all, or about ``most``, evenly spread within each species.
+
+    Species with few environments keep all of them, none has fewer than ``wanted`` of it.
+    """
+    counts = np.bincount(kinds, minlength=len(wanted))
+    if most is None or len(kinds) <= most:
+        return np.ones(len(kinds), dtype=bool)
+    low, high = 0, int(counts.max())
+    while low < high:
+        cap = (low + high + 1) // 2
+        low, high = (cap, high) if np.minimum(counts, np.maximum(wanted, cap)).sum() <= most else (low, cap - 1)
+    keep = np.zeros(len(kinds), dtype=bool)
+    for s, n in enumerate(np.minimum(counts, np.maximum(wanted, low))):
+        members = np.flatnonzero(kinds == s)
+        keep[members[np.linspace(0, max(len(members) - 1, 0), n).round().astype(np.int64)]] = True
+    logger.warning("`memory_limit`: sparse points are chosen among %d of the %d environments, spread evenly", keep.sum(), len(keep))
+    return keep
+
+
+def environments(
+    descriptor: Descriptor, frames: list[Atoms], threads: int | None, progress: bool, keep: np.ndarray | None = None
+) -> np.ndarray:
+    """X (n, n_features) of every atom of the data, or of those where ``keep`` (n_atoms,) is True."""
     ends = np.cumsum([len(atoms) for atoms in frames])
-    X = np.empty((len(kinds), descriptor.n_features))
+    keep = np.ones(ends[-1], dtype=bool) if keep is None else keep
+    places = np.concatenate([[0], np.cumsum(keep)])
+    X = np.empty((places[-1], descriptor.n_features))
 
     def fill(group):
         first, group = group
-        batch = Batch.from_atoms(group, first)
-        stop = ends[first + len(group) - 1]
-        X[stop - batch.n_atoms : stop] = descriptor.environments(batch, batch.pairs(descriptor.r_cut, first), first).X
+        batch, stop = Batch.from_atoms(group, first), ends[first + len(group) - 1]
+        mine = keep[stop - batch.n_atoms : stop]
+        if mine.any():
+            x = descriptor.environments(batch, batch.pairs(descriptor.r_cut, first), first).X
+            X[places[stop - batch.n_atoms] : places[stop]] = x if mine.all() else x[mine]
 
-    groups = list(split_by_atoms(frames, 512))
+    groups = list(split_by_atoms(frames, AT_ONCE))
     for _ in track(thread_map(fill, groups, threads), len(groups), "environments", progress):
         pass
-    return X, kinds
+    return X
 
 
-def learnt(descriptor: Descriptor, frames: list[Atoms], threads: int | None, progress: bool) -> Descriptor:
-    """`Descriptor.fitted` on the environments of all structures, or of every n-th where they would exceed `LEARNING_BUDGET`."""
+def learnt(descriptor: Descriptor, frames: list[Atoms], threads: int | None, progress: bool, limit: int | None = None) -> Descriptor:
+    """`Descriptor.fitted` on the environments of all structures, or of every n-th where they would exceed `LEARNING_BUDGET` or ``limit``."""
     if not descriptor.learns:
         return descriptor
-    size = 8 * descriptor.n_features * sum(map(len, frames))
-    thinned = frames[:: -(-size // LEARNING_BUDGET)]
-    return descriptor.fitted(environments(descriptor, thinned, threads, progress)[0])
+    size, budget = 8 * descriptor.n_features * sum(map(len, frames)), LEARNING_BUDGET if limit is None else min(LEARNING_BUDGET, limit)
+    thinned = frames[:: -(-size // budget)]
+    if budget < size <= LEARNING_BUDGET:
+        logger.warning("`memory_limit`: the descriptor learns from %d of the %d structures, spread evenly", len(thinned), len(frames))
+    return descriptor.fitted(environments(descriptor, thinned, threads, progress))
 
 
 def numbers_wanted(term: Term, counts: np.ndarray) -> np.ndarray:

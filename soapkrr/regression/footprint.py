@@ -1,0 +1,199 @@
+"""Bytes that the parts of a fit and of a prediction hold, and the sizes of blocks that keep them below a limit.
+
+Formulas count the large arrays of the loops they stand for; `MARGIN` and `SLACK` are what limits allow for everything else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from math import prod
+
+import numpy as np
+from ase import Atoms
+from ase.geometry import complete_cell
+from scipy.spatial import cKDTree
+
+from soapkrr import selectors
+from soapkrr.descriptors.base import Descriptor
+from soapkrr.descriptors.projection import BUDGET, Compressed, Projected, Wrapper
+from soapkrr.errors import InputError
+from soapkrr.memory import format_memory
+from soapkrr.regression.design import BLOCK
+from soapkrr.structures import Batch
+
+#: Limits hold ``MARGIN`` times what is counted and ``SLACK`` bytes: small arrays, and what the allocator keeps.
+MARGIN, SLACK = 1.15, 32e6
+
+#: Bytes of a neighbour pair: two indices and a vector, and once more while lists of structures are joined.
+PAIR = 110
+
+#: Bytes of an atom of the data: labels before and after the prior mean is taken off.
+ATOM = 200
+
+#: Atoms whose pairs are counted for an estimate; fewer are counted all.
+SAMPLE_ATOMS = 4_000
+
+#: Atoms whose features are computed at once by a thread.
+AT_ONCE = 512
+
+#: Features held at once for a descriptor to learn from, bytes; more data are thinned out evenly.
+LEARNING_BUDGET = 2**29
+
+#: Copies of the features of one species that a choice of points makes, with the features themselves.
+COPIES = {"FarthestPoint": 1, "RandomSelection": 1, "GivenPoints": 1, "CUR": 2, "Leverage": 3, "KMeans": 3}
+
+
+@dataclass(frozen=True)
+class TermSize:
+    """What the cost of one term depends on.
+
+    Attributes
+    ----------
+    features : length of the descriptor.  inner : of the one inside whose Jacobian is projected, else the same.
+    state : floats of an atom that values leave for derivatives.  neighbours : mean number of pairs of an atom.
+    points, ranks : per species, sparse points and features.
+    """
+
+    features: int
+    inner: int
+    state: int
+    neighbours: float
+    points: tuple[int, ...] = ()
+    ranks: tuple[int, ...] = ()
+
+    @classmethod
+    def of(cls, descriptor: Descriptor, neighbours: float, points: Sequence[int] = (), ranks: Sequence[int] | None = None) -> TermSize:
+        """Of a descriptor; its state is looked at on a single atom."""
+        atom = Batch.from_atoms([Atoms([descriptor.species[0]], positions=np.zeros((1, 3)))])
+        env = descriptor.environments(atom, atom.pairs(descriptor.r_cut))
+        state = sum(prod(array.shape[1:]) for array in env.state if isinstance(array, np.ndarray))
+        inner = descriptor.descriptor.n_features if isinstance(descriptor, (Compressed, Projected)) else descriptor.n_features
+        points = tuple(int(n) for n in points)
+        return cls(kept_features(descriptor), inner, state, neighbours, points, points if ranks is None else tuple(ranks))
+
+    @property
+    def rank(self) -> int:
+        return sum(self.ranks)
+
+    def values(self) -> float:
+        """Features, state and pairs of one atom."""
+        return 8 * (self.features + self.state) + PAIR * self.neighbours
+
+    def displaced(self, atoms: int = BLOCK) -> float:
+        """Jacobian block of displaced atoms and its products with the sparse points."""
+        rows = 3 * atoms * (self.neighbours + 1)
+        inner = 2 * min(BUDGET, 8 * rows * self.inner) if self.inner != self.features else 0.0
+        return 8 * rows * (self.features + max(self.points, default=0)) + inner
+
+
+def kept_features(descriptor: Descriptor) -> int:
+    """Length of a descriptor once it has learnt; of a part of variance to be kept, the length before."""
+    if isinstance(descriptor, Compressed) and isinstance(descriptor.n_components, (int, np.integer)):
+        return min(int(descriptor.n_components), descriptor.n_features)
+    if isinstance(descriptor, Wrapper) and isinstance(descriptor.descriptor, Compressed):
+        return kept_features(descriptor.descriptor)
+    return descriptor.n_features
+
+
+def neighbours(frames: list[Atoms], r_cut: float) -> tuple[float, int]:
+    """Mean number of neighbours within ``r_cut``, and the number of structures it was counted on."""
+    total = sum(map(len, frames))
+    step = max(1, total // SAMPLE_ATOMS)
+    sample = frames[step // 2 :: step] or frames[:1]
+    counts = [_pairs(atoms, r_cut) for atoms in sample]
+    return sum(counts) / sum(map(len, sample)), len(sample)
+
+
+def _pairs(atoms: Atoms, r_cut: float) -> float:
+    """Pairs of one structure; of a very large one from the atoms farther than ``r_cut`` from the faces of its cell."""
+    if len(atoms) > 5 * SAMPLE_ATOMS:
+        cell = complete_cell(atoms.cell.array) if atoms.pbc.any() else np.eye(3)
+        heights = abs(np.linalg.det(cell)) / np.linalg.norm(np.cross(np.roll(cell, -1, 0), np.roll(cell, -2, 0)), axis=1)
+        scaled = np.where(atoms.pbc, np.linalg.solve(cell.T, atoms.positions.T).T % 1.0, 0.5)
+        depth = np.minimum(scaled, 1 - scaled) * heights
+        inside = np.flatnonzero((depth > r_cut)[:, atoms.pbc].all(axis=1))[:: max(1, len(atoms) // SAMPLE_ATOMS)]
+        if len(inside):
+            wrapped = np.where(atoms.pbc, scaled, np.linalg.solve(cell.T, atoms.positions.T).T) @ cell
+            counts = cKDTree(wrapped).query_ball_point(wrapped[inside], r_cut, return_length=True) - 1
+            return len(atoms) * float(counts.mean())
+    return float(len(Batch.from_atoms([atoms]).pairs(r_cut).j))
+
+
+def selection_copies(selection) -> int:
+    """Times that the features of the environments of one species are held while points are chosen."""
+    selection = selectors.as_selection(selection)
+    if isinstance(selection, selectors.Stratified):
+        return 1 + selection_copies(selection.method)
+    return COPIES.get(type(selection).__name__, 3)
+
+
+def row_bytes(features: int, selection, n_species: int) -> float:
+    """Bytes, for each environment, of choosing sparse points of one species after the other."""
+    return 8.0 * features * (selection_copies(selection) + (n_species > 1))
+
+
+def row_columns(sizes: list[TermSize]) -> int:
+    """Columns that a row of the design matrix takes at most while it is made: kernel values, features, and the table of all terms."""
+    before, most = 0, 0
+    for t in sizes:
+        most = max(most, before + sum(t.points) + t.rank, before + 2 * t.rank + 1)
+        before += t.rank
+    return most
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Bytes of making design rows and their triangles.
+
+    Attributes
+    ----------
+    fixed : of a thread, whatever its group.  atom : of a thread, for each atom of its group.
+    waiting : of a result that waits to be merged.  kept : of the merged triangles, and of merging.
+    """
+
+    fixed: float
+    atom: float
+    waiting: float
+    kept: float
+
+    @classmethod
+    def of(cls, sizes: list[TermSize], counts: Mapping[str, int], smallest: int) -> Rows:
+        """``counts``: rows of each kind; ``smallest``: atoms of the smallest structure."""
+        R = sum(t.rank for t in sizes) + 1
+        per_atom = max(3.0 * ("forces" in counts), (6.0 if "stress" in counts else 1.0) / smallest)
+        atom = sum(t.values() + 24 * max(t.points, default=0) for t in sizes) + 8 * per_atom * row_columns(sizes)
+        triangles = [8.0 * R * min(R, n) for n in counts.values()]
+        largest = max(triangles)
+        return cls(max(t.displaced() for t in sizes), atom, largest + 8.0 * R * R, sum(triangles) + 4 * largest)
+
+    def total(self, threads: int, atoms: int) -> float:
+        """With groups of ``atoms`` on ``threads`` threads."""
+        waiting = threads + 1 if threads > 1 else 1
+        return self.kept + waiting * self.waiting + threads * (self.fixed + self.atom * atoms)
+
+    def groups(self, threads: int, atoms: int, largest: int, room: float) -> tuple[int, int]:
+        """(threads, atoms of a group) within ``room`` bytes, at most those given; one structure is never divided.
+
+        Groups shrink to a quarter before threads are given up; the smallest answer is one thread and groups of ``largest``.
+        """
+        for n in range(threads, 0, -1):
+            fits = int((room - self.total(n, 0)) / (n * self.atom))
+            if fits >= max(largest, atoms // 4):
+                return n, min(atoms, fits)
+        return 1, max(largest, min(atoms, int((room - self.total(1, 0)) / self.atom)))
+
+
+def usable(limit: int | None) -> float:
+    """Bytes that formulas may count up to under a limit."""
+    return np.inf if limit is None else (limit - SLACK) / MARGIN
+
+
+def check(limit: int | None, needed: Mapping[str, float], instead: str = "") -> None:
+    """Raise where the limit does not hold the least that some stage {name: bytes} needs; the message says what would be enough."""
+    worst = max(needed, key=needed.get)
+    if needed[worst] > usable(limit):
+        raise InputError(
+            f"`memory_limit`={format_memory(limit)} is too small for {worst}: "
+            f"{format_memory(needed[worst] * MARGIN + SLACK)} would be enough{instead and f'; {instead}'}."
+        )
