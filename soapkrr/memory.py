@@ -12,7 +12,9 @@ from soapkrr.errors import InputError
 #: Bytes of each unit, largest first: decimal ones, as memory is written for users, then binary ones.
 DECIMAL = {"TB": 10**12, "GB": 10**9, "MB": 10**6, "kB": 10**3}
 
-UNITS = {name.upper(): size for name, size in DECIMAL.items()} | {f"{p}IB": 2 ** (10 * k) for k, p in enumerate("KMGT", 1)} | {"B": 1, "": 1}
+UNITS = (
+    {name.upper(): size for name, size in DECIMAL.items()} | {f"{p}IB": 2 ** (10 * k) for k, p in enumerate("KMGT", 1)} | {"B": 1, "": 1}
+)
 
 
 def parse_memory(value, name: str = "memory_limit") -> int | None:
@@ -54,4 +56,3 @@ def format_memory(size: float) -> str:
     size = -(-size // step) * step
     unit = next((name for name, one in DECIMAL.items() if size >= one), "B")
     return f"{size / DECIMAL.get(unit, 1):.4g} {unit}"
-

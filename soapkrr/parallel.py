@@ -89,7 +89,9 @@ def block_map(function: Callable, n: int, block: int, threads: int | None = None
         nonlocal size
         start, stop = bounds
         if stop - start < 2:
-            raise InputError(f"the memory of the GPU does not hold the work for one atom ({start}); use smaller structures or a smaller model.")
+            raise InputError(
+                f"the memory of the GPU does not hold the work for one atom ({start}); use smaller structures or a smaller model."
+            )
         middle = (start + stop) // 2
         size = min(size, middle - start)
         return (start, middle), (middle, stop)

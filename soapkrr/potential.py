@@ -12,6 +12,7 @@ from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_is_fitted
 
 from soapkrr.errors import InputError
+from soapkrr.memory import parse_memory
 from soapkrr.parallel import serial_blas
 from soapkrr.prediction import Prediction
 from soapkrr.specification import Nested
@@ -42,6 +43,10 @@ class Potential(Nested, BaseEstimator, ABC):
         """Predict one batch, whose first structure has index ``first``, with the standard deviations ``wanted``."""
 
     @abstractmethod
+    def _predict_work(self, frames: list[Atoms], wanted: frozenset[str]) -> tuple:
+        """(terms, data, sizes, `Work`) of a prediction: what `plan` shows and ``memory_limit`` divides."""
+
+    @abstractmethod
     def state(self) -> dict:
         """Fitted state for a model file: ``reference_energies`` and more numbers, strings, arrays, specifications, lists and mappings."""
 
@@ -60,14 +65,18 @@ class Potential(Nested, BaseEstimator, ABC):
         Raises
         ------
         sklearn.exceptions.NotFittedError : the model is not fitted.
-        InputError : a structure cannot be used; the message names it.
+        InputError : a structure cannot be used; the message names it. Or ``memory_limit`` does not hold the work for one structure.
         """
         check_is_fitted(self)
-        wanted = wanted_uncertainties(uncertainty)
+        frames, wanted = as_frames(frames), wanted_uncertainties(uncertainty)
         with serial_blas():
-            groups = split_by_atoms(as_frames(frames), GROUP)
+            groups = split_by_atoms(frames, self._group_atoms(frames, wanted))
             parts = [self._predict_batch(Batch.from_atoms(group, first), first, wanted) for first, group in groups]
         return Prediction.concatenate(parts)
+
+    def _group_atoms(self, frames: list[Atoms], wanted: frozenset[str]) -> int:
+        """Atoms predicted at once, within `memory_limit`."""
+        return GROUP if parse_memory(self.memory_limit) is None else self._predict_work(frames, wanted)[3].group
 
     def score(self, frames: list[Atoms], y=None) -> float:
         """Negative mean absolute error of the forces (eV/Å), or of the energy per atom (eV) where no structure has forces."""

@@ -10,8 +10,9 @@ from ase import Atoms
 
 from soapkrr import linear
 from soapkrr.baselines import baseline_energies
+from soapkrr.errors import InputError
 from soapkrr.labels import Labels, stacked
-from soapkrr.parallel import thread_map
+from soapkrr.parallel import halving, thread_map
 from soapkrr.progress import track
 from soapkrr.regression.data import TrainingData
 from soapkrr.regression.design import DesignRows
@@ -19,20 +20,39 @@ from soapkrr.regression.terms import SparseTerm
 from soapkrr.structures import Batch, split_by_atoms
 
 
-def factors_of(terms: list[SparseTerm], data: TrainingData, threads: int | None, progress: bool) -> tuple[dict, dict]:
-    """{kind: triangle of [Φ | y]} of all structures, and {kind: number of rows}."""
+def factors_of(
+    terms: list[SparseTerm], data: TrainingData, threads: int | None, progress: bool, atoms: int | None = None
+) -> tuple[dict, dict]:
+    """{kind: triangle of [Φ | y]} of all structures, and {kind: number of rows}; by groups of ``atoms`` (None: `group_atoms`)."""
 
     def rows(group):
         first, group = group
         return design_factors(terms, group, data.labels[first : first + len(group)], data.references, first)
 
-    groups = list(split_by_atoms(data.frames, max(128, 2 * sum(t.rank for t in terms) // 3)))
+    groups = list(split_by_atoms(data.frames, atoms or group_atoms(sum(t.rank for t in terms))))
     factors, counts = {}, {}
-    for part in track(thread_map(rows, groups, threads), len(groups), "design rows", progress):
-        for kind, (factor, n) in part.items():
+    parts = thread_map(lambda group: halving(rows, group, halves), groups, threads)
+    for part in track(parts, len(groups), "design rows", progress):
+        for kind, (factor, n) in (item for half in part for item in half.items()):
             factors[kind] = linear.merge([factors[kind], factor]) if kind in factors else factor
             counts[kind] = counts.get(kind, 0) + n
     return factors, counts
+
+
+def group_atoms(rank: int) -> int:
+    """Atoms of a group whose forces are about twice as many rows as there are columns."""
+    return max(128, 2 * rank // 3)
+
+
+def halves(group: tuple[int, list[Atoms]]) -> tuple:
+    """The structures of a group, (index of the first, structures), as two groups."""
+    first, frames = group
+    if len(frames) < 2:
+        raise InputError(
+            f"frame {first}: the memory of the GPU does not hold the design rows of its {len(frames[0])} atoms; use fewer sparse points."
+        )
+    middle = len(frames) // 2
+    return (first, frames[:middle]), (first + middle, frames[middle:])
 
 
 def rescaled(terms: list[SparseTerm], factors: Mapping[str, np.ndarray], signals) -> tuple[list[SparseTerm], dict[str, np.ndarray]]:
@@ -54,9 +74,12 @@ def design_factors(terms: list[SparseTerm], frames: list[Atoms], labels: list[La
         keep = np.isfinite(targets)
         if not keep.any():
             return
-        rows = [rows_of(design) for design in designs]
-        table = np.empty((np.count_nonzero(keep), sum(r.shape[1] for r in rows) + 1), order="F")
-        np.concatenate([r[keep] for r in rows], axis=1, out=table[:, :-1])
+        table, start = np.empty((np.count_nonzero(keep), sum(t.rank for t in terms) + 1), order="F"), 0
+        for design in designs:
+            rows = rows_of(design)
+            table[:, start : start + rows.shape[1]] = rows if keep.all() else rows[keep]
+            start += rows.shape[1]
+            del rows
         table[:, -1] = targets[keep]
         table *= scale[keep, None]
         parts[kind] = (linear.triangle(table) if len(table) > table.shape[1] else table, len(table))

@@ -34,6 +34,9 @@ ATOM = 200
 #: Atoms whose pairs are counted for an estimate; fewer are counted all.
 SAMPLE_ATOMS = 4_000
 
+#: Atoms from which a structure's pairs are counted on some of its atoms.
+LARGE = 20_000
+
 #: Atoms whose features are computed at once by a thread.
 AT_ONCE = 512
 
@@ -96,18 +99,20 @@ def kept_features(descriptor: Descriptor) -> int:
     return descriptor.n_features
 
 
-def neighbours(frames: list[Atoms], r_cut: float) -> tuple[float, int]:
-    """Mean number of neighbours within ``r_cut``, and the number of structures it was counted on."""
+def neighbours(frames: list[Atoms], r_cut: float) -> tuple[float, str]:
+    """Mean number of neighbours within ``r_cut``, and how it is known."""
     total = sum(map(len, frames))
     step = max(1, total // SAMPLE_ATOMS)
     sample = frames[step // 2 :: step] or frames[:1]
     counts = [_pairs(atoms, r_cut) for atoms in sample]
-    return sum(counts) / sum(map(len, sample)), len(sample)
+    exact = len(sample) == len(frames) and max(map(len, sample)) <= LARGE
+    known = "counted" if exact else f"estimated from {len(sample)} structure{'s' * (len(sample) > 1)}"
+    return sum(counts) / sum(map(len, sample)), known
 
 
 def _pairs(atoms: Atoms, r_cut: float) -> float:
     """Pairs of one structure; of a very large one from the atoms farther than ``r_cut`` from the faces of its cell."""
-    if len(atoms) > 5 * SAMPLE_ATOMS:
+    if len(atoms) > LARGE:
         cell = complete_cell(atoms.cell.array) if atoms.pbc.any() else np.eye(3)
         heights = abs(np.linalg.det(cell)) / np.linalg.norm(np.cross(np.roll(cell, -1, 0), np.roll(cell, -2, 0)), axis=1)
         scaled = np.where(atoms.pbc, np.linalg.solve(cell.T, atoms.positions.T).T % 1.0, 0.5)
@@ -178,10 +183,10 @@ class Rows:
         Groups shrink to a quarter before threads are given up; the smallest answer is one thread and groups of ``largest``.
         """
         for n in range(threads, 0, -1):
-            fits = int((room - self.total(n, 0)) / (n * self.atom))
+            fits = (room - self.total(n, 0)) / (n * self.atom)
             if fits >= max(largest, atoms // 4):
-                return n, min(atoms, fits)
-        return 1, max(largest, min(atoms, int((room - self.total(1, 0)) / self.atom)))
+                return n, int(min(atoms, fits))
+        return 1, max(largest, int(min(atoms, (room - self.total(1, 0)) / self.atom)))
 
 
 def usable(limit: int | None) -> float:

@@ -16,12 +16,13 @@ from soapkrr.parallel import serial_blas
 #: features, 1,000 sparse points) and ethanol (4,200 observations); loops are those of descriptors, Jacobians and scattered rows.
 EFFICIENCY = {"products": 0.95, "blocks": 0.35, "factorisation": 0.65, "loops": 0.09}
 
-#: The GPU of the estimates and its published rates: floating-point operations a second in double precision, of matrix products on tensor
-#: cores and of other code, bytes a second, and the part of them that is assumed to be reached.
-CARD = "H200"
-CARD_RATE = {"products": 67e12, "blocks": 67e12, "factorisation": 67e12, "loops": 34e12}
-CARD_BANDWIDTH = 4.8e12
-CARD_PART = 0.5
+#: The GPU of the estimates, and its published rates: floating-point operations a second in double precision, of matrix products on tensor
+#: cores and of other code, and bytes a second.
+CARD, CARD_PRODUCTS, CARD_LOOPS, CARD_BANDWIDTH = "H200", 67e12, 34e12, 4.8e12
+
+#: Part of these rates that each kind of work is assumed to reach, and of the bandwidth.
+CARD_PART = {"products": 0.5, "blocks": 0.2, "factorisation": 0.05, "loops": 0.1}
+CARD_BANDWIDTH_PART = 0.5
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,8 @@ class Step:
 
     def gpu_seconds(self) -> float:
         """At the assumed part of the card's published rates."""
-        return max(self.flops / CARD_RATE[self.kind], self.traffic / CARD_BANDWIDTH) / CARD_PART
+        rate = CARD_PART[self.kind] * (CARD_LOOPS if self.kind == "loops" else CARD_PRODUCTS)
+        return max(self.flops / rate, self.traffic / (CARD_BANDWIDTH_PART * CARD_BANDWIDTH))
 
 
 @dataclass(frozen=True)
@@ -57,7 +59,7 @@ class Plan:
     Attributes
     ----------
     task : what is planned.
-    n_structures, n_atoms : of the data.  n_pairs : of neighbours, of all terms; counted on ``sampled`` structures.
+    n_structures, n_atoms : of the data.  n_pairs : of neighbours, of all terms; ``counted`` says how they are known.
     features : length of each term's descriptor.  representers : sparse points or observations, at most.
     rows : {kind of observation: number of rows}.
     steps : the work.  memory : {stage: {item: bytes}} of what stages hold at once.
@@ -70,7 +72,7 @@ class Plan:
     n_structures: int
     n_atoms: int
     n_pairs: float
-    sampled: int
+    counted: str
     features: tuple[int, ...]
     representers: int
     rows: Mapping[str, int]
@@ -115,9 +117,8 @@ class Plan:
         return "\n".join([*self._head(), "", *self._work(), "", *self._memory(), *(f"\n{note}" for note in self.notes)])
 
     def _head(self) -> list[str]:
-        counted = "counted" if self.sampled == self.n_structures else f"estimated from {self.sampled} structures"
         lines = [
-            f"{self.task}: {self.n_structures:,} structures, {self.n_atoms:,} atoms, {self.n_pairs:,.0f} neighbour pairs ({counted})",
+            f"{self.task}: {self.n_structures:,} structures, {self.n_atoms:,} atoms, {self.n_pairs:,.0f} neighbour pairs ({self.counted})",
             f"features {' + '.join(f'{n:,}' for n in self.features)}; representers {self.representers:,} at most",
         ]
         if self.rows:
@@ -135,16 +136,19 @@ class Plan:
         total = _seconds(self.cpu_seconds), _seconds(self.gpu_seconds)
         lines.append(f"{'total':<{width}}  {self.flops / 1e9:>10,.1f}  {total[0]:>14}  {total[1]:>10}")
         lines.append(f"CPU: expected from {self.rate / 1e9:.0f} Gflop/s of a thread in matrix products, measured now.")
+        parts = ", ".join(f"{100 * part:.0f}% in {kind}" for kind, part in CARD_PART.items())
         lines.append(
-            f"* an estimate, not a measurement: one {CARD} at {100 * CARD_PART:.0f}% of its published "
-            f"{CARD_RATE['loops'] / 1e12:.0f}/{CARD_RATE['products'] / 1e12:.0f} Tflop/s (float64) and {CARD_BANDWIDTH / 1e12:.1f} TB/s."
+            f"* an estimate, not a measurement: one {CARD}, published {CARD_LOOPS / 1e12:.0f}/{CARD_PRODUCTS / 1e12:.0f} Tflop/s (float64) and "
+            f"{CARD_BANDWIDTH / 1e12:.1f} TB/s; assumed to reach {parts}, {100 * CARD_BANDWIDTH_PART:.0f}% of the bandwidth."
         )
         return lines
 
     def _memory(self) -> list[str]:
         limit = "no limit" if self.memory_limit is None else f"limit {format_memory(self.memory_limit)}"
         blocks = "" if self.group is None else f", groups of {self.group:,} atoms"
-        lines = [f"peak memory {format_memory(self.peak_memory)} ({limit}; {self.threads} threads{blocks}), beside Python and the structures"]
+        lines = [
+            f"peak memory {format_memory(self.peak_memory)} ({limit}; {self.threads} threads{blocks}), beside Python and the structures"
+        ]
         width = max(len(name) for stage in self.memory.values() for name in stage) + 2
         for stage, items in self.memory.items():
             mark = "  <- peak" if stage == self.peak_stage else ""
@@ -157,7 +161,7 @@ def _seconds(value: float) -> str:
     for size, unit in ((3600.0, "h"), (60.0, "min"), (1.0, "s")):
         if value >= 2 * size or unit == "s" and value >= 1:
             return f"{value / size:.1f} {unit}"
-    return f"{1e3 * value:.2g} ms" if value >= 1e-4 else f"{1e6 * value:.2g} µs"
+    return f"{1e3 * value:.3g} ms" if value >= 1e-4 else f"{1e6 * value:.3g} µs"
 
 
 @lru_cache(maxsize=1)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, reduce
 
 import numpy as np
 from ase import Atoms
@@ -218,7 +218,9 @@ def fit_property(terms: list[Term], frames: list[Atoms], y, target: str, noise: 
     K = [covariance(t.kernel, s, s, threads) for t, s in zip(terms, sums, strict=True)]
     if optimize:
         noise, terms = _optimised(K, y, unit, noise, terms)
-    total = sum(t.signal**2 * k for t, k in zip(terms, K, strict=True))
+    for t, k in zip(terms, K, strict=True):
+        k *= t.signal**2
+    total = reduce(lambda a, b: np.add(a, b, out=a), K)
     L, half, evidence = solve_exact(total, y, noise * unit, threads)
     parts = [PropertyPart(t.descriptor, t.kernel, t.signal, s) for t, s in zip(terms, sums, strict=True)]
     return PropertyModel(target, parts, references, linear.backward(L, half), L), evidence, noise

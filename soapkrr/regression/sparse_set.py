@@ -23,14 +23,14 @@ logger = logging.getLogger(__name__)
 
 
 def sparse_points(
-    term: Term, frames: list[Atoms], threads: int | None, progress: bool, limit: int | None = None
+    term: Term, frames: list[Atoms], threads: int | None, progress: bool, limit: int | None = None, learning: int | None = None
 ) -> tuple[Descriptor, list[np.ndarray]]:
     """The term's descriptor with what it learnt from the data, and per species (M_s, n_features) sparse points.
 
     ``limit``: bytes for the features of the environments among which they are chosen; where all would exceed it, each species with too
-    many is thinned out evenly, and a warning is logged.
+    many is thinned out evenly, and a warning is logged.  ``learning``: as ``limit`` of `learnt`.
     """
-    descriptor = learnt(term.descriptor, frames, threads, progress, limit)
+    descriptor = learnt(term.descriptor, frames, threads, progress, learning)
     kinds = descriptor.kinds(np.concatenate([atoms.numbers for atoms in frames]))
     counts = np.bincount(kinds, minlength=len(descriptor.species))
     if descriptor.linear_basis and isinstance(term.kernel, Linear):
@@ -42,7 +42,9 @@ def sparse_points(
         keep = np.zeros(len(kinds), dtype=bool)
         keep[selection.pick(None, 0, sites)] = True
     else:
-        keep = candidates(kinds, wanted, None if limit is None else int(limit / row_bytes(descriptor.n_features, selection, np.count_nonzero(counts))))
+        keep = candidates(
+            kinds, wanted, None if limit is None else int(limit / row_bytes(descriptor.n_features, selection, np.count_nonzero(counts)))
+        )
     X, kinds, sites = environments(descriptor, frames, threads, progress, keep), kinds[keep], sites.some(keep)
     points = []
     for s, symbol in enumerate(descriptor.species):
@@ -101,7 +103,7 @@ def environments(
 
 
 def learnt(descriptor: Descriptor, frames: list[Atoms], threads: int | None, progress: bool, limit: int | None = None) -> Descriptor:
-    """`Descriptor.fitted` on the environments of all structures, or of every n-th where they would exceed `LEARNING_BUDGET` or ``limit``."""
+    """`Descriptor.fitted` on the environments of all structures, or every n-th where they exceed `LEARNING_BUDGET` or ``limit``."""
     if not descriptor.learns:
         return descriptor
     size, budget = 8 * descriptor.n_features * sum(map(len, frames)), LEARNING_BUDGET if limit is None else min(LEARNING_BUDGET, limit)
@@ -111,8 +113,8 @@ def learnt(descriptor: Descriptor, frames: list[Atoms], threads: int | None, pro
     return descriptor.fitted(environments(descriptor, thinned, threads, progress))
 
 
-def numbers_wanted(term: Term, counts: np.ndarray) -> np.ndarray:
-    """Sparse points of each species, none above its number of environments ``counts``; more than exist is logged."""
+def numbers_wanted(term: Term, counts: np.ndarray, warn: bool = True) -> np.ndarray:
+    """Sparse points of each species, none above its number of environments ``counts``; more than exist is logged if ``warn``."""
     species, n = term.descriptor.species, term.n_sparse
     if isinstance(n, Mapping):
         missing = [s for s, count in zip(species, counts, strict=True) if count and not n.get(s)]
@@ -120,12 +122,12 @@ def numbers_wanted(term: Term, counts: np.ndarray) -> np.ndarray:
             raise InputError(f"`n_sparse` names no number of sparse points for {missing}.")
         asked = np.array([n.get(s, 0) for s in species])
         for symbol, a, count in zip(species, asked, counts, strict=True):
-            if a > count:
+            if warn and a > count:
                 logger.warning("`n_sparse`=%d for %s exceeds its %d environments; all of them are used", a, symbol, count)
         return np.minimum(asked, counts)
     if not (isinstance(n, (int, np.integer)) and n > 0):
         raise InputError(f"`n_sparse` must be a positive integer or a mapping {{symbol: number}}, received {n!r}.")
-    if n > counts.sum():
+    if warn and n > counts.sum():
         logger.warning("`n_sparse`=%d exceeds the %d environments of the data; all of them are used", n, counts.sum())
     shares = np.zeros_like(counts)
     shares[counts > 0] = share(counts[counts > 0], int(n))

@@ -11,7 +11,8 @@ from soapkrr.descriptors.base import Descriptor
 from soapkrr.descriptors.projection import Wrapper
 from soapkrr.descriptors.soap import SOAP
 from soapkrr.regression import mean
-from soapkrr.regression.footprint import ATOM, AT_ONCE, LEARNING_BUDGET, PAIR, Rows, TermSize, check, row_bytes, usable
+from soapkrr.regression.factors import group_atoms
+from soapkrr.regression.footprint import AT_ONCE, ATOM, LEARNING_BUDGET, PAIR, Rows, TermSize, check, row_bytes, usable
 from soapkrr.regression.plan import Step
 from soapkrr.regression.terms import Term
 
@@ -106,7 +107,7 @@ def sparse_fit(terms: list[Term], sizes: list[TermSize], data: Data, threads: in
 
     per_row = [row_bytes(t.features, term.selection, len(t.points)) for t, term in zip(sizes, terms, strict=True)]
     filling = [threads * t.values() * max(AT_ONCE, data.largest) for t in sizes]
-    learning = [_learning_bytes(term.descriptor, data.atoms) for term in terms]
+    learning = [learning_bytes(term.descriptor, data.atoms) for term in terms]
     gram = [6 * 8.0 * min(t.inner, data.atoms) ** 2 if size else 0.0 for t, size in zip(sizes, learning, strict=True)]
     least = {
         "the features of the sparse points": kept + max(f + b * m for f, b, m in zip(filling, per_row, wanted, strict=True)),
@@ -116,11 +117,11 @@ def sparse_fit(terms: list[Term], sizes: list[TermSize], data: Data, threads: in
         "the regression": kept + solving,
     }
     check(limit, least, "fewer sparse points need less")
-    spare = min((room - kept - f for f in filling))
-    bounded = None if limit is None else int(spare)
+    spare = min(room - kept - f for f in filling)
+    bounded = None if limit is None else int(max(spare, 1))
     features = [min(b * data.atoms, max(spare, b * m)) for b, m in zip(per_row, wanted, strict=True)]
     taught = [min(size, room - held - f - g) for size, f, g in zip(learning, filling, gram, strict=True)]
-    used, group = rows.groups(threads, max(128, 2 * (R - 1) // 3), data.largest, room - kept - folds)
+    used, group = rows.groups(threads, group_atoms(R - 1), data.largest, room - kept - folds)
     k = int(np.argmax(features))
     memory = {
         "choice of sparse points": {"features": features[k], "environments being computed": filling[k], "labels, earlier terms": held},
@@ -135,10 +136,13 @@ def sparse_fit(terms: list[Term], sizes: list[TermSize], data: Data, threads: in
     if max(learning):
         memory = {"learning": {"features": max(taught), "Gram matrix": max(gram), "environments being computed": max(filling)}} | memory
     steps = _sparse_fit_steps(terms, sizes, data, R, group, optimize)
-    return Work(steps, memory, used, group, bounded, None if limit is None else int(min(taught)))
+    return Work(
+        steps, memory, used, group, bounded, None if limit is None or not max(learning) else int(max(min(x for x in taught if x), 1))
+    )
 
 
-def _learning_bytes(descriptor: Descriptor, atoms: int) -> float:
+def learning_bytes(descriptor: Descriptor, atoms: int) -> float:
+    """Features from which a descriptor learns."""
     return min(LEARNING_BUDGET, 8.0 * descriptor.n_features * atoms) if descriptor.learns else 0.0
 
 
@@ -210,7 +214,9 @@ def sparse_prediction(terms, sizes: list[TermSize], data: Data, threads: int, li
         Step("kernel values", "loops", 8 * n * sum(points), 32 * n * sum(points)),
     ]
     if energy:
-        steps.append(Step("variances of energies", "factorisation", n * (R**2 + 2 * sum(m * t.rank for t, m in zip(sizes, points, strict=True)))))
+        steps.append(
+            Step("variances of energies", "factorisation", n * (R**2 + 2 * sum(m * t.rank for t, m in zip(sizes, points, strict=True))))
+        )
     if forces or stress:
         steps += design_steps(descriptors, sizes, data, forces, stress, 3 * n * forces + 6 * data.structures * stress)
         prior = sum((24 * (1 + t.neighbours) ** 2 * forces + 48 * data.largest * stress) * t.features for t in sizes)
