@@ -1,6 +1,6 @@
 """Bytes that the parts of a fit and of a prediction hold, and the sizes of blocks that keep them below a limit.
 
-Formulas count the large arrays of the loops they stand for; `MARGIN` and `SLACK` are what limits allow for everything else.
+Formulas count the large arrays of the loops they stand for; `plan.MARGIN` and `SLACK` are what limits allow for everything else.
 """
 
 from __future__ import annotations
@@ -20,10 +20,8 @@ from soapkrr.descriptors.projection import BUDGET, Compressed, Projected, Wrappe
 from soapkrr.errors import InputError
 from soapkrr.memory import format_memory
 from soapkrr.regression.design import BLOCK
+from soapkrr.regression.plan import MARGIN, SLACK
 from soapkrr.structures import Batch
-
-#: Limits hold ``MARGIN`` times what is counted and ``SLACK`` bytes: small arrays, and what the allocator keeps.
-MARGIN, SLACK = 1.15, 32e6
 
 #: Bytes of a neighbour pair: two indices and a vector, and once more while lists of structures are joined.
 PAIR = 110

@@ -36,11 +36,9 @@ class Compositions:
     def observations(self) -> int:
         return int((1 + self.k).sum())
 
-    def vectors(self, features: int) -> tuple[float, float]:
-        """Bytes of features and derivatives of all structures, and of those of the largest group of one composition."""
-        size = 8 * features * self.m.sum(axis=1) * (1 + self.k)
-        _, group = np.unique(np.column_stack([self.m, self.k]), axis=0, return_inverse=True)
-        return float(size.sum()), float(np.bincount(np.ravel(group), size).max())
+    def vectors(self, features: int) -> float:
+        """Bytes of features and derivatives of all structures."""
+        return float((8 * features * self.m.sum(axis=1) * (1 + self.k)).sum())
 
     def tile(self, features: int) -> float:
         """Bytes of a thread for one structure and a tile of others."""
@@ -66,8 +64,8 @@ def observation_fit(
     """
     N, known, held = seen[0].observations, sum(data.rows.values()), ATOM * data.atoms
     matrix = 8.0 * N * N
-    vectors, stacking = (sum(v) for v in zip(*(c.vectors(t.features) for c, t in zip(seen, sizes, strict=True)), strict=True))
-    largest = max(2 * 8 * t.inner * (c.m.sum(axis=1) * (1 + c.k)).max() + t.displaced() for c, t in zip(seen, sizes, strict=True))
+    vectors = sum(c.vectors(t.features) for c, t in zip(seen, sizes, strict=True))
+    largest = max(3 * 8 * t.inner * (c.m.sum(axis=1) * (1 + c.k)).max() + t.displaced() for c, t in zip(seen, sizes, strict=True))
     tile = max(c.tile(t.features) for c, t in zip(seen, sizes, strict=True))
     collapsed = 32.0 * data.atoms * sum(t.features for t in sizes)
     copy = 8.0 * known * known if known < N else 0.0
@@ -78,7 +76,7 @@ def observation_fit(
         kept = {"features and derivatives": vectors, "labels": held}
         covariance = matrix * (1 if len(terms) == 1 else 2)
         return {
-            "derivatives of the observations": {"being made": stacking + threads * largest, **kept},
+            "derivatives of the observations": {f"being made on {threads} threads": threads * largest, **kept},
             "covariance": {"matrix": covariance, f"tiles on {threads} threads": threads * tile, **kept},
             "Cholesky decomposition" if not n_sparse else "pivoted Cholesky, QR": {
                 "matrix": matrix,
@@ -116,7 +114,7 @@ def _observation_steps(terms, sizes, seen, data: Data, known: int, n: int) -> tu
         jacobian += jacobian_flops(term.descriptor, moved, atoms) * forces + jacobian_flops(term.descriptor, moved, atoms, 6) * stress
         projected += projection_flops(t, moved) * forces
         products += c.covariance_flops(t.features)
-        vectors += 2 * c.vectors(t.features)[0]
+        vectors += 2 * c.vectors(t.features)
     steps = [
         Step("descriptors", "loops", values, PAIR * sum(atoms * t.neighbours for t in sizes)),
         Step("Jacobians", "loops", jacobian, vectors),
