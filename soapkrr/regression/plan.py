@@ -158,6 +158,7 @@ class Plan:
         lines = [
             f"peak memory {format_memory(self.peak_memory)} ({limit}; {self.threads} threads{blocks}), beside Python and the structures"
         ]
+        lines.append(f"`memory_limit` that holds it, with a margin for small arrays: {format_memory(self.enough)}")
         width = max(len(name) for stage in self.memory.values() for name in stage) + 2
         for stage, items in self.memory.items():
             mark = "  <- peak" if stage == self.peak_stage else ""
