@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import re
-from math import ceil, floor, log10
-
-import numpy as np
+from math import ceil, floor, inf, log10
+from numbers import Real
 
 from soapkrr.errors import InputError
 
@@ -36,9 +35,9 @@ def parse_memory(value, name: str = "memory_limit") -> int | None:
         match = re.fullmatch(r"\s*([0-9]*\.?[0-9]+(?:[eE][0-9]+)?)\s*([A-Za-z]*)\s*", value)
         if match and match[2].upper() in UNITS:
             size = float(match[1]) * UNITS[match[2].upper()]
-    elif isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool):
+    elif isinstance(value, Real) and not isinstance(value, bool):
         size = float(value)
-    if size is None or not 1 <= size < np.inf:
+    if size is None or not 1 <= size < inf:
         raise InputError(f"`{name}` must be an amount of memory such as '2GB', '512MiB' or a number of bytes, or None, received {value!r}.")
     return int(size)
 

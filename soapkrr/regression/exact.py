@@ -100,9 +100,11 @@ class GaussianProcess(AdditivePotential):
             return self._fit_property(as_frames(frames), y, optimize, progress)
         noise, terms, frames = self._noise(), self._terms(), as_frames(frames)
         data = prepared(frames, [t.descriptor for t in terms], self.baseline, self.observations, noise)
-        threads, learning = self._limits(frames)
+        work = None if parse_memory(self.memory_limit) is None else self._fit_work(frames)[2]
+        threads = self.threads if work is None else work.threads
+        learning = (self.threads, progress) if work is None else (work.filling, progress, work.learning)
         with serial_blas():
-            terms = [replace(t, descriptor=learnt(t.descriptor, data.frames, threads, progress, learning)) for t in terms]
+            terms = [replace(t, descriptor=learnt(t.descriptor, data.frames, *learning)) for t in terms]
             data = data.labelled()
             if optimize:
                 noise, terms = optimised(terms, data, noise, threads)
@@ -113,11 +115,13 @@ class GaussianProcess(AdditivePotential):
     def _fit_property(self, frames: list[Atoms], y, optimize: bool, progress: bool) -> GaussianProcess:
         terms, noise = self._terms(), self._property_noise()
         check_structures(frames, [t.descriptor for t in terms])
+        limits = {"threads": self.threads}
         if parse_memory(self.memory_limit) is not None:
-            self._fit_work(frames, y)  # raises where it cannot be honoured
+            work = self._fit_work(frames, y)[2]
+            limits = {"threads": work.threads, "elements": work.group}
         with serial_blas():
             terms = [replace(t, descriptor=learnt(t.descriptor, frames, self.threads, progress)) for t in terms]
-            model, evidence, noise = fit_property(terms, frames, y, self.target, noise, self.baseline, self.threads, optimize)
+            model, evidence, noise = fit_property(terms, frames, y, self.target, noise, self.baseline, optimize=optimize, **limits)
         self._set_fitted(model, model.references, {self.target: len(model.weights)}, noise, evidence)
         return self
 
@@ -200,13 +204,6 @@ class GaussianProcess(AdditivePotential):
         if self._of_property():
             return planning.property_prediction_work(self, frames, wanted)
         return planning.observation_prediction_work(self, frames, wanted)
-
-    def _limits(self, frames: list[Atoms]) -> tuple[int | None, int | None]:
-        """Threads of a fit, and bytes of features that descriptors learn from, within ``memory_limit``."""
-        if parse_memory(self.memory_limit) is None:
-            return self.threads, None
-        work = self._fit_work(frames)[2]
-        return work.threads, work.learning
 
     def _of_property(self) -> bool:
         if self.target not in ("potential", *PROPERTIES):

@@ -187,6 +187,15 @@ class Rows:
         return 1, max(largest, int(min(atoms, (room - self.total(1, 0)) / self.atom)))
 
 
+def features_within(room: float, filling: float, features: float, threads: int) -> tuple[float, int]:
+    """Bytes, of all ``features``, for which there is room, and how many threads compute them, each taking ``filling`` bytes.
+
+    The bytes do not depend on the number of threads: the same points are chosen on every machine.
+    """
+    features = min(features, 0.75 * room, room - filling)
+    return features, int(max(1, min(threads, (room - features) / filling)))
+
+
 def usable(limit: int | None) -> float:
     """Bytes that formulas may count up to under a limit."""
     return np.inf if limit is None else (limit - SLACK) / MARGIN

@@ -168,8 +168,9 @@ class SparseGP(AdditivePotential):
         self._set_fitted(data.references, counts, noise, evidence, factors, posterior, terms=tuple(fitted))
 
     def _fit_observations(self, terms: list[Term], data: TrainingData, noise, optimize, progress, work) -> None:
-        threads, learning = (self.threads, None) if work is None else (work.threads, work.learning)
-        terms = [replace(t, descriptor=learnt(t.descriptor, data.frames, threads, progress, learning)) for t in terms]
+        threads = self.threads if work is None else work.threads
+        learning = (self.threads, progress) if work is None else (work.filling, progress, work.learning)
+        terms = [replace(t, descriptor=learnt(t.descriptor, data.frames, *learning)) for t in terms]
         data = data.labelled()
         if optimize and len(terms) > 1:
             terms = optimised(terms, data, noise, threads)[1]
@@ -201,8 +202,8 @@ class SparseGP(AdditivePotential):
         return True
 
     def _sparse_term(self, term: Term, frames, progress, work) -> SparseTerm:
-        limits = (None, None) if work is None else (work.selection, work.learning)
-        descriptor, points = sparse_points(term, frames, self.threads, progress, *limits)
+        limits = (self.threads, progress) if work is None else (work.filling, progress, work.selection, work.learning)
+        descriptor, points = sparse_points(term, frames, *limits)
         return SparseTerm.build(replace(term, descriptor=descriptor), points, self.tolerance)
 
     def state(self) -> dict:

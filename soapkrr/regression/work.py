@@ -12,7 +12,7 @@ from soapkrr.descriptors.projection import Wrapper
 from soapkrr.descriptors.soap import SOAP
 from soapkrr.regression import mean
 from soapkrr.regression.factors import group_atoms
-from soapkrr.regression.footprint import AT_ONCE, ATOM, LEARNING_BUDGET, PAIR, Rows, TermSize, check, row_bytes, usable
+from soapkrr.regression.footprint import AT_ONCE, ATOM, LEARNING_BUDGET, PAIR, Rows, TermSize, check, features_within, row_bytes, usable
 from soapkrr.regression.plan import Step
 from soapkrr.regression.terms import Term
 
@@ -34,7 +34,7 @@ class Work(NamedTuple):
     """Steps and stages of a `Plan`, and how the work is divided.
 
     ``threads`` and ``group``: atoms that each thread handles at once.  ``selection``, ``learning``: bytes for the features among which
-    sparse points are chosen, and from which descriptors learn; None where nothing limits them.
+    sparse points are chosen, and from which descriptors learn, None where nothing limits them.  ``filling``: threads that compute them.
     """
 
     steps: tuple[Step, ...]
@@ -43,6 +43,7 @@ class Work(NamedTuple):
     group: int | None = None
     selection: int | None = None
     learning: int | None = None
+    filling: int | None = None
 
 
 def value_flops(descriptor: Descriptor, pairs: float, atoms: float) -> float:
@@ -106,7 +107,7 @@ def sparse_fit(terms: list[Term], sizes: list[TermSize], data: Data, threads: in
     solving = searched + folds + triangles + 2 * (triangles + 8.0 * R * R)
 
     per_row = [row_bytes(t.features, term.selection, len(t.points)) for t, term in zip(sizes, terms, strict=True)]
-    filling = [threads * t.values() * max(AT_ONCE, data.largest) for t in sizes]
+    filling = [t.values() * at_once(data) for t in sizes]
     learning = [learning_bytes(term.descriptor, data.atoms) for term in terms]
     gram = [6 * 8.0 * min(t.inner, data.atoms) ** 2 if size else 0.0 for t, size in zip(sizes, learning, strict=True)]
     least = {
@@ -117,14 +118,17 @@ def sparse_fit(terms: list[Term], sizes: list[TermSize], data: Data, threads: in
         "the regression": kept + solving,
     }
     check(limit, least, "fewer sparse points need less")
-    spare = min(room - kept - f for f in filling)
-    bounded = None if limit is None else int(max(spare, 1))
+    spare, fillers = features_within(room - kept, max(filling), max(per_row) * data.atoms, threads)
+    taught, teachers = features_within(room - held - max(gram), max(filling), max(learning), fillers)
     features = [min(b * data.atoms, max(spare, b * m)) for b, m in zip(per_row, wanted, strict=True)]
-    taught = [min(size, room - held - f - g) for size, f, g in zip(learning, filling, gram, strict=True)]
     used, group = rows.groups(threads, group_atoms(R - 1), data.largest, room - kept - folds)
     k = int(np.argmax(features))
     memory = {
-        "choice of sparse points": {"features": features[k], "environments being computed": filling[k], "labels, earlier terms": held},
+        "choice of sparse points": {
+            "features": features[k],
+            f"environments computed by {fillers} threads": fillers * filling[k],
+            "labels, earlier terms": held,
+        },
         "kernel of the sparse points": {"matrix and eigenvectors": max(48.0 * max(t.points, default=0) ** 2 for t in sizes), "kept": kept},
         "design rows": {
             f"groups of rows on {used} threads": used * (rows.fixed + rows.atom * min(group, max(data.atoms, 1))),
@@ -134,11 +138,17 @@ def sparse_fit(terms: list[Term], sizes: list[TermSize], data: Data, threads: in
         "regression": {"triangles and their QR": solving, "sparse set, labels": kept},
     }
     if max(learning):
-        memory = {"learning": {"features": max(taught), "Gram matrix": max(gram), "environments being computed": max(filling)}} | memory
+        learn = {"features": taught, "Gram matrix": max(gram), f"environments computed by {teachers} threads": teachers * max(filling)}
+        memory = {"learning": learn} | memory
     steps = _sparse_fit_steps(terms, sizes, data, R, group, optimize)
-    return Work(
-        steps, memory, used, group, bounded, None if limit is None or not max(learning) else int(max(min(x for x in taught if x), 1))
-    )
+    if limit is None:
+        return Work(steps, memory, used, group)
+    return Work(steps, memory, used, group, int(spare), int(taught) or None, teachers)
+
+
+def at_once(data: Data) -> int:
+    """Atoms whose features a thread computes at once."""
+    return max(data.largest, min(AT_ONCE, data.atoms))
 
 
 def learning_bytes(descriptor: Descriptor, atoms: int) -> float:

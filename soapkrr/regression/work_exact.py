@@ -9,11 +9,11 @@ from ase import Atoms
 
 from soapkrr.descriptors.base import Descriptor
 from soapkrr.regression import mean, observed
-from soapkrr.regression.footprint import AT_ONCE, ATOM, PAIR, TermSize, check, usable
+from soapkrr.regression.footprint import ATOM, PAIR, TermSize, check, features_within, usable
 from soapkrr.regression.plan import Step
 from soapkrr.regression.properties import ELEMENTS
 from soapkrr.regression.terms import Term
-from soapkrr.regression.work import Data, Work, jacobian_flops, learning_bytes, projection_flops, qr_flops, value_flops
+from soapkrr.regression.work import Data, Work, at_once, jacobian_flops, learning_bytes, projection_flops, qr_flops, value_flops
 
 #: What to do where the covariance of all observations does not fit.
 INSTEAD = "or fit a `SparseGP`, whose memory does not grow with the square of the data"
@@ -91,14 +91,17 @@ def observation_fit(
     memory, least = stages(used), {f"{stage} of {N} observations": sum(items.values()) for stage, items in stages(1).items()}
     learning = max(learning_bytes(term.descriptor, data.atoms) for term in terms)
     gram = max(6 * 8.0 * min(t.inner, data.atoms) ** 2 for t in sizes) if learning else 0.0
-    filling = max(used * t.values() * max(AT_ONCE, data.largest) for t in sizes)
+    filling = max(t.values() * at_once(data) for t in sizes)
     least |= {"what the descriptor learns from": held + gram + filling + learning / 8}
     check(limit, least, INSTEAD)
-    taught = min(learning, usable(limit) - held - gram - filling)
+    taught, teachers = features_within(usable(limit) - held - gram, filling, learning, threads)
     if learning:
-        memory = {"learning": {"features": taught, "Gram matrix": gram, "environments being computed": filling, "labels": held}} | memory
+        computing = {f"environments computed by {teachers} threads": teachers * filling}
+        memory = {"learning": {"features": taught, "Gram matrix": gram, **computing, "labels": held}} | memory
     steps = _observation_steps(terms, sizes, seen, data, known, n)
-    return Work(steps, memory, used, None, None, None if limit is None or not learning else int(taught))
+    if limit is None:
+        return Work(steps, memory, used)
+    return Work(steps, memory, used, learning=int(taught) or None, filling=teachers)
 
 
 def _peak(memory: dict[str, dict[str, float]]) -> float:
@@ -188,10 +191,12 @@ def property_fit(terms: list[Term], sizes: list[TermSize], data: Data, threads: 
     kept = {"features": features, "labels": ATOM * data.atoms}
     filling = max(t.values() for t in sizes) * max(4096, data.largest)
     rest = matrix + sum(kept.values())
-    least = {"features": filling + 3 * features, f"the covariance of {N} values": rest + threads * 24.0 * data.largest * data.atoms}
+    one = 24.0 * data.largest * data.atoms
+    least = {"features": filling + 3 * features, f"the covariance of {N} values": rest + one}
     check(limit, least, "or fit fewer values")
+    threads = int(max(1, min(threads, (usable(limit) - rest) / one)))
     elements = int(min(ELEMENTS, (usable(limit) - rest) / (24.0 * threads)))
-    tile = 24.0 * min(elements, float(data.atoms) ** 2)
+    tile = max(one, 24.0 * min(elements, float(data.atoms) ** 2))
     memory = {
         "features": {"being computed": filling + 2 * features, **kept},
         "covariance": {"matrix": matrix, f"kernel values on {threads} threads": threads * tile, **kept},
