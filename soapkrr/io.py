@@ -33,7 +33,7 @@ FORMAT = "soapkrr-model"
 VERSION = 1
 
 #: Parameters that say how to compute, not what: they stay with the machine.
-RUNTIME = ("threads", "memory_limit")
+RUNTIME = ("threads", "device", "memory_limit")
 
 #: What reading a damaged file can raise.
 DAMAGE = (zipfile.BadZipFile, zlib.error, EOFError, OSError, LookupError, ValueError, TypeError, AttributeError, RuntimeError, MemoryError)
@@ -161,13 +161,20 @@ def read_header(path: str | os.PathLike) -> dict:
         return _header(archive)
 
 
-def load(path: str | os.PathLike, baseline_calculator=None, memory_limit: int | str | None = None) -> Potential:
+def load(
+    path: str | os.PathLike,
+    baseline_calculator=None,
+    *,
+    device: str = "cpu",
+    threads: int | None = None,
+    memory_limit: int | str | None = None,
+) -> Potential:
     """Read a model written by `Potential.save`.
 
     Parameters
     ----------
+    device, threads, memory_limit : where it computes and with how much memory, as in the estimators.
     baseline_calculator : the ASE calculator of a model whose ``baseline`` has one: calculators are not saved.
-    memory_limit : of the model's predictions, as in `SparseGP`.
 
     Raises
     ------
@@ -183,7 +190,7 @@ def load(path: str | os.PathLike, baseline_calculator=None, memory_limit: int | 
             place |= {"calculator": baseline_calculator}
         names = [n[:-4] for n in archive.namelist() if n.endswith(".npy")]
         arrays = {n: np.lib.format.read_array(io.BytesIO(archive.read(f"{n}.npy")), allow_pickle=False) for n in names}
-        return _rebuild(header, arrays).set_params(memory_limit=memory_limit)
+        return _rebuild(header, arrays).set_params(device=device, threads=threads, memory_limit=memory_limit)
 
 
 @contextmanager

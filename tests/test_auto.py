@@ -10,6 +10,7 @@ from soapkrr import GaussianProcess, InputError, LabelError, SparseGP, auto
 from soapkrr.labels import read_labels
 from soapkrr.memory import format_memory
 from soapkrr.metrics import error_table
+from soapkrr.parallel import Threads
 from soapkrr.regression.cross_validation import Folds
 from soapkrr.regression.data import prepared
 from soapkrr.regression.factors import factors_of
@@ -117,7 +118,7 @@ def test_cross_validation_finds_what_refitting_finds():
     model = small_gp(noise=noise, signal=1.0, baseline={"Ar": 0.0}).fit(frames)
     data = prepared(frames, [model.descriptor], model.baseline, None, noise)
     folds = data.folds(4)
-    parts = [factors_of(model.terms_, part, None, False) for part in folds]
+    parts = [factors_of(model.terms_, part, Threads(), "cpu", False) for part in folds]
     errors = Folds.of(*zip(*parts, strict=True)).errors(noise)
     squares = []
     for left_out in folds:

@@ -12,7 +12,7 @@ import pytest
 from ase import Atoms
 from ase.build import bulk
 from ase.io import read, write
-from small import OPTIONS, crystals, labelled
+from small import OPTIONS, crystals, labelled, small_gp
 
 import soapkrr
 from soapkrr import SOAP, cli, io
@@ -136,7 +136,7 @@ def test_help_survives_an_ascii_terminal(folder, arguments):
 def test_ctrl_c_in_a_process(folder):
     code = (
         "import os, signal, sys; from soapkrr import cli; from soapkrr.regression import sparse_gp\n"
-        "sparse_gp.design_factors = lambda *a: os.kill(os.getpid(), signal.SIGINT)\n"
+        "sparse_gp.factors_of = lambda *a: os.kill(os.getpid(), signal.SIGINT)\n"
         f"sys.exit(cli.main({['fit', 'train.xyz', '--output', 'interrupted.soapkrr', *OPTIONS]!r}))"
     )
     before = sorted(folder.iterdir())
@@ -159,8 +159,7 @@ def test_a_plan_is_printed_and_nothing_written(run, folder):
 
 def test_a_plan_as_json_has_what_its_table_has(run, folder):
     data = strict(run("fit", "train.xyz", "--plan", "--json", *OPTIONS)[1])
-    model = small_gp().set_params(noise=None)
-    plan = model.plan(read(folder / "train.xyz", ":"))
+    plan = small_gp().plan(read(folder / "train.xyz", ":"))
     assert data["rows"] == plan.rows and data["flops"] == pytest.approx(plan.flops)
     assert data["peak_memory"] == pytest.approx(plan.peak_memory)
 
@@ -244,6 +243,7 @@ def test_every_option_reaches_the_model(run, tmp_path):
         "observations": None,
         "representers": "environments",
         "threads": None,  # belongs to the machine, not to the model: not in the file
+        "device": "cpu",  # likewise
         "memory_limit": None,  # likewise
     }
     assert model.reference_energies_ == {"Ar": -0.5, "Ne": 1.0}
@@ -492,7 +492,7 @@ def test_output_of_relax_is_checked_before_the_relaxation(fails, monkeypatch):
     assert "does not exist" in fails("relax", "m.soapkrr", "bare.xyz", "--output", "no/such/o.xyz")
 
 
-@pytest.mark.parametrize("target", ["prepared", "sparse_points", "design_factors"])
+@pytest.mark.parametrize("target", ["prepared", "sparse_points", "factors_of"])
 def test_ctrl_c_in_a_fit_leaves_no_file(run, monkeypatch, tmp_path, target):
     def interrupted(*args):
         raise KeyboardInterrupt

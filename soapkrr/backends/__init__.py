@@ -27,7 +27,12 @@ def on_gpu(array) -> bool:
 
 def of(array):
     """The package of loops for an array: `backends.cpu` or `backends.gpu`, with modules of the same names."""
-    return import_module(f"{__name__}.{'gpu' if on_gpu(array) else 'cpu'}")
+    return loops(namespace(array))
+
+
+def loops(xp):
+    """The package of loops for arrays of ``xp``."""
+    return import_module(f"{__name__}.{'cpu' if xp is np else 'gpu'}")
 
 
 def library(device: str):
@@ -78,7 +83,9 @@ def host(value):
 
 
 def moved(xp, value):
-    """Arrays of ``xp`` in place of NumPy arrays; lists, tuples (named too) and mappings of them too, anything else as it is."""
+    """Arrays of ``xp`` in place of any others; lists, tuples (named too) and mappings of them too, anything else as it is."""
+    if xp is np:
+        return host(value)
     if isinstance(value, np.ndarray):
         return xp.asarray(value)
     return _mapped(lambda part: moved(xp, part), value)

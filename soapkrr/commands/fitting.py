@@ -69,6 +69,7 @@ def build_model(args, frames):
         baseline=[args.baseline, ZBL()] if args.zbl else args.baseline,
         tolerance=args.tolerance,
         threads=args.threads,
+        device=args.device,
         observations=_observations(args),
         memory_limit=args.memory_limit,
     )

@@ -16,7 +16,7 @@ from soapkrr.kernels import Kernel
 from soapkrr.labels import property_values
 from soapkrr.memory import parse_memory
 from soapkrr.observations import Observations
-from soapkrr.parallel import serial_blas
+from soapkrr.parallel import Threads, serial_blas
 from soapkrr.potential import wanted_uncertainties
 from soapkrr.prediction import Prediction
 from soapkrr.regression import planning
@@ -49,6 +49,7 @@ class GaussianProcess(AdditivePotential):
     baseline : reference energies and prior means, as in `SparseGP`; for another ``target`` {symbol: value} or ``"least-squares"``, also the
         default: the property of an atom of each species that explains the data best.
     threads : threads of fit and predict; None takes every core this process may use.
+    device : ``"cpu"``, ``"cuda"`` or ``"auto"``, as in `SparseGP`.
     observations : `Observations`, as in `SparseGP`.
     target : ``"potential"``, or a property p = Σ_i w_i f(x_i) of structures, ``"extensive"`` (w = 1) or ``"intensive"`` (w = 1/N), or of
         atoms, ``"atom"`` (p = f). Then `fit` takes the values, and `predict` returns them.
@@ -73,6 +74,7 @@ class GaussianProcess(AdditivePotential):
         signal: float = 3.0,
         baseline: Mapping[str, float] | str | None | Baseline | list = None,
         threads: int | None = None,
+        device: str = "cpu",
         observations: Observations | None = None,
         target: str = "potential",
         memory_limit: int | str | None = None,
@@ -83,18 +85,23 @@ class GaussianProcess(AdditivePotential):
         self.signal = signal
         self.baseline = baseline
         self.threads = threads
+        self.device = device
         self.observations = observations
         self.target = target
         self.memory_limit = memory_limit
 
-    def fit(self, frames: list[Atoms], y=None, *, optimize: bool | str = False, progress: bool = False) -> GaussianProcess:
+    def fit(self, frames: list[Atoms], y=None, *, optimize: bool | str = False, progress: bool = False, client=None) -> GaussianProcess:
         """Fit to the labels that ``frames`` carry, or to a property ``y``.
 
         ``y``: with ``target="potential"`` ignored; otherwise the name of the property, looked up as `labels.property_values` does, or its
         values: (n_structures,), or for atoms one array for each structure or (n_atoms,) of all. ``optimize``: raise the evidence over
         noise levels and signals, from those given; of energies and forces on a random part of the structures where there are more
-        than `observation_fit.OPTIMISE_ON` observations.
+        than `observation_fit.OPTIMISE_ON` observations. ``client`` is refused: the covariance is one matrix in one process.
         """
+        if client is not None:
+            raise InputError(
+                f"`client`: {type(self).__name__} is fitted in one process; a `SparseGP` is fitted on the workers of a client."
+            )
         check_optimize(optimize, ("evidence",))
         if self._of_property():
             return self._fit_property(as_frames(frames), y, optimize, progress)
@@ -102,7 +109,7 @@ class GaussianProcess(AdditivePotential):
         data = prepared(frames, [t.descriptor for t in terms], self.baseline, self.observations, noise)
         work = None if parse_memory(self.memory_limit) is None else self._fit_work(frames)[2]
         threads = self.threads if work is None else work.threads
-        learning = (self.threads, progress) if work is None else (work.filling, progress, work.learning)
+        learning = Threads(self._workers if work is None else work.filling), self.device, progress, None if work is None else work.learning
         with serial_blas():
             terms = [replace(t, descriptor=learnt(t.descriptor, data.frames, *learning)) for t in terms]
             data = data.labelled()
@@ -120,12 +127,12 @@ class GaussianProcess(AdditivePotential):
             work = self._fit_work(frames, y)[2]
             limits = {"threads": work.threads, "elements": work.group}
         with serial_blas():
-            terms = [replace(t, descriptor=learnt(t.descriptor, frames, self.threads, progress)) for t in terms]
+            terms = [replace(t, descriptor=learnt(t.descriptor, frames, Threads(self._workers), self.device, progress)) for t in terms]
             model, evidence, noise = fit_property(terms, frames, y, self.target, noise, self.baseline, optimize=optimize, **limits)
         self._set_fitted(model, model.references, {self.target: len(model.weights)}, noise, evidence)
         return self
 
-    def predict(self, frames: Atoms | list[Atoms], uncertainty: bool | Iterable[str] = False, *, return_std: bool = False):
+    def predict(self, frames: Atoms | list[Atoms], uncertainty: bool | Iterable[str] = False, *, return_std: bool = False, client=None):
         """A `Prediction` of energies, forces and stress (see `Potential.predict`), or the property.
 
         Returns, for a property, (n_structures,) values, or for atoms one array (n_atoms,) for each structure; with ``return_std`` also
@@ -134,10 +141,12 @@ class GaussianProcess(AdditivePotential):
         if not self._of_property():
             if return_std:
                 raise InputError("`return_std` is for properties; ask a potential for `uncertainty`.")
-            return super().predict(frames, uncertainty)
+            return super().predict(frames, uncertainty, client=client)
         check_is_fitted(self)
         if uncertainty is not False:
             raise InputError("`uncertainty` is for potentials; ask for the standard deviation of a property with `return_std`.")
+        if client is not None:
+            raise InputError("`client` is for potentials; a property is predicted in this process.")
         frames = as_frames(frames)
         check_structures(frames, [part.descriptor for part in self.model_.parts], pairs=False)
         atoms = sum(map(len, frames)) if parse_memory(self.memory_limit) is None else self._predict_work(frames, return_std)[3].group
@@ -258,7 +267,7 @@ class KernelRidge(GaussianProcess):
 
     Parameters
     ----------
-    descriptor, kernel, baseline, threads, observations, target, memory_limit : as in `GaussianProcess`.
+    descriptor, kernel, baseline, threads, device, observations, target, memory_limit : as in `GaussianProcess`.
     alpha : regularisation, eV² at unit signal.
     force_weight : relative weight of force components, Å.  stress_weight : relative weight of stress components, Å³.
     """
@@ -273,6 +282,7 @@ class KernelRidge(GaussianProcess):
         stress_weight: float = 1.0,
         baseline=None,
         threads: int | None = None,
+        device: str = "cpu",
         observations: Observations | None = None,
         target: str = "potential",
         memory_limit: int | str | None = None,
@@ -284,6 +294,7 @@ class KernelRidge(GaussianProcess):
         self.stress_weight = stress_weight
         self.baseline = baseline
         self.threads = threads
+        self.device = device
         self.observations = observations
         self.target = target
         self.memory_limit = memory_limit

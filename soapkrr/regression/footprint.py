@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from math import prod
+from math import ceil, log2, prod
 
 import numpy as np
 from ase import Atoms
@@ -15,11 +15,11 @@ from ase.geometry import complete_cell
 from scipy.spatial import cKDTree
 
 from soapkrr import selectors
+from soapkrr.backends import loops
 from soapkrr.descriptors.base import Descriptor
 from soapkrr.descriptors.projection import BUDGET, Compressed, Projected, Wrapper
 from soapkrr.errors import InputError
 from soapkrr.memory import format_memory
-from soapkrr.regression.design import BLOCK
 from soapkrr.regression.plan import MARGIN, SLACK
 from soapkrr.structures import Batch
 
@@ -36,7 +36,7 @@ SAMPLE_ATOMS = 4_000
 LARGE = 20_000
 
 #: Atoms whose features are computed at once by a thread.
-AT_ONCE = 512
+AT_ONCE = 2 * loops(np).GROUP
 
 #: Features held at once for a descriptor to learn from, bytes; more data are thinned out evenly.
 LEARNING_BUDGET = 2**29
@@ -81,7 +81,7 @@ class TermSize:
         """Features, state and pairs of one atom."""
         return 8 * (self.features + self.state) + PAIR * self.neighbours
 
-    def displaced(self, atoms: int = BLOCK) -> float:
+    def displaced(self, atoms: int = loops(np).DISPLACED) -> float:
         """Jacobian block of displaced atoms and its products with the sparse points."""
         rows = 3 * atoms * (self.neighbours + 1)
         inner = 2 * min(BUDGET, 8 * rows * self.inner) if self.inner != self.features else 0.0
@@ -136,55 +136,65 @@ def row_bytes(features: int, selection, n_species: int) -> float:
     return 8.0 * features * (selection_copies(selection) + (n_species > 1))
 
 
-def row_columns(sizes: list[TermSize]) -> int:
-    """Columns that a row of the design matrix takes at most while it is made: kernel values, features, and the table of all terms."""
-    before, most = 0, 0
-    for t in sizes:
-        most = max(most, before + sum(t.points) + t.rank, before + 2 * t.rank + 1)
-        before += t.rank
-    return most
-
-
 @dataclass(frozen=True)
 class Rows:
-    """Bytes of making design rows and their triangles.
+    """Bytes of making design rows and absorbing them into triangles of k columns, k − 1 sparse points; see `factors`.
 
     Attributes
     ----------
-    fixed : of a thread, whatever its group.  atom : of a thread, for each atom of its group.
-    waiting : of a result that waits to be merged.  kept : of the merged triangles, and of merging.
+    columns : k.  rows : {kind of observation: number of rows}, of all atoms.
+    atom : of a thread, for each atom of its group.  fixed : of a thread, whatever its group.
     """
 
-    fixed: float
+    columns: int
+    rows: Mapping[str, int]
+    n_atoms: int
     atom: float
-    waiting: float
-    kept: float
+    fixed: float
 
     @classmethod
-    def of(cls, sizes: list[TermSize], counts: Mapping[str, int], smallest: int) -> Rows:
-        """``counts``: rows of each kind; ``smallest``: atoms of the smallest structure."""
-        R = sum(t.rank for t in sizes) + 1
-        per_atom = max(3.0 * ("forces" in counts), (6.0 if "stress" in counts else 1.0) / smallest)
-        atom = sum(t.values() + 24 * max(t.points, default=0) for t in sizes) + 8 * per_atom * row_columns(sizes)
-        triangles = [8.0 * R * min(R, n) for n in counts.values()]
-        largest = max(triangles)
-        return cls(max(t.displaced() for t in sizes), atom, largest + 8.0 * R * R, sum(triangles) + 4 * largest)
+    def of(cls, sizes: list[TermSize], data) -> Rows:
+        """``data``: a `work.Data`."""
+        k = sum(sum(t.points) for t in sizes) + 1
+        per_atom = {"energy": 1 / data.smallest, "forces": 3.0, "stress": 6 / data.smallest}
+        rows = [per_atom[kind] for kind in data.rows]
+        atom = sum(t.values() + 24 * max(t.points, default=0) for t in sizes) + 8 * k * (sum(rows) + max(rows))
+        return cls(k, data.rows, data.atoms, atom, max(t.displaced() for t in sizes))
 
-    def total(self, threads: int, atoms: int) -> float:
-        """With groups of ``atoms`` on ``threads`` threads."""
-        waiting = threads + 1 if threads > 1 else 1
-        return self.kept + waiting * self.waiting + threads * (self.fixed + self.atom * atoms)
+    def triangles(self, n_atoms: float) -> float:
+        """Of the triangles of so many atoms' rows."""
+        part = min(1.0, n_atoms / self.n_atoms)
+        return sum(8.0 * self.columns * min(self.columns, n * part) for n in self.rows.values())
 
-    def groups(self, threads: int, atoms: int, largest: int, room: float) -> tuple[int, int]:
-        """(threads, atoms of a group) within ``room`` bytes, at most those given; one structure is never divided.
+    def waiting(self, threads: int, lane: int) -> float:
+        """Of triangles of lanes that wait to be merged, and of merging."""
+        lanes = ceil(self.n_atoms / lane)
+        held = min(lanes, ceil(log2(lanes)) + 1 + (threads + 1 if threads > 1 else 0)) * (lanes > 1)
+        return held * self.triangles(lane) + 16.0 * self.columns**2
 
-        Groups shrink to a quarter before threads are given up; the smallest answer is one thread and groups of ``largest``.
+    def thread(self, group: int, lane: int) -> float:
+        """Of a thread that works on a lane by groups of atoms."""
+        return self.fixed + self.atom * min(group, self.n_atoms) + self.triangles(lane) + 8.0 * self.columns**2
+
+    def total(self, threads: int, group: int, lane: int) -> float:
+        threads = min(threads, ceil(self.n_atoms / lane))
+        return threads * self.thread(group, lane) + self.waiting(threads, lane)
+
+    def division(self, threads: int, group: int, lane: int, largest: int, room: float) -> tuple[int, int, int]:
+        """(threads, atoms of a group, atoms of a lane) within ``room`` bytes, at most those given; one structure is never divided.
+
+        Groups shrink to a quarter before threads are given up, and lanes become one in the end; the smallest answer is groups of
+        ``largest``.
         """
-        for n in range(threads, 0, -1):
-            fits = (room - self.total(n, 0)) / (n * self.atom)
-            if fits >= max(largest, atoms // 4):
-                return n, int(min(atoms, fits))
-        return 1, max(largest, int(min(atoms, (room - self.total(1, 0)) / self.atom)))
+        for n, length in [*((n, lane) for n in range(threads, 0, -1)), (1, max(lane, self.n_atoms))]:
+            fits = (room - self.total(n, 0, length)) / (n * self.atom)
+            if fits >= max(largest, group // 4):
+                return n, int(min(max(largest, group), fits)), length
+        return 1, max(largest, int(min(group, fits))), length
+
+    def least(self, largest: int) -> float:
+        """On one thread, by groups of the largest structure."""
+        return self.total(1, largest, self.n_atoms)
 
 
 def features_within(room: float, filling: float, features: float, threads: int) -> tuple[float, int]:

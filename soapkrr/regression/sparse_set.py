@@ -8,55 +8,97 @@ from collections.abc import Mapping
 import numpy as np
 from ase import Atoms
 
+from soapkrr import backends
+from soapkrr.chunked_selection import farthest_points
 from soapkrr.descriptors.base import Descriptor
 from soapkrr.errors import InputError
 from soapkrr.kernels import Linear
-from soapkrr.parallel import thread_map
 from soapkrr.progress import track
-from soapkrr.regression.footprint import AT_ONCE, LEARNING_BUDGET, row_bytes
+from soapkrr.regression.footprint import LEARNING_BUDGET, row_bytes
 from soapkrr.regression.terms import Term
 from soapkrr.selection import share
-from soapkrr.selectors import GivenPoints, Sites, as_selection
+from soapkrr.selectors import FarthestPoint, GivenPoints, Sites, as_selection
 from soapkrr.structures import Batch, split_by_atoms
 
 logger = logging.getLogger(__name__)
 
 
+#: Atoms of a chunk whose environments stay on a worker.
+CHUNK = 4096
+
+
 def sparse_points(
-    term: Term, frames: list[Atoms], threads: int | None, progress: bool, limit: int | None = None, learning: int | None = None
+    term: Term, frames: list[Atoms], pool, device: str, progress: bool, limit: int | None = None, learning: int | None = None
 ) -> tuple[Descriptor, list[np.ndarray]]:
     """The term's descriptor with what it learnt from the data, and per species (M_s, n_features) sparse points.
 
-    ``limit``: bytes for the features of the environments among which they are chosen; where all would exceed it, each species with too
-    many is thinned out evenly, and a warning is logged.  ``learning``: as ``limit`` of `learnt`.
+    ``pool``: `Threads`, and the points are arrays of ``device``, or `Workers`, and they are NumPy's. Of `Workers`, farthest points are
+    chosen where the environments are; for other selections the environments come here.  ``limit``: bytes for the features of the
+    environments among which points are chosen; where all would exceed it, each species with too many is thinned out evenly, and a warning
+    is logged.  ``learning``: as ``limit`` of `learnt`.
     """
-    descriptor = learnt(term.descriptor, frames, threads, progress, learning)
+    descriptor = learnt(term.descriptor, frames, pool, device, progress, learning)
     kinds = descriptor.kinds(np.concatenate([atoms.numbers for atoms in frames]))
     counts = np.bincount(kinds, minlength=len(descriptor.species))
     if descriptor.linear_basis and isinstance(term.kernel, Linear):
-        return descriptor, [np.eye(descriptor.n_features)[: None if count else 0] for count in counts]
-    selection, sites = as_selection(term.selection), Sites.of(frames)
+        xp = _library(pool, device)
+        return descriptor, [xp.eye(descriptor.n_features)[: None if count else 0] for count in counts]
+    selection = as_selection(term.selection)
     given = isinstance(selection, GivenPoints)
     wanted = counts if given else numbers_wanted(term, counts)
-    if given:
-        keep = np.zeros(len(kinds), dtype=bool)
-        keep[selection.pick(None, 0, sites)] = True
+    if pool.remote and isinstance(selection, FarthestPoint):
+        points = _farthest_on_workers(descriptor, frames, kinds, wanted, pool, device, progress)
     else:
-        keep = candidates(
-            kinds, wanted, None if limit is None else int(limit / row_bytes(descriptor.n_features, selection, np.count_nonzero(counts)))
-        )
-    X, kinds, sites = environments(descriptor, frames, threads, progress, keep), kinds[keep], sites.some(keep)
-    points = []
-    for s, symbol in enumerate(descriptor.species):
-        mine = kinds == s
-        x = X if mine.all() else X[mine]
-        picked = selection.pick(x, int(wanted[s]), sites.some(mine)) if counts[s] else np.zeros(0, dtype=np.int64)
-        if counts[s] and not len(picked):
+        if given:
+            keep = np.zeros(len(kinds), dtype=bool)
+            keep[selection.pick(None, 0, Sites.of(frames))] = True
+        else:
+            most = None if limit is None else int(limit / row_bytes(descriptor.n_features, selection, np.count_nonzero(counts)))
+            keep = candidates(kinds, wanted, most)
+        points = _picked_here(descriptor, frames, kinds, keep, wanted, selection, pool, device, progress)
+    for symbol, x, count, n in zip(descriptor.species, points, counts, wanted, strict=True):
+        if count and not len(x):
             raise InputError(f"`selection`={selection!r} chooses no environment of {symbol}, which the data have.")
-        if len(picked) < wanted[s] and not given:
-            logger.warning("%s: %d sparse points, all distinct environments there are", symbol, len(picked))
-        points.append(np.ascontiguousarray(x[picked]))
+        if len(x) < n and not given:
+            logger.warning("%s: %d sparse points, all distinct environments there are", symbol, len(x))
     return descriptor, points
+
+
+def _picked_here(descriptor, frames, kinds, keep, wanted, selection, pool, device, progress) -> list[np.ndarray]:
+    X, kinds, sites = environments(descriptor, frames, pool, device, progress, keep), kinds[keep], Sites.of(frames).some(keep)
+    xp, points = backends.namespace(X), []
+    for s, n in enumerate(wanted):
+        mine = kinds == s
+        x = X if mine.all() else X[xp.asarray(mine)]
+        picked = selection.pick(x, int(n), sites.some(mine)) if len(x) else np.zeros(0, dtype=np.int64)
+        points.append(xp.ascontiguousarray(x[xp.asarray(picked)]))
+    return points
+
+
+def _farthest_on_workers(descriptor, frames, kinds, wanted, pool, device, progress) -> list[np.ndarray]:
+    shared, chunks, per_chunk, start = pool.share(descriptor), [], [], 0
+    for first, members in split_by_atoms(pool.frames(frames), CHUNK):
+        stop = start + sum(map(len, members))
+        per_chunk.append(kinds[start:stop])
+        chunks.append(pool.submit(_environments_on, device, shared, (first, members)))
+        start = stop
+    points = []
+    for s, (symbol, n) in enumerate(zip(descriptor.species, wanted, strict=True)):
+        mine = [
+            (pool.submit(_rows_of, chunk, k == s), np.count_nonzero(k == s)) for chunk, k in zip(chunks, per_chunk, strict=True) if s in k
+        ]
+        picks = track(farthest_points(pool, *zip(*mine, strict=True), int(n)), int(n), f"sparse points, {symbol}", progress) if mine else ()
+        points.append(np.array([x for _, x in picks]).reshape(-1, descriptor.n_features))
+    return points
+
+
+def _rows_of(X: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    return X if mask.all() else X[mask]
+
+
+def _library(pool, device: str):
+    """What this process computes with: beside workers, NumPy."""
+    return np if pool.remote else backends.library(device)
 
 
 def candidates(kinds: np.ndarray, wanted: np.ndarray, most: int | None) -> np.ndarray:
@@ -80,37 +122,51 @@ def candidates(kinds: np.ndarray, wanted: np.ndarray, most: int | None) -> np.nd
 
 
 def environments(
-    descriptor: Descriptor, frames: list[Atoms], threads: int | None, progress: bool, keep: np.ndarray | None = None
+    descriptor: Descriptor, frames: list[Atoms], pool, device: str, progress: bool, keep: np.ndarray | None = None
 ) -> np.ndarray:
-    """X (n, n_features) of every atom of the data, or of those where ``keep`` (n_atoms,) is True."""
-    ends = np.cumsum([len(atoms) for atoms in frames])
+    """X (n, n_features) of every atom of the data, or of those where ``keep`` (n_atoms,) is True.
+
+    An array of ``device``, or of NumPy when workers make it.
+    """
+    xp, ends = _library(pool, device), np.cumsum([0] + [len(atoms) for atoms in frames])
     keep = np.ones(ends[-1], dtype=bool) if keep is None else keep
-    places = np.concatenate([[0], np.cumsum(keep)])
-    X = np.empty((places[-1], descriptor.n_features))
-
-    def fill(group):
-        first, group = group
-        batch, stop = Batch.from_atoms(group, first), ends[first + len(group) - 1]
-        mine = keep[stop - batch.n_atoms : stop]
-        if mine.any():
-            x = descriptor.environments(batch, batch.pairs(descriptor.r_cut, first), first).X
-            X[places[stop - batch.n_atoms] : places[stop]] = x if mine.all() else x[mine]
-
-    groups = list(split_by_atoms(frames, AT_ONCE))
-    for _ in track(thread_map(fill, groups, threads), len(groups), "environments", progress):
-        pass
+    groups = [(first, some) for first, some in split_by_atoms(pool.frames(frames), 2 * backends.loops(xp).GROUP)]
+    masks = [keep[ends[first] : ends[first + len(some)]] for first, some in groups]
+    groups, masks = [g for g, mask in zip(groups, masks, strict=True) if mask.any()], [mask for mask in masks if mask.any()]
+    make, common = (_environments_on, (device,)) if pool.remote else (environments_of, (xp,))
+    X, start = xp.empty((np.count_nonzero(keep), descriptor.n_features)), 0
+    made = pool.map(make, groups, *common, pool.share(descriptor), label="environments", progress=progress)
+    for x, mask in zip(made, masks, strict=True):
+        n = np.count_nonzero(mask)
+        X[start : start + n] = x if n == len(x) else x[xp.asarray(mask)]
+        start += n
     return X
 
 
-def learnt(descriptor: Descriptor, frames: list[Atoms], threads: int | None, progress: bool, limit: int | None = None) -> Descriptor:
-    """`Descriptor.fitted` on the environments of all structures, or every n-th where they exceed `LEARNING_BUDGET` or ``limit``."""
+def environments_of(xp, descriptor: Descriptor, item: tuple[int, list[Atoms]]) -> np.ndarray:
+    """(n, n_features), an array of ``xp``, of the atoms of some structures, the first of which has the index ``item[0]``."""
+    first, frames = item
+    parts = []
+    for offset, group in split_by_atoms(frames, 2 * backends.loops(xp).GROUP):
+        batch = Batch.from_atoms(group, first + offset)
+        parts.append(descriptor.environments(batch, batch.pairs(descriptor.r_cut, first + offset, xp), first + offset).X)
+    return parts[0] if len(parts) == 1 else xp.concatenate(parts)
+
+
+def _environments_on(device: str, descriptor: Descriptor, item: tuple[int, list[Atoms]]) -> np.ndarray:
+    """`environments_of` with the device of a worker, as a NumPy array."""
+    return backends.host(environments_of(backends.library(device), descriptor, item))
+
+
+def learnt(descriptor: Descriptor, frames: list[Atoms], pool, device: str, progress: bool, limit: int | None = None) -> Descriptor:
+    """`Descriptor.fitted` on the environments of all structures, or every n-th where they exceed `LEARNING_BUDGET` or ``limit`` bytes."""
     if not descriptor.learns:
         return descriptor
     size, budget = 8 * descriptor.n_features * sum(map(len, frames)), LEARNING_BUDGET if limit is None else min(LEARNING_BUDGET, limit)
     thinned = frames[:: -(-size // budget)]
     if budget < size <= LEARNING_BUDGET:
         logger.warning("`memory_limit`: the descriptor learns from %d of the %d structures, spread evenly", len(thinned), len(frames))
-    return descriptor.fitted(environments(descriptor, thinned, threads, progress))
+    return descriptor.fitted(environments(descriptor, thinned, pool, device, progress))
 
 
 def numbers_wanted(term: Term, counts: np.ndarray, warn: bool = True) -> np.ndarray:

@@ -7,11 +7,11 @@ from typing import NamedTuple
 
 import numpy as np
 
+from soapkrr.backends import loops
 from soapkrr.descriptors.base import Descriptor
 from soapkrr.descriptors.projection import Wrapper
 from soapkrr.descriptors.soap import SOAP
-from soapkrr.regression import mean
-from soapkrr.regression.factors import group_atoms
+from soapkrr.regression.factors import lane_atoms
 from soapkrr.regression.footprint import AT_ONCE, ATOM, LEARNING_BUDGET, PAIR, Rows, TermSize, check, features_within, row_bytes, usable
 from soapkrr.regression.plan import Step
 from soapkrr.regression.terms import Term
@@ -33,14 +33,16 @@ class Data(NamedTuple):
 class Work(NamedTuple):
     """Steps and stages of a `Plan`, and how the work is divided.
 
-    ``threads`` and ``group``: atoms that each thread handles at once.  ``selection``, ``learning``: bytes for the features among which
-    sparse points are chosen, and from which descriptors learn, None where nothing limits them.  ``filling``: threads that compute them.
+    ``threads``, ``group``, ``lane``: each thread handles groups of so many atoms, and absorbs the rows of a lane of so many.
+    ``selection``, ``learning``: bytes for the features among which sparse points are chosen, and from which descriptors learn, None
+    where nothing limits them.  ``filling``: threads that compute them.
     """
 
     steps: tuple[Step, ...]
     memory: dict[str, dict[str, float]]
     threads: int
     group: int | None = None
+    lane: int | None = None
     selection: int | None = None
     learning: int | None = None
     filling: int | None = None
@@ -98,30 +100,30 @@ def sparse_fit(terms: list[Term], sizes: list[TermSize], data: Data, threads: in
     InputError : ``limit`` does not hold some stage, even in its smallest blocks.
     """
     room, held = usable(limit), ATOM * data.atoms
-    R, wanted = sum(t.rank for t in sizes) + 1, [sum(t.points) for t in sizes]
-    triangles = sum(8.0 * R * min(R, n) for n in data.rows.values())
-    rows = Rows.of(sizes, data.rows, data.smallest)
+    rows, R, wanted = Rows.of(sizes, data), sum(t.rank for t in sizes) + 1, [sum(t.points) for t in sizes]
+    triangles, lane = rows.triangles(data.atoms), lane_atoms(sum(wanted))
     searched = {"cross-validation": (2 * FOLDS + 2) * 8.0 * R * R * len(data.rows)}.get(optimize, (2 * triangles if optimize else 0.0))
     folds = (FOLDS - 1) * triangles if optimize == "cross-validation" else 0.0
     kept = held + sum(8.0 * (sum(t.points) * t.features + 2 * sum(a * b for a, b in zip(t.points, t.ranks, strict=True))) for t in sizes)
-    solving = searched + folds + triangles + 2 * (triangles + 8.0 * R * R)
+    solving = searched + folds + 2 * triangles + 32.0 * R * R
 
     per_row = [row_bytes(t.features, term.selection, len(t.points)) for t, term in zip(sizes, terms, strict=True)]
-    filling = [t.values() * at_once(data) for t in sizes]
+    filling = [(t.values() + 16 * t.features) * at_once(data) for t in sizes]
     learning = [learning_bytes(term.descriptor, data.atoms) for term in terms]
     gram = [6 * 8.0 * min(t.inner, data.atoms) ** 2 if size else 0.0 for t, size in zip(sizes, learning, strict=True)]
     least = {
         "the features of the sparse points": kept + max(f + b * m for f, b, m in zip(filling, per_row, wanted, strict=True)),
         "what the descriptor learns from": held + max(f + g for f, g in zip(filling, gram, strict=True)) + max(learning) / 8,
         "the kernel matrix of the sparse points": kept + max(48.0 * max(t.points, default=0) ** 2 for t in sizes),
-        f"the design rows of the largest structure ({data.largest} atoms)": kept + folds + rows.total(1, data.largest),
+        f"the design rows of the largest structure ({data.largest} atoms)": kept + folds + rows.least(data.largest),
         "the regression": kept + solving,
     }
     check(limit, least, "fewer sparse points need less")
     spare, fillers = features_within(room - kept, max(filling), max(per_row) * data.atoms, threads)
     taught, teachers = features_within(room - held - max(gram), max(filling), max(learning), fillers)
     features = [min(b * data.atoms, max(spare, b * m)) for b, m in zip(per_row, wanted, strict=True)]
-    used, group = rows.groups(threads, group_atoms(R - 1), data.largest, room - kept - folds)
+    used, group, lane = rows.division(threads, loops(np).GROUP, lane, data.largest, room - kept - folds)
+    used = min(used, -(-data.atoms // lane))
     k = int(np.argmax(features))
     memory = {
         "choice of sparse points": {
@@ -131,8 +133,8 @@ def sparse_fit(terms: list[Term], sizes: list[TermSize], data: Data, threads: in
         },
         "kernel of the sparse points": {"matrix and eigenvectors": max(48.0 * max(t.points, default=0) ** 2 for t in sizes), "kept": kept},
         "design rows": {
-            f"groups of rows on {used} threads": used * (rows.fixed + rows.atom * min(group, max(data.atoms, 1))),
-            "triangles, waiting and merged": rows.total(used, 0) - used * rows.fixed + folds,
+            f"rows and triangles on {used} threads": used * rows.thread(group, lane),
+            "triangles, waiting and merged": rows.waiting(used, lane) + folds,
             "sparse set, labels": kept,
         },
         "regression": {"triangles and their QR": solving, "sparse set, labels": kept},
@@ -140,10 +142,10 @@ def sparse_fit(terms: list[Term], sizes: list[TermSize], data: Data, threads: in
     if max(learning):
         learn = {"features": taught, "Gram matrix": max(gram), f"environments computed by {teachers} threads": teachers * max(filling)}
         memory = {"learning": learn} | memory
-    steps = _sparse_fit_steps(terms, sizes, data, R, group, optimize)
+    steps = _sparse_fit_steps(terms, sizes, data, rows.columns, lane, optimize)
     if limit is None:
-        return Work(steps, memory, used, group)
-    return Work(steps, memory, used, group, int(spare), int(taught) or None, teachers)
+        return Work(steps, memory, used, group, lane)
+    return Work(steps, memory, used, group, lane, int(spare), int(taught) or None, teachers)
 
 
 def at_once(data: Data) -> int:
@@ -156,7 +158,7 @@ def learning_bytes(descriptor: Descriptor, atoms: int) -> float:
     return min(LEARNING_BUDGET, 8.0 * descriptor.n_features * atoms) if descriptor.learns else 0.0
 
 
-def _sparse_fit_steps(terms, sizes, data: Data, R: int, group: int, optimize) -> tuple[Step, ...]:
+def _sparse_fit_steps(terms, sizes, data: Data, k: int, lane: int, optimize) -> tuple[Step, ...]:
     n, descriptors = data.atoms, [term.descriptor for term in terms]
     pairs = [n * t.neighbours for t in sizes]
     values = sum(value_flops(d, p, n) for d, p in zip(descriptors, pairs, strict=True))
@@ -167,16 +169,13 @@ def _sparse_fit_steps(terms, sizes, data: Data, R: int, group: int, optimize) ->
     kernels = sum(9.0 * p**3 for t in sizes for p in t.points)
     steps.append(Step("kernel of the sparse points", "products", kernels, parallel=False))
     forces, stress = "forces" in data.rows, "stress" in data.rows
-    steps += design_steps(descriptors, sizes, data, forces, stress, sum(data.rows.values()))
-    groups, reduced, merged = max(1.0, n / max(group, 1)), 0.0, 0.0
-    for count in data.rows.values():
-        each = count / groups
-        reduced += groups * qr_flops(each, R) if each > R else 0.0
-        merged += groups * qr_flops(R + min(each, R), R) if count > R else 0.0
-    steps.append(Step("QR of groups", "factorisation", reduced))
-    steps.append(Step("merging of triangles", "factorisation", merged, parallel=False))
-    solving = qr_flops(sum(min(R, m) for m in data.rows.values()) + R, R)
-    searched = {"cross-validation": 40 * (FOLDS + 1) * R**3 / 3}.get(optimize, STEPS * (solving + R**3) if optimize else 0.0)
+    steps += design_steps(descriptors, sizes, data, forces, stress, len(data.rows) * k)
+    absorbed = sum(2.0 * n * k**2 for n in data.rows.values() if n > k)
+    steps.append(Step("QR of rows", "factorisation", absorbed))
+    lanes = -(-n // lane)
+    steps.append(Step("merging of triangles", "factorisation", (lanes - 1) * 2 / 3 * k**3 * len(data.rows), parallel=False))
+    solving = len(data.rows) * 2.0 * k**3
+    searched = {"cross-validation": 40 * (FOLDS + 1) * k**3 / 3}.get(optimize, STEPS * (solving + k**3) if optimize else 0.0)
     steps.append(Step("regression", "factorisation", solving + searched, parallel=False))
     return tuple(steps)
 
@@ -191,13 +190,13 @@ def sparse_prediction(terms, sizes: list[TermSize], data: Data, threads: int, li
     from soapkrr.potential import GROUP
 
     R = sum(t.rank for t in sizes)
-    forces, stress, energy = (kind in wanted for kind in ("forces", "stress", "energy"))
+    forces, stress, energy = (kind in wanted for kind in ("forces", "stress", "energies"))
     points = [max(t.points, default=0) for t in sizes]
     atom = sum(t.neighbours for t in sizes) * PAIR + 200.0
-    block = mean.BLOCK * 8 * sum(3 * t.features + 2 * t.state + 3 * m for t, m in zip(sizes, points, strict=True))
+    block = loops(np).EVALUATED * 8 * sum(3 * t.features + 2 * t.state + 3 * m for t, m in zip(sizes, points, strict=True))
     if energy:
         atom += 8 * (sum(t.features for t in sizes) + 3 * R / data.smallest)
-        block += mean.BLOCK * 8 * (3 * R + sum(points))
+        block += loops(np).EVALUATED * 8 * (3 * R + sum(points))
     if forces or stress:
         atom += sum(t.values() + 24 * m for t, m in zip(sizes, points, strict=True))
     if forces:

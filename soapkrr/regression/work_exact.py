@@ -7,8 +7,9 @@ from collections.abc import Sequence
 import numpy as np
 from ase import Atoms
 
+from soapkrr.backends import loops
 from soapkrr.descriptors.base import Descriptor
-from soapkrr.regression import mean, observed
+from soapkrr.regression import observed
 from soapkrr.regression.footprint import ATOM, PAIR, TermSize, check, features_within, usable
 from soapkrr.regression.plan import Step
 from soapkrr.regression.properties import ELEMENTS
@@ -144,7 +145,7 @@ def observation_prediction(
 
     N, environments = trained[0].observations, max(float(c.m.sum(axis=0).max()) for c in trained)
     atom = sum(t.neighbours for t in sizes) * PAIR + 200.0
-    block = mean.BLOCK * 8.0 * (sum(3 * t.features + 2 * t.state for t in sizes) + 5 * environments)
+    block = loops(np).EVALUATED * 8.0 * (sum(3 * t.features + 2 * t.state for t in sizes) + 5 * environments)
     deviation = 0.0
     if wanted:
         k = max(float(c.k.max()) for c in asked)
@@ -170,7 +171,7 @@ def observation_prediction(
         Step("products with training environments", "products", flops),
     ]
     if wanted:
-        rows = float(sum((1 + c.k).sum() for c in asked)) / len(asked) + n * ("energy" in wanted)
+        rows = float(sum((1 + c.k).sum() for c in asked)) / len(asked) + n * ("energies" in wanted)
         cross = sum(a.covariance_flops(t.features, c) for t, a, c in zip(sizes, asked, trained, strict=True))
         steps.append(Step("covariance with observations", "blocks", cross))
         steps.append(Step("triangular solves", "factorisation", rows * N**2, parallel=False))
