@@ -11,26 +11,32 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.linalg import lapack, solve_triangular
 
-from soapkrr.parallel import thread_map
+from soapkrr import backends
 
 
 def triangle(rows: np.ndarray) -> np.ndarray:
     """R of the QR decomposition of ``rows`` (m, k), min(m, k) × k; ``rows`` is overwritten when it is Fortran-ordered."""
-    if len(rows) <= 1:
-        return rows
-    lwork = int(lapack.dgeqrf_lwork(*rows.shape)[0])
-    qr, _, _, info = lapack.dgeqrf(rows, lwork=lwork, overwrite_a=1)
-    if info:
-        raise ArithmeticError(f"LAPACK dgeqrf failed with info={info}.")
-    return np.triu(qr[: rows.shape[1]])
+    return rows if len(rows) <= 1 else backends.of(rows).dense.triangle(rows)
+
+
+def absorb(factor: np.ndarray | None, rows: np.ndarray) -> np.ndarray:
+    """Triangle of [factor; rows], each with k columns; fewer than k rows in all are kept as rows. Both arguments may be overwritten.
+
+    A triangle takes m rows at 2 m k² operations, another triangle at ⅔ k³.
+    """
+    if factor is not None and len(factor) == factor.shape[1] and len(factor) > 1:
+        return backends.of(rows).dense.update(factor, rows)
+    stacked = rows if factor is None else backends.namespace(rows).asfortranarray(backends.namespace(rows).concatenate([factor, rows]))
+    return triangle(stacked) if len(stacked) >= stacked.shape[1] else stacked
 
 
 def merge(factors: Iterable[np.ndarray]) -> np.ndarray:
-    """Triangle of stacked factors (each with k columns); those already short enough are kept as rows."""
-    stacked = np.asfortranarray(np.concatenate([np.asarray(f) for f in factors]))
-    return triangle(stacked) if len(stacked) > stacked.shape[1] else stacked
+    """Triangle of stacked factors, as of `absorb`, which are not changed."""
+    merged = None
+    for factor in factors:
+        merged = absorb(merged, factor.copy(order="F"))
+    return merged
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,70 +57,54 @@ class Posterior:
 
     def spread(self, rows: np.ndarray, first: int = 0) -> np.ndarray:
         """|R⁻ᵀφ|² of each row φ whose entries start at column ``first`` (zeros before it); rows (m, k) with k ≤ r − first."""
-        R = self.factor[first:, first:]
+        R, xp = self.factor[first:, first:], backends.namespace(rows)
         if rows.shape[1] < len(R):
-            rows = np.pad(rows, ((0, 0), (0, len(R) - rows.shape[1])))
-        half = solve_triangular(R, rows.T, trans=1, check_finite=False)
-        return np.einsum("rm,rm->m", half, half)
+            rows = xp.pad(rows, ((0, 0), (0, len(R) - rows.shape[1])))
+        half = backends.of(rows).dense.solve_triangular(R, rows.T, transposed=True)
+        return xp.einsum("rm,rm->m", half, half)
+
+    def moved(self, xp) -> Posterior:
+        """The same with arrays of another library."""
+        return Posterior(*backends.moved(xp, (self.mean, self.factor)), self.condition, self.residual)
 
 
 def solve(factors: Mapping[str, np.ndarray], noise: Mapping[str, float]) -> Posterior:
     """Posterior from triangles of [Φ | y] per kind of observation and their noise levels."""
-    k = next(iter(factors.values())).shape[1]
-    prior = np.eye(k - 1, k)
-    R = triangle(np.asfortranarray(np.concatenate([*(factors[t] / noise[t] for t in sorted(factors)), prior])))
+    some = next(iter(factors.values()))
+    xp, dense, k = backends.namespace(some), backends.of(some).dense, some.shape[1]
+    R = merge([*(factors[t] / noise[t] for t in sorted(factors)), xp.eye(k - 1, k)])
     R, z, rest = R[: k - 1, : k - 1], R[: k - 1, k - 1], R[k - 1 :, k - 1]
-    R = np.ascontiguousarray(R)
-    rcond = lapack.dtrcon(R)[0]
-    mean = solve_triangular(R, z, check_finite=False)
-    if not np.isfinite(mean).all():
+    R = xp.ascontiguousarray(R)
+    rcond = dense.inverse_condition(R)
+    mean = dense.solve_triangular(R, z)
+    if not bool(xp.isfinite(mean).all()):
         raise ArithmeticError("the regression overflowed: a noise level or the signal is absurdly small or large for these data.")
     return Posterior(mean, R, 1.0 / rcond if rcond > 0 else np.inf, float(rest @ rest))
 
 
 def whitening(K: np.ndarray, tolerance: float) -> np.ndarray:
     """T (M, r) with Tᵀ K T = 1 from the eigenvectors of K above ``tolerance`` × the largest eigenvalue."""
-    values, vectors = np.linalg.eigh(K)
-    keep = values > tolerance * values[-1]
-    return np.ascontiguousarray(vectors[:, keep] / np.sqrt(values[keep]))
+    xp = backends.namespace(K)
+    values, vectors = xp.linalg.eigh(K)
+    keep = xp.flatnonzero(values > tolerance * values[-1])
+    return xp.ascontiguousarray(vectors[:, keep] / xp.sqrt(values[keep]))
 
 
-def cholesky(K: np.ndarray, threads: int | None = None, panel: int = 512) -> np.ndarray:
-    """Lower triangular L with L Lᵀ = K, in place of K (its upper triangle keeps old values), by panels shared among threads.
+def cholesky(K: np.ndarray, threads: int | None = None, **options) -> np.ndarray:
+    """Lower triangular L with L Lᵀ = K, in place of K (its upper triangle keeps old values), shared among threads.
 
     Raises
     ------
     np.linalg.LinAlgError : K is not positive definite to working precision.
     """
-    n = len(K)
-    for start in range(0, n, panel):
-        stop = min(start + panel, n)
-        K[start:stop, start:stop], info = lapack.dpotrf(K[start:stop, start:stop], lower=1, clean=1)
-        if info:
-            raise np.linalg.LinAlgError(f"leading minor {start + info} of {n} is not positive definite")
-        corner = K[start:stop, start:stop]
-
-        def below(i, start=start, stop=stop, corner=corner):
-            rows = K[i : i + panel, start:stop]
-            rows[:] = solve_triangular(corner, rows.T, lower=True, check_finite=False).T
-
-        def trailing(ij, start=start, stop=stop):
-            i, j = ij
-            K[i : i + panel, j : j + panel] -= K[i : i + panel, start:stop] @ K[j : j + panel, start:stop].T
-
-        rest = range(stop, n, panel)
-        for _ in thread_map(below, rest, threads):
-            pass
-        for _ in thread_map(trailing, [(i, j) for i in rest for j in range(stop, i + 1, panel)], threads):
-            pass
-    return K
+    return backends.of(K).dense.cholesky(K, threads, **options)
 
 
 def forward(L: np.ndarray, B: np.ndarray) -> np.ndarray:
     """L⁻¹B for lower triangular L."""
-    return solve_triangular(L, B, lower=True, check_finite=False)
+    return backends.of(L).dense.solve_triangular(L, B, lower=True)
 
 
 def backward(L: np.ndarray, B: np.ndarray) -> np.ndarray:
     """L⁻ᵀB for lower triangular L."""
-    return solve_triangular(L, B, lower=True, trans=1, check_finite=False)
+    return backends.of(L).dense.solve_triangular(L, B, lower=True, transposed=True)

@@ -17,6 +17,8 @@ from threading import Lock
 import scipy.linalg  # noqa: F401  loads its own BLAS, which the controller below would not find later
 import threadpoolctl
 
+from soapkrr import backends
+from soapkrr.errors import InputError
 from soapkrr.progress import track
 
 
@@ -104,6 +106,59 @@ def thread_map(function: Callable, items: Iterable, threads: int | None = None) 
                 yield pending.popleft().result()
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
+
+
+def halving(function: Callable, item, halves: Callable) -> Iterator:
+    """Yield ``function(item)``, or, where a GPU's memory runs out, the results of ``halves(item)`` in order, halved again where needed.
+
+    Whatever ran out of memory is repeated from its start, so ``function`` must write its results, not add to what was there.
+    """
+    try:
+        result = function(item)
+    except backends.out_of_memory():
+        pass  # outside of this clause nothing refers to the arrays of the failed attempt any more
+    else:
+        yield result
+        return
+    backends.free_memory()
+    for half in halves(item):
+        yield from halving(function, half, halves)
+
+
+def block_map(function: Callable, n: int, block: int, threads: int | None = None) -> Iterator[tuple]:
+    """Yield ``(start, stop, function(start, stop))`` of consecutive blocks of ``range(n)``, in order, by `thread_map`.
+
+    A block that does not fit into a GPU's memory is repeated in halves, and the blocks after it are as small.
+
+    Raises
+    ------
+    InputError : a block of one does not fit either.
+    """
+    size = block
+
+    def blocks():
+        start = 0
+        while start < n:
+            stop = min(start + size, n)
+            yield start, stop
+            start = stop
+
+    def halves(bounds):
+        nonlocal size
+        start, stop = bounds
+        if stop - start < 2:
+            raise InputError(
+                f"the memory of the GPU does not hold the work for one atom ({start}); use smaller structures or a smaller model."
+            )
+        middle = (start + stop) // 2
+        size = min(size, middle - start)
+        return (start, middle), (middle, stop)
+
+    def one(bounds):
+        return (*bounds, function(*bounds))
+
+    for parts in thread_map(lambda bounds: list(halving(one, bounds, halves)), blocks(), threads):
+        yield from parts
 
 
 def tree(merge: Callable, items: Iterable):

@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
-import vesin
 from ase import Atoms
 from ase.data import chemical_symbols
 from ase.geometry import complete_cell
 
+from soapkrr import backends
 from soapkrr.errors import InputError
 
 #: Atoms closer than this are taken to be the same atom written twice (Å).
@@ -41,7 +41,8 @@ class Pairs:
     @cached_property
     def i(self) -> np.ndarray:
         """(n_pairs,) central atom of each pair."""
-        return np.repeat(np.arange(len(self.offsets) - 1), np.diff(self.offsets))
+        xp = backends.namespace(self.j)
+        return xp.searchsorted(self.offsets, xp.arange(len(self.j)), side="right") - 1
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,26 +97,24 @@ class Batch:
             offsets=np.cumsum([0] + [len(atoms) for atoms in frames]),
         )
 
-    def pairs(self, r_cut: float, first: int = 0) -> Pairs:
-        """Neighbour pairs with |r_ij| < r_cut, every image counted; coincident atoms raise `InputError`."""
-        neighbours = vesin.NeighborList(cutoff=r_cut, full_list=True, sorted=True, n_threads=1)
-        i_all, j_all, vectors = [], [], []
+    def pairs(self, r_cut: float, first: int = 0, xp=np) -> Pairs:
+        """Neighbour pairs with |r_ij| < r_cut, every image counted; arrays of the library ``xp``; coincident atoms raise `InputError`."""
+        neighbours = backends.loops(xp).neighbours.neighbours
+        parts, n_pairs = [], 0
         for s, start in enumerate(self.offsets[:-1]):
-            positions = self.positions[start : self.offsets[s + 1]]
             box = complete_cell(self.cells[s]) if self.pbc[s].any() else np.zeros((3, 3))
-            i, j, d = neighbours.compute(points=positions, box=box, periodic=self.pbc[s], quantities="ijD")
-            close = np.flatnonzero(np.einsum("pa,pa->p", d, d) < COINCIDENT**2)
-            if len(close):
-                a, b = int(i[close[0]]), int(j[close[0]])
+            offsets, j, vectors = neighbours(self.positions[start : self.offsets[s + 1]], box, self.pbc[s], r_cut)
+            distances = xp.einsum("pa,pa->p", vectors, vectors)
+            if len(j) and float(distances.min()) < COINCIDENT**2:
+                p = int(distances.argmin())
+                a, b = sorted((int(xp.searchsorted(offsets, p, side="right")) - 1, int(j[p])))
                 raise InputError(
                     f"frame {first + s}: atoms {a} and {b} coincide (closer than {COINCIDENT} Å); "
                     "remove the duplicate or check the cell and the periodic directions."
                 )
-            i_all.append(i.astype(np.int64) + start)
-            j_all.append(j.astype(np.int64) + start)
-            vectors.append(d)
-        counts = np.bincount(np.concatenate(i_all), minlength=self.n_atoms)
-        return Pairs(np.concatenate(j_all), np.concatenate(vectors), np.concatenate([[0], np.cumsum(counts)]))
+            parts.append((j + int(start), vectors, offsets[bool(s) :] + n_pairs))
+            n_pairs += len(j)
+        return Pairs(*(part[0] if len(part) == 1 else xp.concatenate(part) for part in zip(*parts, strict=True)))
 
 
 def _check_structure(atoms: Atoms, index: int) -> None:
@@ -172,8 +171,9 @@ def species_name(number: int) -> str:
 def add_rows(sums: np.ndarray, owner: np.ndarray, rows: np.ndarray) -> None:
     """sums[owner[i]] += rows[i] for owners in ascending order; ten times as fast as `np.add.at` on long rows."""
     if len(owner):
-        starts = np.flatnonzero(np.diff(owner, prepend=owner[0] - 1))
-        sums[owner[starts]] += np.add.reduceat(rows, starts, axis=0)
+        xp = backends.namespace(rows)
+        starts = xp.flatnonzero(xp.diff(owner, prepend=owner[:1] - 1))
+        sums[owner[starts]] += xp.add.reduceat(rows, starts, axis=0)
 
 
 def forces_and_strain(batch: Batch, pairs: Pairs, gradient: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -190,13 +190,8 @@ def forces_and_strain(batch: Batch, pairs: Pairs, gradient: np.ndarray) -> tuple
     forces : (n_atoms, 3) eV/Å.
     strain : (n_structures, 6) eV, ∂E/∂ε in Voigt order; divided by the volume it is ASE's stress.
     """
-    i, j, n = pairs.i, pairs.j, batch.n_atoms
-    forces = np.empty((n, 3))
-    for a in range(3):
-        forces[:, a] = np.bincount(i, gradient[:, a], minlength=n) - np.bincount(j, gradient[:, a], minlength=n)
-    of_structure = batch.structure[i]
-    strain = np.empty((len(batch), 6))
-    for v, (a, b) in enumerate(VOIGT):
-        product = 0.5 * (pairs.vectors[:, a] * gradient[:, b] + pairs.vectors[:, b] * gradient[:, a])
-        strain[:, v] = np.bincount(of_structure, product, minlength=len(batch))
+    xp = backends.namespace(gradient)
+    forces, strain = xp.empty((batch.n_atoms, 3)), xp.empty((len(batch), 6))
+    sums = backends.of(gradient).regression.pair_sums
+    sums(pairs.offsets, pairs.j, pairs.vectors, xp.asarray(batch.offsets), gradient, forces, strain)
     return forces, strain

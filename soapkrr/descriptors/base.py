@@ -108,7 +108,8 @@ class Descriptor(Specification, ABC):
 
     def arrays(self, batch: Batch, pairs: Pairs, first: int = 0) -> PairArrays:
         """Neighbour arrays as the compiled loops take them; species are checked."""
-        return PairArrays(pairs.offsets, pairs.j, pairs.vectors, self.kinds(batch.numbers, first, batch.structure))
+        kinds = backends.namespace(pairs.vectors).asarray(self.kinds(batch.numbers, first, batch.structure))
+        return PairArrays(pairs.offsets, pairs.j, pairs.vectors, kinds)
 
     def environments(self, batch: Batch, pairs: Pairs, first: int = 0) -> Environments:
         """Descriptors of every atom of a batch."""

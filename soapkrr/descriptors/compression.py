@@ -140,7 +140,7 @@ class CompressedSOAP(ByValue, SOAP):
         """With principal components of the channels learnt from plain power spectra X (n, n_features) of the training environments."""
         if not self.learns:
             return self
-        moments = channel_moments(X, self.n_channels, self.l_max)
+        moments = channel_moments(backends.host(X), self.n_channels, self.l_max)
         if self.embedding is None:
             return self.with_params(contraction=leading_vectors(moments, int(self.contraction)))
         by_species = moments.sum(axis=0).reshape(len(self.species), self.n_max, len(self.species), self.n_max)

@@ -22,4 +22,4 @@ def through_norm(V: np.ndarray, X: np.ndarray, norms: np.ndarray) -> np.ndarray:
 
 def inverse(norms: np.ndarray) -> np.ndarray:
     """1/|y|, zero where y is."""
-    return np.divide(1.0, norms, out=np.zeros_like(norms), where=norms > 0)
+    return np.where(norms > 0, 1.0 / np.where(norms > 0, norms, 1.0), 0.0)

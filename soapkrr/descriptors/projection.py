@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from soapkrr import backends
 from soapkrr.descriptors.base import Descriptor, Environments
 from soapkrr.descriptors.normalise import normalised, through_norm
 from soapkrr.errors import InputError
@@ -104,6 +105,7 @@ def principal_components(X: np.ndarray, n_components: int | float) -> np.ndarray
 
     ``n_components`` is k, or, below 1, the part of Σ|x|² that may be lost. Components below 1e-12 of the largest are never kept.
     """
+    X = backends.host(X)
     wide = X.shape[1] > len(X)
     values, vectors = np.linalg.eigh(X @ X.T if wide else X.T @ X)
     values, vectors = values[::-1], vectors[:, ::-1]
@@ -158,7 +160,8 @@ class Projected(ByValue, Wrapper):
     def compute(self, start, stop, arrays):
         """X, and the state (|y P|, y, state of the inner descriptor)."""
         Y, state = self.descriptor.compute(start, stop, arrays)
-        X, norms = normalised(Y @ self.matrix) if self.normalize else (Y @ self.matrix, np.ones(len(Y)))
+        X = Y @ self._on(Y, "matrix")
+        X, norms = normalised(X) if self.normalize else (X, backends.namespace(X).ones(len(X)))
         return X, (norms, Y, *state)
 
     def _through_norm(self, V, X, norms):
@@ -167,21 +170,22 @@ class Projected(ByValue, Wrapper):
     def pullback(self, start, stop, arrays, X, state, gradient, out):
         """See `Descriptor.pullback`: ∂E/∂y = (∂E/∂(yP)) Pᵀ."""
         norms, Y, *inner = state
-        G = self._through_norm(gradient, X, norms) @ self.matrix.T
+        G = self._through_norm(gradient, X, norms) @ self._on(X, "matrix").T
         self.descriptor.pullback(start, stop, arrays, Y, tuple(inner), G, out)
 
     def jacobian(self, start, stop, env, rows, out):
         """See `Descriptor.jacobian`; few displaced atoms at a time, so that the inner Jacobian stays within `BUDGET`."""
         offsets, neighbours = env.pairs.offsets, env.pairs.neighbours
-        norms, inner = env.state[0], self._inner(env)
-        n_pairs = offsets[stop] - offsets[start]
+        norms, inner, xp = env.state[0], self._inner(env), backends.namespace(out)
+        ends = backends.host(offsets[start : stop + 1])
+        n_pairs = int(ends[-1] - ends[0])
         most = max(1, BUDGET // (24 * self.descriptor.n_features))
-        for a, b in blocks(offsets, start, stop, most):
-            pairs, own = np.arange(offsets[a], offsets[b]), np.arange(a, b)
-            centre = np.concatenate([neighbours[pairs], own])
-            target = np.concatenate([rows[pairs - offsets[start]], rows[n_pairs + own - start]])
-            J = np.empty((len(centre), 3, self.descriptor.n_features))
-            self.descriptor.jacobian(a, b, inner, np.arange(len(centre)), J)
+        for a, b in blocks(ends, 0, stop - start, most):
+            first, last, a, b = int(ends[a] - ends[0]), int(ends[b] - ends[0]), start + a, start + b
+            centre = xp.concatenate([neighbours[ends[0] + first : ends[0] + last], xp.arange(a, b)])
+            target = xp.concatenate([rows[first:last], rows[n_pairs + a - start : n_pairs + b - start]])
+            J = xp.empty((len(centre), 3, self.descriptor.n_features))
+            self.descriptor.jacobian(a, b, inner, xp.arange(len(centre)), J)
             out[target] = self._through_norm(self._project(J), env.X[centre], norms[centre])
 
     def strain_jacobian(self, start, stop, env, out):
@@ -190,13 +194,13 @@ class Projected(ByValue, Wrapper):
         step = max(1, BUDGET // (48 * self.descriptor.n_features))
         for a in range(start, stop, step):
             b = min(a + step, stop)
-            J = np.empty((b - a, 6, self.descriptor.n_features))
+            J = backends.namespace(out).empty((b - a, 6, self.descriptor.n_features))
             self.descriptor.strain_jacobian(a, b, inner, J)
             out[a - start : b - start] = self._through_norm(self._project(J), env.X[a:b], norms[a:b])
 
     def _project(self, J: np.ndarray) -> np.ndarray:
         """J @ matrix as one product; J (n, k, n_features of ``descriptor``)."""
-        return (J.reshape(-1, J.shape[2]) @ self.matrix).reshape(*J.shape[:2], -1)
+        return (J.reshape(-1, J.shape[2]) @ self._on(J, "matrix")).reshape(*J.shape[:2], -1)
 
     def _inner(self, env: Environments) -> Environments:
         return Environments(env.state[1], tuple(env.state[2:]), env.pairs)

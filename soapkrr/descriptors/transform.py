@@ -8,6 +8,7 @@ from functools import cached_property
 
 import numpy as np
 
+from soapkrr import backends
 from soapkrr.descriptors.base import Descriptor, Environments
 from soapkrr.descriptors.projection import Wrapper
 from soapkrr.errors import InputError
@@ -45,6 +46,7 @@ class Standardized(Wrapper):
 
         A (nearly) constant feature is divided by 1% of its root mean square, one that is always zero stays as it is.
         """
+        X = backends.host(X)
         size = FLOOR * np.sqrt(np.mean(X**2, axis=0))
         scale = np.maximum(X.std(axis=0), size)
         return cls(descriptor, X.mean(axis=0), np.where(scale > 0, scale, 1.0))
@@ -63,23 +65,23 @@ class Standardized(Wrapper):
 
     def compute(self, start, stop, arrays):
         """Standardised X; the state is the inner X and state."""
-        mean, inverse = self._map
+        mean, inverse = self._on(arrays.vectors, "_map")
         X, state = self.descriptor.compute(start, stop, arrays)
         return (X - mean) * inverse, (X, *state)
 
     def pullback(self, start, stop, arrays, X, state, gradient, out):
         """See `Descriptor.pullback`."""
-        self.descriptor.pullback(start, stop, arrays, state[0], state[1:], gradient * self._map[1], out)
+        self.descriptor.pullback(start, stop, arrays, state[0], state[1:], gradient * self._on(gradient, "_map")[1], out)
 
     def jacobian(self, start, stop, env, rows, out):
         """See `Descriptor.jacobian`."""
         self.descriptor.jacobian(start, stop, _inner(env), rows, out)
-        out[rows] *= self._map[1]
+        out[rows] *= self._on(out, "_map")[1]
 
     def strain_jacobian(self, start, stop, env, out):
         """See `Descriptor.strain_jacobian`."""
         self.descriptor.strain_jacobian(start, stop, _inner(env), out)
-        out *= self._map[1]
+        out *= self._on(out, "_map")[1]
 
 
 def _inner(env: Environments) -> Environments:

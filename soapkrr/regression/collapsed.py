@@ -5,11 +5,12 @@ E(x) = δ² Σ_j [a_j κ(x, x_j) + b_j·∂κ(x, x_j)/∂x_j]: the weights of al
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
 
+from soapkrr import backends
 from soapkrr.descriptors.base import Descriptor
 from soapkrr.errors import ModelFileError
 from soapkrr.kernels import Kernel, squares
@@ -62,6 +63,18 @@ class CollapsedPart:
                 raise ModelFileError(f"the arrays do not fit the descriptor: {symbol} has environments {x.shape}, {a.shape}, {b.shape}.")
         return cls(descriptor, kernel, float(state["signal"]), points, values, slopes)
 
+    @property
+    def xp(self):
+        """The library of its arrays: where it is evaluated."""
+        return backends.namespace(self.points[0])
+
+    def moved(self, xp) -> CollapsedPart:
+        """The same with arrays of another library."""
+        if xp is self.xp:
+            return self
+        points, values, slopes = (backends.moved(xp, part) for part in (self.points, self.values, self.slopes))
+        return replace(self, points=points, values=values, slopes=slopes)
+
     @cached_property
     def _norms(self):
         return [(squares(x)[None, :], np.einsum("jd,jd->j", x, b)) for x, b in zip(self.points, self.slopes, strict=True)]
@@ -73,7 +86,7 @@ class CollapsedPart:
         jet = self.kernel.jet(x @ X.T, squares(x)[:, None], b2, 2)
         xb = x @ B.T
         energies = jet.value @ a + np.einsum("ij,ij->i", jet.u, xb)
-        of_points, of_x = jet.u * a, np.zeros(len(x))
+        of_points, of_x = jet.u * a, self.xp.zeros(len(x))
         if jet.uu is not None:
             of_points += jet.uu * xb
         if jet.b is not None:

@@ -4,72 +4,143 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 from ase import Atoms
 
-from soapkrr import linear
+from soapkrr import backends, linear
 from soapkrr.baselines import baseline_energies
+from soapkrr.errors import InputError
 from soapkrr.labels import Labels, stacked
+from soapkrr.parallel import halving
 from soapkrr.regression.data import TrainingData
 from soapkrr.regression.design import DesignRows
 from soapkrr.regression.terms import SparseTerm
 from soapkrr.structures import Batch, split_by_atoms
 
-
-def factors_of(terms: list[SparseTerm], data: TrainingData, pool, progress: bool) -> tuple[dict, dict]:
-    """{kind: triangle of [Φ | y]} of all structures, and {kind: number of rows}, worked on by ``pool`` (`Threads` or `Workers`)."""
-    groups = split_by_atoms(pool.frames(data.frames), max(128, 2 * sum(t.rank for t in terms) // 3))
-    items = [(group, data.labels[first : first + len(group)], first) for first, group in groups]
-    parts = pool.reduce(group_factors, merged, items, pool.share(terms), data.references, label="design rows", progress=progress)
-    return {kind: factor for kind, (factor, _) in parts.items()}, {kind: n for kind, (_, n) in parts.items()}
+#: Atoms at least whose rows one triangle absorbs before it is merged with others; more where there are more features than that.
+LANE = 1024
 
 
-def group_factors(terms: list[SparseTerm], references, item: tuple) -> dict:
-    """`design_factors` of (structures, labels, index of the first)."""
+def factors_of(
+    terms: list[SparseTerm],
+    data: TrainingData,
+    pool,
+    device: str,
+    progress: bool,
+    group: int | None = None,
+    lane: int | None = None,
+) -> tuple[dict, dict]:
+    """{kind: triangle of [Φ | y]} of all structures, and {kind: number of rows}, worked on by ``pool`` (`Threads` or `Workers`).
+
+    Structures are dealt out in lanes, whose triangles absorb rows group by group and are merged by a tree: neither depends on threads.
+    ``device``: what workers compute with; threads of this process go by the arrays of the terms. ``group``, ``lane``: atoms of the groups
+    and lanes of a process whose memory is limited.
+    """
+    lanes = split_by_atoms(pool.frames(data.frames), lane or lane_atoms(sum(t.n_points for t in terms)))
+    items = [(frames, data.labels[first : first + len(frames)], first) for first, frames in lanes]
+    make, common = (_lane_on, (device, pool.share(terms))) if pool.remote else (partial(lane_factors, group), (terms,))
+    parts = pool.reduce(make, merged, items, *common, data.references, label="design rows", progress=progress)
+    return {kind: whitened(terms, factor) for kind, (factor, _) in parts.items()}, {kind: n for kind, (_, n) in parts.items()}
+
+
+def lane_atoms(n_points: int) -> int:
+    """Atoms of a lane of a model with so many sparse points."""
+    return max(LANE, n_points)
+
+
+def lane_factors(atoms: int | None, terms: list[SparseTerm], references, item: tuple) -> dict:
+    """{kind: (triangle of [K | y], number of rows)} of (consecutive structures, labels, index of the first).
+
+    K are the rows of kernel values with the sparse points: whitening their triangle in the end gives that of Φ at a part of the work.
+    ``atoms`` of a group; None: what suits the arrays. A group whose rows do not fit into a GPU's memory is made in halves.
+    """
     frames, labels, first = item
-    return design_factors(terms, frames, labels, references, first)
+    factors: dict = {}
+
+    def rows(group):
+        start, members = group
+        return list(tables(terms, members, labels[start : start + len(members)], references, first + start))
+
+    def halves(group):
+        start, members = group
+        if len(members) < 2:
+            raise InputError(
+                f"frame {first + start}: the memory of the GPU does not hold the design rows of its {len(members[0])} atoms; "
+                "use fewer sparse points."
+            )
+        middle = len(members) // 2
+        return (start, members[:middle]), (start + middle, members[middle:])
+
+    for group in split_by_atoms(frames, atoms or backends.of(terms[0].points[0]).GROUP):
+        for made in halving(rows, group, halves):
+            while made:
+                kind, table = made.pop(0)
+                old, n = factors.get(kind, (None, 0))
+                factors[kind] = linear.absorb(old, table), n + len(table)
+    return factors
+
+
+def _lane_on(device: str, terms: list[SparseTerm], references, item: tuple) -> dict:
+    """`lane_factors` computed with the device of a worker; NumPy arrays in and out."""
+    xp = backends.library(device)
+    return backends.host(lane_factors(None, [t.moved(xp) for t in terms], references, item))
 
 
 def merged(one: dict, other: dict) -> dict:
-    """The `design_factors` of two groups of structures as those of one."""
+    """The `lane_factors` of two lanes as those of one."""
     parts = dict(one)
     for kind, (factor, n) in other.items():
         parts[kind] = (linear.merge([parts[kind][0], factor]), parts[kind][1] + n) if kind in parts else (factor, n)
     return parts
 
 
+def whitened(terms: list[SparseTerm], factor: np.ndarray) -> np.ndarray:
+    """Triangle of [Φ | y] from that of [K | y]."""
+    xp, ends = backends.namespace(factor), np.cumsum([0] + [len(x) for t in terms for x in t.points])
+    kernel_rows = [factor[:, a:b] for a, b in zip(ends, ends[1:], strict=False)]
+    columns = []
+    for term in terms:
+        columns.append(term.whiten(kernel_rows[: len(term.points)]))
+        kernel_rows = kernel_rows[len(term.points) :]
+    return linear.absorb(None, xp.asfortranarray(xp.concatenate([*columns, factor[:, -1:]], axis=1)))
+
+
 def rescaled(terms: list[SparseTerm], factors: Mapping[str, np.ndarray], signals) -> tuple[list[SparseTerm], dict[str, np.ndarray]]:
     """Terms with other signals, and their triangles' columns scaled to match."""
     columns = np.concatenate([np.full(t.rank, new / t.signal) for t, new in zip(terms, signals, strict=True)] + [[1.0]])
+    columns = terms[0].xp.asarray(columns)
     return [replace(t, signal=s) for t, s in zip(terms, signals, strict=True)], {kind: f * columns for kind, f in factors.items()}
 
 
-def design_factors(terms: list[SparseTerm], frames: list[Atoms], labels: list[Labels], references, first: int) -> dict:
-    """{kind: (triangle of [Φ | y], number of rows)} of a group of structures; energies are per atom times √N.
+def tables(terms: list[SparseTerm], frames: list[Atoms], labels: list[Labels], references, first: int):
+    """Yield (kind, rows [K | y]) of a group of structures; energies are per atom times √N.
 
     Rows are multiplied by noise/σ where they have a σ of their own (`Labels.scale`); components without a label have no row.
     """
     batch = Batch.from_atoms(frames, first)
     designs = [DesignRows(term, batch, first) for term in terms]
-    parts = {}
-
-    def add(kind, rows_of, targets, scale):
-        keep = np.isfinite(targets)
-        if not keep.any():
-            return
-        rows = [rows_of(design) for design in designs]
-        table = np.empty((np.count_nonzero(keep), sum(r.shape[1] for r in rows) + 1), order="F")
-        np.concatenate([r[keep] for r in rows], axis=1, out=table[:, :-1])
-        table[:, -1] = targets[keep]
-        table *= scale[keep, None]
-        parts[kind] = (linear.triangle(table) if len(table) > table.shape[1] else table, len(table))
-
     energy, scale = stacked(labels, "energy", batch.sizes)
     base = np.bincount(batch.structure, baseline_energies(references, batch.numbers), minlength=len(batch))
-    add("energy", DesignRows.energy, energy - base, scale / np.sqrt(batch.sizes))
-    add("forces", lambda design: design.forces(0, batch.n_atoms), *stacked(labels, "forces", batch.sizes))
-    stress, scale = stacked(labels, "stress", batch.sizes)
     volume = np.repeat(batch.volumes, 6)
-    add("stress", DesignRows.strain, stress * volume, scale / volume)
-    return parts
+    stress, stress_scale = stacked(labels, "stress", batch.sizes)
+    for kind, rows_of, targets, scales in (
+        ("energy", DesignRows.energy, energy - base, scale / np.sqrt(batch.sizes)),
+        ("forces", lambda design: design.forces(0, batch.n_atoms), *stacked(labels, "forces", batch.sizes)),
+        ("stress", DesignRows.strain, stress * volume, stress_scale / volume),
+    ):
+        keep = np.isfinite(targets)
+        if keep.any():
+            yield kind, _table([rows for design in designs for rows in rows_of(design)], targets, scales, np.flatnonzero(keep))
+
+
+def _table(rows: list[np.ndarray], targets: np.ndarray, scales: np.ndarray, keep: np.ndarray) -> np.ndarray:
+    """[K | y] of the rows to keep, scaled, K given by columns; Fortran-ordered for `linear.absorb`."""
+    xp, columns = backends.namespace(rows[0]), np.cumsum([0] + [r.shape[1] for r in rows])
+    table = xp.empty((len(keep), columns[-1] + 1), order="F")
+    all_kept, scale, at = len(keep) == len(targets), xp.asarray(scales[keep])[:, None], xp.asarray(keep)
+    for r, a, b in zip(rows, columns, columns[1:], strict=False):
+        xp.multiply(r if all_kept else r[at], scale, out=table[:, a:b])
+    table[:, -1] = xp.asarray(targets[keep] * scales[keep])
+    return table

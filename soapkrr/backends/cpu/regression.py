@@ -5,29 +5,60 @@ from __future__ import annotations
 import numpy as np
 
 from soapkrr.backends.cpu.compile import jit
+from soapkrr.backends.cpu.simd import WIDTH, load_part, spread, store_part, total
 
 
 @jit
 def dot_product_energy(U, weights, zeta, energies):
     """Energies Σ_q w_q u^ζ of each row of U, which is overwritten with w_q ζ u^(ζ−1)."""
-    power = int(zeta)
+    power, n = int(zeta), U.shape[1]
     whole = power == zeta and power <= 16
     for i in range(U.shape[0]):
-        u, total = U[i], 0.0
         if whole:
-            for q in range(u.shape[0]):
-                v, s = u[q], weights[q]
+            sums = spread(0.0)
+            for q in range(0, n, WIDTH):
+                v, s = load_part(U, i * n + q, n - q), load_part(weights, q, n - q)
                 for _ in range(power - 1):
-                    s *= v
-                total += s * v
-                u[q] = zeta * s
+                    s = s * v
+                sums = sums + s * v
+                store_part(U, i * n + q, s * zeta, n - q)
+            energies[i] = total(sums)
         else:
-            for q in range(u.shape[0]):
+            u, energy = U[i], 0.0
+            for q in range(n):
                 v = max(u[q], 0.0)
                 s = weights[q] * v ** (zeta - 1.0)
-                total += s * v
+                energy += s * v
                 u[q] = zeta * s
-        energies[i] = total
+            energies[i] = energy
+
+
+@jit
+def pair_sums(offsets, neighbours, vectors, atom_offsets, gradient, forces, strain):
+    """Forces Σ_j (g_aj − g_ja) into ``forces`` (n_atoms, 3), ½ Σ_p (r_a g_b + r_b g_a) into ``strain`` (n_structures, 6, Voigt order).
+
+    ``gradient`` (n_pairs, 3) is ∂E/∂r_ij; atoms of structure s are ``atom_offsets[s]:atom_offsets[s + 1]``.
+    """
+    forces[:, :] = 0.0
+    for s in range(strain.shape[0]):
+        xx, yy, zz, yz, xz, xy = 0.0, 0.0, 0.0, 0.0, 0.0, 0.0
+        for i in range(atom_offsets[s], atom_offsets[s + 1]):
+            fx, fy, fz = 0.0, 0.0, 0.0
+            for p in range(offsets[i], offsets[i + 1]):
+                j = neighbours[p]
+                x, y, z = vectors[p, 0], vectors[p, 1], vectors[p, 2]
+                gx, gy, gz = gradient[p, 0], gradient[p, 1], gradient[p, 2]
+                fx, fy, fz = fx + gx, fy + gy, fz + gz
+                forces[j, 0] -= gx
+                forces[j, 1] -= gy
+                forces[j, 2] -= gz
+                xx, yy, zz = xx + x * gx, yy + y * gy, zz + z * gz
+                yz, xz, xy = yz + y * gz + z * gy, xz + x * gz + z * gx, xy + x * gy + y * gx
+            forces[i, 0] += fx
+            forces[i, 1] += fy
+            forces[i, 2] += fz
+        for v, value in enumerate((xx, yy, zz, 0.5 * yz, 0.5 * xz, 0.5 * xy)):
+            strain[s, v] = value
 
 
 @jit
