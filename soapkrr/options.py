@@ -59,12 +59,6 @@ def build_parser() -> argparse.ArgumentParser:
 
     sub = command(commands.info, "print what is in a model file")
     sub.add_argument("model", metavar="MODEL", help="model file")
-    sub.add_argument(
-        "--device",
-        choices=["cpu", "cuda", "auto"],
-        default="cpu",
-        help="where to compute; auto: a GPU if there is one (default %(default)s)",
-    )
     sub.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
     return parser
 
@@ -160,7 +154,7 @@ def _common_arguments(sub) -> None:
         "--device",
         choices=["cpu", "cuda", "auto"],
         default="cpu",
-        help="where to compute; auto: a GPU if there is one (default %(default)s)",
+        help="auto: a GPU if there is one (default %(default)s)",
     )
     sub.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
     sub.add_argument("--quiet", action="store_true", help="no progress bars and no warnings on standard error")

@@ -14,7 +14,8 @@ from contextvars import ContextVar
 from functools import lru_cache, partial
 from threading import Lock
 
-from threadpoolctl import ThreadpoolController
+import scipy.linalg  # noqa: F401  loads its own BLAS, which the controller below would not find later
+import threadpoolctl
 
 from soapkrr import backends
 from soapkrr.errors import InputError
@@ -22,8 +23,8 @@ from soapkrr.progress import track
 
 
 @lru_cache(maxsize=1)
-def _controller() -> ThreadpoolController:
-    return ThreadpoolController()
+def _controller() -> threadpoolctl.ThreadpoolController:
+    return threadpoolctl.ThreadpoolController()
 
 
 def default_threads() -> int:
@@ -32,7 +33,7 @@ def default_threads() -> int:
 
 
 class _SerialBlas:
-    """The limit of one BLAS thread: set by the first who enters, lifted by the last who leaves, from whatever thread."""
+    """The limit of one BLAS thread: set by the first who enters, lifted by the last who leaves, from whatever threads."""
 
     def __init__(self):
         self._lock, self._inside, self._limit = Lock(), 0, None
@@ -40,14 +41,25 @@ class _SerialBlas:
     def enter(self) -> None:
         with self._lock:
             if not self._inside:
-                self._limit = _controller().limit(limits=1, user_api="blas")
+                with _any_thread_may_set():
+                    self._limit = _controller().limit(limits=1, user_api="blas")
             self._inside += 1
 
     def leave(self) -> None:
         with self._lock:
             self._inside -= 1
             if not self._inside:
-                self._limit.restore_original_limits()
+                with _any_thread_may_set():
+                    self._limit.restore_original_limits()
+
+
+@contextmanager
+def _any_thread_may_set() -> Iterator[None]:
+    """threadpoolctl from 3.8 on ignores limits that a thread sets on OpenBLAS after another has; the limit is one of the process."""
+    let_go = getattr(getattr(threadpoolctl, "OpenBLASController", None), "clear_controlling_thread", lambda force: None)
+    let_go(force=True)
+    yield
+    let_go(force=True)
 
 
 _SERIAL_BLAS = _SerialBlas()

@@ -277,7 +277,7 @@ for _name in BINARY:
         setattr(ndarray, f"__r{_name}__", _binary(_name, reflected=True))
         setattr(ndarray, f"__i{_name}__", _in_place(_name))
 for _name in UNARY:
-    setattr(ndarray, f"__{_name}__", lambda self, f=getattr(operator, f"__{_name}__"): wrap(f(self._a)))
+    setattr(ndarray, f"__{_name}__", lambda self, name=_name: wrap(getattr(operator, name)(self._a)))
 for _name in ("shape", "dtype", "ndim", "size", "itemsize", "nbytes", "strides", "flags"):
     setattr(ndarray, _name, property(lambda self, name=_name: getattr(self._a, name)))
 for _name in ("T", "real", "imag", "mT"):

@@ -40,9 +40,13 @@ def launch(module: str, name: str, grid: int, block: int, *args, shared: int = 0
 
     Scalars are passed as ``np.int32``, ``np.int64`` (also Python's int) or ``np.float64`` (also Python's float), as the kernel takes them.
     """
+    if not all(arg.flags.c_contiguous for arg in args if isinstance(arg, cupy.ndarray)):
+        raise ValueError(f"kernel {name} takes contiguous arrays only")
     if grid:
-        device = cupy.cuda.runtime.getDevice()
-        _kernel(module, name, device)((int(grid),), (int(block),), args, shared_mem=int(shared))
+        kernel = _kernel(module, name, cupy.cuda.runtime.getDevice())
+        if shared > SHARED:
+            kernel.max_dynamic_shared_size_bytes = int(shared)
+        kernel((int(grid),), (int(block),), args, shared_mem=int(shared))
 
 
 def warps(n: int, most: int = 256) -> int:

@@ -1,4 +1,6 @@
-// Rows of the Jacobian of normalised power spectra; follows soap.cu.
+// Rows of the Jacobian of normalised power spectra; one block per pair or per row.
+#include "sums.cuh"
+#include "soap.cuh"
 
 // One block per pair (a, i) of the atoms start:stop, pairs counted from the first: the three rows of dX_i/dr_a.
 // The neighbour's density is, for each l, a product of a radial and an angular part, so that with P_b[q] = sum_m dY_lm/db c[lm, q] and
@@ -9,11 +11,11 @@ extern "C" __global__ void __launch_bounds__(128) pair_rows(long long start, lon
     const double* __restrict__ weight, double inv_r_cut, int l_max, int n_max, int n_channels, const double* __restrict__ contraction, int contracted,
     int n_mixed, const int* __restrict__ side_a, const int* __restrict__ side_b, int n_pairs, int tile, const double* __restrict__ all,
     const double* __restrict__ X, const double* __restrict__ norms, const long long* rows, double* out) {
-    extern __shared__ double shared[];
-    const int t = threadIdx.x, n_t = blockDim.x, n_y = (2 * l_max + 1) * tile, n_f = (l_max + 1) * n_pairs;
+    double* shared = shared_doubles();
+    const int t = threadIdx.x, n_t = blockDim.x, n_y = min((l_max + 1) * (l_max + 1), (2 * l_max + 1) * tile), n_f = (l_max + 1) * n_pairs;
     double *Y = shared, *S = Y + 4 * n_y, *dS = S + tile * n_max, *R = dS + tile * n_max, *dR = R + tile * n_mixed, *P = dR + tile * n_mixed;
     const long long p = offsets[start] + blockIdx.x, i = neighbours[p];
-    const int species = (int)kinds[atom_of_pair(p, offsets, start, stop)];
+    const int species = (int)kinds[centre_of(p, start, stop, offsets)];
     const Point v = scaled(vectors, p, -inv_r_cut);
     const double u[3] = {v.x / v.r, v.y / v.r, v.z / v.r}, length = norms[i];
     const double *c = all + i * (l_max + 1) * (l_max + 1) * n_mixed, *x = X + i * n_f;
@@ -24,9 +26,8 @@ extern "C" __global__ void __launch_bounds__(128) pair_rows(long long start, lon
     }
     for (int pass = 0; pass < 2; pass++) {
         for (int l0 = 0; l0 <= l_max; l0 += tile) {
-            const int l1 = min(l0 + tile, l_max + 1), k0 = l0 * l0, k1 = l1 * l1, n_l = l1 - l0;
+            const int l1 = min(l0 + tile, l_max + 1), k0 = l0 * l0, n_l = l1 - l0;
             if (pass == 0 || tile <= l_max) {
-                __syncthreads();
                 for (int m = t; m <= l_max; m += n_t)
                     harmonics(v, m, l1 - 1, norm, [&](int k, double value, double dx, double dy, double dz) {
                         if (k >= k0) Y[k - k0] = dx, Y[n_y + k - k0] = dy, Y[2 * n_y + k - k0] = dz, Y[3 * n_y + k - k0] = value;

@@ -1,41 +1,9 @@
 // Density expansion c[i, lm, a] and power spectrum p[i, f]; layouts as in backends/cpu/soap.py. Distances in units of r_cut.
+#include "soap.cuh"
 
-__device__ const double RECIPROCAL[22] = {0, 1, 1. / 2, 1. / 3, 1. / 4, 1. / 5, 1. / 6, 1. / 7, 1. / 8, 1. / 9, 1. / 10,
-    1. / 11, 1. / 12, 1. / 13, 1. / 14, 1. / 15, 1. / 16, 1. / 17, 1. / 18, 1. / 19, 1. / 20, 1. / 21};
-const double SQRT2 = 1.4142135623730951;
-
-__device__ __forceinline__ int degree(int k) { return (int)sqrtf(k + 0.5f); }  // l of k = l^2 + l + m
-
-struct Point {
-    double x, y, z, r;
-};
-
-// Real solid harmonics of order +-m and every degree: store(k, Y, dY/dx, dY/dy, dY/dz) for k = l^2 + l +- m.
-// Q_l^m, its neighbours Q_{l-1}^m and Q_{l-1}^{m+1} follow from their recursions in l.
-template <class Store>
-__device__ __forceinline__ void harmonics(Point v, int m, int l_max, const double* __restrict__ norm, Store store) {
-    double c = 1, s = 0, c0 = 0, s0 = 0, start = 1, r2 = v.x * v.x + v.y * v.y + v.z * v.z;
-    for (int j = 0; j < m; j++) {
-        c0 = c, s0 = s;
-        c = v.x * c0 - v.y * s0, s = v.x * s0 + v.y * c0;
-        start *= 2 * j + 1;
-    }
-    double q = 0, q1 = 0, up = 0, up1 = 0;  // Q_l^m, Q_{l-1}^m; Q_{l-1}^{m+1}, Q_{l-2}^{m+1}
-    for (int l = m; l <= l_max; l++) {
-        double next = l == m ? start : ((2 * l - 1) * v.z * q - (l + m - 1) * r2 * q1) * RECIPROCAL[l - m];
-        double next_up = l < m + 2 ? 0 : l == m + 2 ? start * (2 * m + 1) : ((2 * l - 3) * v.z * up - (l + m - 1) * r2 * up1) * RECIPROCAL[l - m - 2];
-        q1 = q, q = next, up1 = up, up = next_up;
-        double f = norm[l * (l + 1) / 2 + m], z = (l + m) * q1;
-        store(l * l + l + m, f * q * c, f * (m * c0 * q - v.x * c * up), f * (-m * s0 * q - v.y * c * up), f * c * z);
-        if (m) store(l * l + l - m, f * q * s, f * (m * s0 * q - v.x * s * up), f * (m * c0 * q - v.y * s * up), f * s * z);
-    }
-}
-
-__device__ __forceinline__ Point scaled(const double* __restrict__ vectors, long long p, double scale) {
-    Point v = {vectors[3 * p] * scale, vectors[3 * p + 1] * scale, vectors[3 * p + 2] * scale, 0};
-    v.r = sqrt(v.x * v.x + v.y * v.y + v.z * v.z);
-    return v;
-}
+// Voigt order xx, yy, zz, yz, xz, xy.
+__device__ const int VOIGT_A[6] = {0, 1, 2, 1, 0, 0};
+__device__ const int VOIGT_B[6] = {0, 1, 2, 2, 2, 1};
 
 // One block: sum over the pairs of an atom of A_lm S_nl (values), or of A_lm S_nl + B_lm S'_nl (derivatives), by species.
 // Derivatives by the position of the atom (3 directions) or by strain (6), per Angstrom; values include the central atom.
@@ -43,7 +11,7 @@ template <bool MOVED>
 __device__ __forceinline__ void density(long long start, const long long* offsets, const long long* neighbours, const double* __restrict__ vectors,
     const long long* kinds, const double* __restrict__ table, int n_knots, const double* __restrict__ norm, double inv_r_cut, int l_max, int n_max,
     int n_channels, int n_dir, int chunk, double* all) {
-    extern __shared__ double shared[];
+    double* shared = shared_doubles();
     const int n_lm = (l_max + 1) * (l_max + 1), n_e = (l_max + 1) * n_max, t = threadIdx.x, n_t = blockDim.x;
     double *S = shared, *A = S + chunk * n_e, *dS = A + chunk * n_lm, *B = dS + (MOVED ? chunk * n_e : 0);
     Point* place = (Point*)(B + (MOVED ? chunk * n_lm : 0));
@@ -58,7 +26,6 @@ __device__ __forceinline__ void density(long long start, const long long* offset
         for (int n = t; n < n_max; n += n_t) c[kinds[i] * n_max + n] = norm[0] * table[n];
     for (long long first = offsets[i]; first < last; first += chunk) {
         const int count = (int)min((long long)chunk, last - first);
-        __syncthreads();
         for (int p = t; p < count; p += n_t) unsorted[p] = (int)kinds[neighbours[first + p]];
         __syncthreads();
         for (int p = t; p < count; p += n_t) {  // by species, in their order
@@ -138,7 +105,7 @@ extern "C" __global__ void __launch_bounds__(256) power_spectrum(const double* _
 extern "C" __global__ void __launch_bounds__(256) power_spectrum_pullback(const double* __restrict__ G, const double* __restrict__ X,
     const double* __restrict__ norms, const double* __restrict__ all, const int* __restrict__ place, const double* __restrict__ weight, int l_max,
     int n_channels, int n_pairs, int tile, double* H) {
-    extern __shared__ double U[];
+    double* U = shared_doubles();
     const int n_lm = (l_max + 1) * (l_max + 1), n_f = (l_max + 1) * n_pairs, t = threadIdx.x, n_t = blockDim.x;
     const double *g = G + (long long)blockIdx.x * n_f, *x = X + (long long)blockIdx.x * n_f, length = norms[blockIdx.x];
     const double* c = all + (long long)blockIdx.x * n_lm * n_channels;
@@ -170,7 +137,7 @@ extern "C" __global__ void __launch_bounds__(256) power_spectrum_pullback(const 
 extern "C" __global__ void __launch_bounds__(128) expansion_pullback(long long start, const long long* offsets, const long long* neighbours,
     const double* __restrict__ vectors, const long long* kinds, const double* __restrict__ table, int n_knots, const double* __restrict__ norm,
     double inv_r_cut, int l_max, int n_max, int n_channels, int chunk, const double* __restrict__ H, double* out) {
-    extern __shared__ double shared[];
+    double* shared = shared_doubles();
     const int n_lm = (l_max + 1) * (l_max + 1), n_e = (l_max + 1) * n_max, t = threadIdx.x, n_t = blockDim.x;
     double *S = shared, *dS = S + chunk * n_e, *Y = dS + chunk * n_e;  // Y and its gradient: 4 * n_lm of each pair
     Point* place = (Point*)(Y + 4 * chunk * n_lm);
