@@ -114,7 +114,7 @@ def test_written_amounts_are_never_too_small():
 
 
 @linux
-@pytest.mark.parametrize("what, limit", [("environments", "140MB"), ("predict", "75MB")])
+@pytest.mark.parametrize("what, limit", [("environments", "140MB"), ("predict", "60MB")])
 def test_memory_grows_by_less_than_the_limit_and_results_stay(what, limit):
     free, planned, energy, std = child(what, None)
     bounded, _, energy_bounded, std_bounded = child(what, limit)
