@@ -109,15 +109,14 @@ def power_spectrum_pullback(G, X, norms, c, partners, weight, l_max, H):
         for l in range(l_max + 1):
             w1 = weight[l] / norms[i]
             w2 = w1 * np.sqrt(2.0)
-            V[:, :] = 0.0
             for a in range(n_a):
                 for b in range(partners[a, 0], partners[a, 1]):
                     t = g[f] - along * x[f]
                     if a == b:
-                        V[a, a] += 2.0 * w1 * t
+                        V[a, a] = 2.0 * w1 * t
                     else:
-                        V[a, b] += w2 * t
-                        V[b, a] += w2 * t
+                        V[a, b] = w2 * t
+                        V[b, a] = w2 * t
                     f += 1
             for k in range(l * l, (l + 1) * (l + 1)):
                 row = (i * n_k + k) * n_a
