@@ -186,6 +186,7 @@ def strain_jacobian(start, stop, pairs, basis, c, X, norms, out):
 @jit
 def _triangle(n_channels):
     """Partners of plain channels: each with itself and all that follow."""
-    partners = np.full((n_channels, 2), n_channels)
-    partners[:, 0] = np.arange(n_channels)
+    partners = np.empty((n_channels, 2), dtype=np.int64)
+    for a in range(n_channels):
+        partners[a, 0], partners[a, 1] = a, n_channels
     return partners
