@@ -96,6 +96,7 @@ def power_spectrum(c, partners, weight, l_max, X, norms):
 def power_spectrum_pullback(G, X, norms, c, partners, weight, l_max, H):
     """∂E/∂c in ``H[i, lm, a]`` from G = ∂E/∂X; the normalisation is differentiated too; arguments as of `power_spectrum`."""
     n_k, n_a = c.shape[1], c.shape[2]
+    # h[lm, a] = Σ_b V[a, b] c[lm, b]; no pair occurs twice, and what is none stays zero.
     V = np.zeros((n_a, n_a))
     for i in range(c.shape[0]):
         g, x = G[i], X[i]
