@@ -14,14 +14,17 @@ from contextvars import ContextVar
 from functools import lru_cache, partial
 from threading import Lock
 
-from threadpoolctl import ThreadpoolController
+import scipy.linalg  # noqa: F401  loads its own BLAS, which the controller below would not find later
+import threadpoolctl
 
+from soapkrr import backends
+from soapkrr.errors import InputError
 from soapkrr.progress import track
 
 
 @lru_cache(maxsize=1)
-def _controller() -> ThreadpoolController:
-    return ThreadpoolController()
+def _controller() -> threadpoolctl.ThreadpoolController:
+    return threadpoolctl.ThreadpoolController()
 
 
 def default_threads() -> int:
@@ -30,7 +33,7 @@ def default_threads() -> int:
 
 
 class _SerialBlas:
-    """The limit of one BLAS thread: set by the first who enters, lifted by the last who leaves, from whatever thread."""
+    """The limit of one BLAS thread: set by the first who enters, lifted by the last who leaves, from whatever threads."""
 
     def __init__(self):
         self._lock, self._inside, self._limit = Lock(), 0, None
@@ -38,14 +41,25 @@ class _SerialBlas:
     def enter(self) -> None:
         with self._lock:
             if not self._inside:
-                self._limit = _controller().limit(limits=1, user_api="blas")
+                with _any_thread_may_set():
+                    self._limit = _controller().limit(limits=1, user_api="blas")
             self._inside += 1
 
     def leave(self) -> None:
         with self._lock:
             self._inside -= 1
             if not self._inside:
-                self._limit.restore_original_limits()
+                with _any_thread_may_set():
+                    self._limit.restore_original_limits()
+
+
+@contextmanager
+def _any_thread_may_set() -> Iterator[None]:
+    """threadpoolctl from 3.8 on ignores limits that a thread sets on OpenBLAS after another has; the limit is one of the process."""
+    let_go = getattr(getattr(threadpoolctl, "OpenBLASController", None), "clear_controlling_thread", lambda force: None)
+    let_go(force=True)
+    yield
+    let_go(force=True)
 
 
 _SERIAL_BLAS = _SerialBlas()
@@ -92,6 +106,59 @@ def thread_map(function: Callable, items: Iterable, threads: int | None = None) 
                 yield pending.popleft().result()
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
+
+
+def halving(function: Callable, item, halves: Callable) -> Iterator:
+    """Yield ``function(item)``, or, where a GPU's memory runs out, the results of ``halves(item)`` in order, halved again where needed.
+
+    Whatever ran out of memory is repeated from its start, so ``function`` must write its results, not add to what was there.
+    """
+    try:
+        result = function(item)
+    except backends.out_of_memory():
+        pass  # outside of this clause nothing refers to the arrays of the failed attempt any more
+    else:
+        yield result
+        return
+    backends.free_memory()
+    for half in halves(item):
+        yield from halving(function, half, halves)
+
+
+def block_map(function: Callable, n: int, block: int, threads: int | None = None) -> Iterator[tuple]:
+    """Yield ``(start, stop, function(start, stop))`` of consecutive blocks of ``range(n)``, in order, by `thread_map`.
+
+    A block that does not fit into a GPU's memory is repeated in halves, and the blocks after it are as small.
+
+    Raises
+    ------
+    InputError : a block of one does not fit either.
+    """
+    size = block
+
+    def blocks():
+        start = 0
+        while start < n:
+            stop = min(start + size, n)
+            yield start, stop
+            start = stop
+
+    def halves(bounds):
+        nonlocal size
+        start, stop = bounds
+        if stop - start < 2:
+            raise InputError(
+                f"the memory of the GPU does not hold the work for one atom ({start}); use smaller structures or a smaller model."
+            )
+        middle = (start + stop) // 2
+        size = min(size, middle - start)
+        return (start, middle), (middle, stop)
+
+    def one(bounds):
+        return (*bounds, function(*bounds))
+
+    for parts in thread_map(lambda bounds: list(halving(one, bounds, halves)), blocks(), threads):
+        yield from parts
 
 
 def tree(merge: Callable, items: Iterable):

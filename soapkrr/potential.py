@@ -13,6 +13,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from soapkrr import backends
 from soapkrr.errors import InputError
+from soapkrr.memory import parse_memory
 from soapkrr.parallel import pool_of, serial_blas
 from soapkrr.prediction import Prediction
 from soapkrr.specification import Nested
@@ -60,6 +61,10 @@ class Potential(Nested, BaseEstimator, ABC):
         return self
 
     @abstractmethod
+    def _predict_work(self, frames: list[Atoms], wanted: frozenset[str]) -> tuple:
+        """(terms, data, sizes, `Work`) of a prediction: what `plan` shows and ``memory_limit`` divides."""
+
+    @abstractmethod
     def state(self) -> dict:
         """Fitted state for a model file: ``reference_energies`` and more numbers, strings, arrays, specifications, lists and mappings."""
 
@@ -80,15 +85,20 @@ class Potential(Nested, BaseEstimator, ABC):
         Raises
         ------
         sklearn.exceptions.NotFittedError : the model is not fitted.
-        InputError : a structure cannot be used; the message names it.
+        InputError : a structure cannot be used; the message names it. Or ``memory_limit`` does not hold the work for one structure.
         """
         check_is_fitted(self)
-        wanted = wanted_uncertainties(uncertainty)
+        frames, wanted = as_frames(frames), wanted_uncertainties(uncertainty)
         pool = pool_of(client, threads=1)
-        groups = split_by_atoms(pool.frames(as_frames(frames)), TASK if pool.remote else GROUP)
+        atoms = self._group_atoms(frames, wanted, TASK if pool.remote else GROUP)
+        groups = split_by_atoms(pool.frames(frames), atoms)
         with serial_blas():
             parts = list(pool.map(_predict_group, groups, pool.share(self._to_predict()), wanted))
         return Prediction.concatenate(parts)
+
+    def _group_atoms(self, frames: list[Atoms], wanted: frozenset[str], most: int) -> int:
+        """Atoms predicted at once, within ``memory_limit``."""
+        return most if parse_memory(self.memory_limit) is None else min(most, self._predict_work(frames, wanted)[3].group)
 
     def score(self, frames: list[Atoms], y=None) -> float:
         """Negative mean absolute error of the forces (eV/Å), or of the energy per atom (eV) where no structure has forces."""

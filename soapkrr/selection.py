@@ -18,8 +18,10 @@ def farthest_point_sampling(X: np.ndarray, n: int) -> np.ndarray:
     ----------
     X : (n_points, n_features).
     """
-    xp = backends.namespace(X)
-    first = int(xp.argmax(((X - X.mean(axis=0)) ** 2).sum(axis=1)))
+    xp, centre = backends.namespace(X), X.mean(axis=0)
+    # A block at a time: the differences of all rows would take twice the memory of X.
+    gaps = [((X[a : a + 4096] - centre) ** 2).sum(axis=1) for a in range(0, len(X), 4096)]
+    first = int(xp.argmax(xp.concatenate(gaps)))
     picked, gaps = xp.empty(n, dtype=np.int64), xp.empty(n)
     return backends.host(picked[: backends.of(X).regression.farthest_points(X, first, n, picked, gaps)])
 

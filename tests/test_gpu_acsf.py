@@ -50,7 +50,7 @@ def test_blocks_of_a_batch(cuda):
         assert_twins(cuda, descriptor, frames, start, stop)
 
 
-@pytest.mark.parametrize("tile, shared", [(1, 16), (4, 14), (7, 32)])
+@pytest.mark.parametrize("tile, shared", [(1, 16), (4, 14), (7, 9)])
 def test_many_neighbours_come_in_tiles_and_chunks(cuda, monkeypatch, tile, shared):
     monkeypatch.setattr(loops(cuda), "TILE", tile)
     monkeypatch.setattr(loops(cuda), "SHARED", shared * 1024)
@@ -59,8 +59,9 @@ def test_many_neighbours_come_in_tiles_and_chunks(cuda, monkeypatch, tile, share
 
 
 def test_more_neighbours_than_a_tile_holds(cuda):
-    atoms = build("primitive")
-    assert_twins(cuda, acsf(["Si"], 6.0), [atoms], 0, 1)
+    batch, descriptor = Batch.from_atoms([build("primitive")]), acsf(["Si"], 7.0)
+    assert np.diff(batch.pairs(7.0).offsets).min() > loops(cuda).TILE
+    assert_twins(cuda, descriptor, [build("primitive")], 0, 1)
 
 
 def test_same_bits_every_time(cuda):

@@ -128,6 +128,16 @@ def test_arguments_must_have_the_type_of_the_kernel():
         launched(code, *EMPTY, (np.zeros(3), *good[1:]))
 
 
+def test_writes_outside_of_arrays_stop():
+    code = 'extern "C" __global__ void f(double* x, int n) { x[n + (int)threadIdx.x] = 1.0; }'
+    x = cupy.zeros(64)
+    launched(code, *EMPTY, (x, np.int32(0)))
+    assert x.get().all()
+    for n in (-1, 1):
+        with pytest.raises(RuntimeError, match="outside of its argument 0"):
+            launched(code, *EMPTY, (x, np.int32(n)))
+
+
 def test_impossible_launches_are_refused():
     code = 'extern "C" __global__ void f() {}'
     for grid, block, shared in [((0,), (32,), 0), ((1,), (1025,), 0), ((1, 65536), (32,), 0), ((1,), (32,), 50_000)]:

@@ -51,8 +51,9 @@ def test_loops_of_an_alloy_equal_those_of_the_cpu(cuda, n_max, l_max):
     assert_twins(cuda, soap(["O", "Sr", "Ti"], n_max, l_max), [build("alloy")])
 
 
-def test_large_basis(cuda):
-    assert_twins(cuda, soap(["Cl", "H"], 10, 8), [build("dimer")])
+@pytest.mark.parametrize("n_max, l_max", [(10, 8), (32, 20)])
+def test_large_bases_fit_into_shared_memory(cuda, n_max, l_max):
+    assert_twins(cuda, soap(["Cl", "H"], n_max, l_max, r_cut=4.0), [build("dimer")])
 
 
 def test_more_neighbours_than_are_held_at_once(cuda):
@@ -86,6 +87,7 @@ def test_contraction_of_species_and_radial_functions(cuda):
 def test_tables_that_do_not_fit_into_shared_memory_come_in_parts(cuda, monkeypatch):
     loops = backends.of(cuda.empty(1)).soap
     monkeypatch.setattr(loops, "SHARED", loops.STATIC + 1000)
+    monkeypatch.setattr(loops, "TARGET", 1000)
     assert_twins(cuda, soap(["O", "Sr", "Ti"], 3, 3), [build("alloy")], 1, 4)
 
 

@@ -24,6 +24,7 @@ def test_source_compiles_for_sm_90_within_registers(name, cuda):
     module = import_module("soapkrr.backends.gpu.compile")
     log = compiled(module.source(name), (*module.OPTIONS, "--gpu-architecture=sm_90", "--ptxas-options=-v"))
     assert "warning" not in log, log
+    assert module.source(name).isascii()  # CuPy writes sources in the encoding of the user's locale
     assert log.count("Compiling entry function") == module.source(name).count("__global__"), log
     functions = re.findall(r"Function properties for (\w+)\s+ptxas\s+\.\s+(\d+) bytes stack frame, (\d+) bytes spill stores", log)
     assert len(functions) == log.count("Function properties"), log

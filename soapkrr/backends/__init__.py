@@ -62,6 +62,19 @@ def library(device: str):
     raise InputError(f"`device`='cuda' needs a GPU and CuPy: {why}.")
 
 
+def out_of_memory() -> tuple[type[Exception], ...]:
+    """What a GPU's library raises when the memory of the device runs out; nothing where no such library is in use."""
+    cupy = sys.modules.get("cupy")
+    return () if cupy is None else (cupy.cuda.memory.OutOfMemoryError,)
+
+
+def free_memory() -> None:
+    """Give memory that a GPU's library keeps for later back to the device."""
+    cupy = sys.modules.get("cupy")
+    if cupy is not None:
+        cupy.get_default_memory_pool().free_all_blocks()
+
+
 def host(value):
     """NumPy arrays in place of GPU arrays; lists, tuples and mappings of them too, anything else as it is."""
     if on_gpu(value):

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 from ase import Atoms
 
 from soapkrr import backends, linear
 from soapkrr.baselines import baseline_energies
+from soapkrr.errors import InputError
 from soapkrr.labels import Labels, stacked
+from soapkrr.parallel import halving, thread_map
 from soapkrr.regression.data import TrainingData
 from soapkrr.regression.design import DesignRows
 from soapkrr.regression.terms import SparseTerm
@@ -20,37 +23,71 @@ from soapkrr.structures import Batch, split_by_atoms
 LANE = 1024
 
 
-def factors_of(terms: list[SparseTerm], data: TrainingData, pool, device: str, progress: bool) -> tuple[dict, dict]:
+def factors_of(
+    terms: list[SparseTerm],
+    data: TrainingData,
+    pool,
+    device: str,
+    progress: bool,
+    group: int | None = None,
+    lane: int | None = None,
+) -> tuple[dict, dict]:
     """{kind: triangle of [Φ | y]} of all structures, and {kind: number of rows}, worked on by ``pool`` (`Threads` or `Workers`).
 
     Structures are dealt out in lanes, whose triangles absorb rows group by group and are merged by a tree: neither depends on threads.
-    ``device``: what workers compute with; threads of this process go by the arrays of the terms.
+    ``device``: what workers compute with; threads of this process go by the arrays of the terms. ``group``, ``lane``: atoms of the groups
+    and lanes of a process whose memory is limited.
     """
-    lanes = split_by_atoms(pool.frames(data.frames), max(LANE, sum(t.n_points for t in terms)))
+    lanes = split_by_atoms(pool.frames(data.frames), lane or lane_atoms(sum(t.n_points for t in terms)))
     items = [(frames, data.labels[first : first + len(frames)], first) for first, frames in lanes]
-    lane, common = (_lane_on, (device, pool.share(terms))) if pool.remote else (lane_factors, (terms,))
-    parts = pool.reduce(lane, merged, items, *common, data.references, label="design rows", progress=progress)
-    return {kind: whitened(terms, factor) for kind, (factor, _) in parts.items()}, {kind: n for kind, (_, n) in parts.items()}
+    make, common = (_lane_on, (device, pool.share(terms))) if pool.remote else (partial(lane_factors, group), (terms,))
+    parts = pool.reduce(make, merged, items, *common, data.references, label="design rows", progress=progress)
+    threads = None if pool.remote else pool.threads
+    factors = thread_map(lambda part: whitened(terms, part[0]), parts.values(), threads)
+    return dict(zip(parts, factors, strict=True)), {kind: n for kind, (_, n) in parts.items()}
 
 
-def lane_factors(terms: list[SparseTerm], references, item: tuple) -> dict:
+def lane_atoms(n_points: int) -> int:
+    """Atoms of a lane of a model with so many sparse points."""
+    return max(LANE, n_points)
+
+
+def lane_factors(atoms: int | None, terms: list[SparseTerm], references, item: tuple) -> dict:
     """{kind: (triangle of [K | y], number of rows)} of (consecutive structures, labels, index of the first).
 
     K are the rows of kernel values with the sparse points: whitening their triangle in the end gives that of Φ at a part of the work.
+    ``atoms`` of a group; None: what suits the arrays. A group whose rows do not fit into a GPU's memory is made in halves.
     """
     frames, labels, first = item
     factors: dict = {}
-    for start, group in split_by_atoms(frames, backends.of(terms[0].points[0]).GROUP):
-        for kind, table in tables(terms, group, labels[start : start + len(group)], references, first + start):
-            old, n = factors.get(kind, (None, 0))
-            factors[kind] = linear.absorb(old, table), n + len(table)
+
+    def rows(group):
+        start, members = group
+        return list(tables(terms, members, labels[start : start + len(members)], references, first + start))
+
+    def halves(group):
+        start, members = group
+        if len(members) < 2:
+            raise InputError(
+                f"frame {first + start}: the memory of the GPU does not hold the design rows of its {len(members[0])} atoms; "
+                "use fewer sparse points."
+            )
+        middle = len(members) // 2
+        return (start, members[:middle]), (start + middle, members[middle:])
+
+    for group in split_by_atoms(frames, atoms or backends.of(terms[0].points[0]).GROUP):
+        for made in halving(rows, group, halves):
+            while made:
+                kind, table = made.pop(0)
+                old, n = factors.get(kind, (None, 0))
+                factors[kind] = linear.absorb(old, table), n + len(table)
     return factors
 
 
 def _lane_on(device: str, terms: list[SparseTerm], references, item: tuple) -> dict:
     """`lane_factors` computed with the device of a worker; NumPy arrays in and out."""
     xp = backends.library(device)
-    return backends.host(lane_factors([t.moved(xp) for t in terms], references, item))
+    return backends.host(lane_factors(None, [t.moved(xp) for t in terms], references, item))
 
 
 def merged(one: dict, other: dict) -> dict:
@@ -69,7 +106,10 @@ def whitened(terms: list[SparseTerm], factor: np.ndarray) -> np.ndarray:
     for term in terms:
         columns.append(term.whiten(kernel_rows[: len(term.points)]))
         kernel_rows = kernel_rows[len(term.points) :]
-    return linear.absorb(None, xp.asfortranarray(xp.concatenate([*columns, factor[:, -1:]], axis=1)))
+    table = xp.asfortranarray(xp.concatenate([*columns, factor[:, -1:]], axis=1))
+    if len(table) == table.shape[1] and not any(bool(xp.tril(t, -1).any()) for term in terms for t in term.transform):
+        return xp.triu(table)  # a triangle times a triangle
+    return linear.absorb(None, table)
 
 
 def rescaled(terms: list[SparseTerm], factors: Mapping[str, np.ndarray], signals) -> tuple[list[SparseTerm], dict[str, np.ndarray]]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from soapkrr import backends
-from soapkrr.parallel import thread_map
+from soapkrr.parallel import block_map
 from soapkrr.structures import Batch, forces_and_strain
 
 
@@ -27,12 +27,12 @@ def evaluate(parts, batch: Batch, first: int, threads: int | None, spread: Calla
     gradients = [xp.empty((len(p.j), 3)) for p in pairs]
     energies = xp.zeros(batch.n_atoms)
 
-    def block(start):
-        stop = min(start + step, batch.n_atoms)
+    def block(start, stop):
+        energies[start:stop] = 0.0  # a block may be repeated
         done = [_block(part, a, start, stop, energies, g, spread is not None) for part, a, g in zip(parts, arrays, gradients, strict=True)]
-        return start, stop, spread and spread(start, stop, *zip(*done, strict=True))
+        return spread and spread(start, stop, *zip(*done, strict=True))
 
-    for start, stop, result in thread_map(block, range(0, batch.n_atoms, step), threads):
+    for start, stop, result in block_map(block, batch.n_atoms, step, threads):
         if spread is not None:
             spread.collect(start, stop, result)
     sums = [forces_and_strain(batch, p, g) for p, g in zip(pairs, gradients, strict=True)]

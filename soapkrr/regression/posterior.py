@@ -13,7 +13,7 @@ import numpy as np
 from soapkrr import backends
 from soapkrr.kernels import mixed_products, squares
 from soapkrr.linear import Posterior
-from soapkrr.parallel import thread_map
+from soapkrr.parallel import block_map, thread_map
 from soapkrr.regression.design import DesignRows, DisplacedBlock
 from soapkrr.regression.mean import evaluate
 from soapkrr.regression.terms import SparseTerm
@@ -126,17 +126,15 @@ class SparseModel:
 
     def forces_variance(self, designs: list[DesignRows]) -> np.ndarray:
         """(n_atoms, 3) posterior variance of the force components, (eV/Å)²."""
-        n_atoms, step = designs[0].batch.n_atoms, 8
 
-        def block(start):
-            stop = min(start + step, n_atoms)
+        def block(start, stop):
             rows = self.xp.concatenate([d.term.whiten(d.forces(start, stop)) for d in designs], axis=1)
             prior = self.xp.concatenate([sum(self._force_prior(d, a) for d in designs) for a in range(start, stop)])
             return self.variance(prior, rows).reshape(-1, 3)
 
         for design in designs:
             design.jets  # noqa: B018  computed once, before the threads start
-        return self.xp.concatenate(list(thread_map(block, range(0, n_atoms, step), self.threads)))
+        return self.xp.concatenate([rows for _, _, rows in block_map(block, designs[0].batch.n_atoms, 8, self.threads)])
 
     def _force_prior(self, design: DesignRows, atom: int) -> np.ndarray:
         """(3,) prior variance of the force on one atom: Σ_ii' ∂x_i κ'' ∂x_i' over the centres it moves."""

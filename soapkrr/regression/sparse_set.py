@@ -14,6 +14,7 @@ from soapkrr.descriptors.base import Descriptor
 from soapkrr.errors import InputError
 from soapkrr.kernels import Linear
 from soapkrr.progress import track
+from soapkrr.regression.footprint import LEARNING_BUDGET, row_bytes
 from soapkrr.regression.terms import Term
 from soapkrr.selection import share
 from soapkrr.selectors import FarthestPoint, GivenPoints, Sites, as_selection
@@ -22,20 +23,21 @@ from soapkrr.structures import Batch, split_by_atoms
 logger = logging.getLogger(__name__)
 
 
-#: Features held at once for a descriptor to learn from, bytes; more data are thinned out evenly.
-LEARNING_BUDGET = 2**29
-
 #: Atoms of a chunk whose environments stay on a worker.
 CHUNK = 4096
 
 
-def sparse_points(term: Term, frames: list[Atoms], pool, device: str, progress: bool) -> tuple[Descriptor, list[np.ndarray]]:
+def sparse_points(
+    term: Term, frames: list[Atoms], pool, device: str, progress: bool, limit: int | None = None, learning: int | None = None
+) -> tuple[Descriptor, list[np.ndarray]]:
     """The term's descriptor with what it learnt from the data, and per species (M_s, n_features) sparse points.
 
     ``pool``: `Threads`, and the points are arrays of ``device``, or `Workers`, and they are NumPy's. Of `Workers`, farthest points are
-    chosen where the environments are; for other selections the environments come here.
+    chosen where the environments are; for other selections the environments come here.  ``limit``: bytes for the features of the
+    environments among which points are chosen; where all would exceed it, each species with too many is thinned out evenly, and a warning
+    is logged.  ``learning``: as ``limit`` of `learnt`.
     """
-    descriptor = learnt(term.descriptor, frames, pool, device, progress)
+    descriptor = learnt(term.descriptor, frames, pool, device, progress, learning)
     kinds = descriptor.kinds(np.concatenate([atoms.numbers for atoms in frames]))
     counts = np.bincount(kinds, minlength=len(descriptor.species))
     if descriptor.linear_basis and isinstance(term.kernel, Linear):
@@ -47,7 +49,13 @@ def sparse_points(term: Term, frames: list[Atoms], pool, device: str, progress: 
     if pool.remote and isinstance(selection, FarthestPoint):
         points = _farthest_on_workers(descriptor, frames, kinds, wanted, pool, device, progress)
     else:
-        points = _picked_here(descriptor, frames, kinds, wanted, selection, pool, device, progress)
+        if given:
+            keep = np.zeros(len(kinds), dtype=bool)
+            keep[selection.pick(None, 0, Sites.of(frames))] = True
+        else:
+            most = None if limit is None else int(limit / row_bytes(descriptor.n_features, selection, np.count_nonzero(counts)))
+            keep = candidates(kinds, wanted, most)
+        points = _picked_here(descriptor, frames, kinds, keep, wanted, selection, pool, device, progress)
     for symbol, x, count, n in zip(descriptor.species, points, counts, wanted, strict=True):
         if count and not len(x):
             raise InputError(f"`selection`={selection!r} chooses no environment of {symbol}, which the data have.")
@@ -56,8 +64,8 @@ def sparse_points(term: Term, frames: list[Atoms], pool, device: str, progress: 
     return descriptor, points
 
 
-def _picked_here(descriptor, frames, kinds, wanted, selection, pool, device, progress) -> list[np.ndarray]:
-    X, sites = environments(descriptor, frames, pool, device, progress), Sites.of(frames)
+def _picked_here(descriptor, frames, kinds, keep, wanted, selection, pool, device, progress) -> list[np.ndarray]:
+    X, kinds, sites = environments(descriptor, frames, pool, device, progress, keep), kinds[keep], Sites.of(frames).some(keep)
     xp, points = backends.namespace(X), []
     for s, n in enumerate(wanted):
         mine = kinds == s
@@ -93,15 +101,45 @@ def _library(pool, device: str):
     return np if pool.remote else backends.library(device)
 
 
-def environments(descriptor: Descriptor, frames: list[Atoms], pool, device: str, progress: bool) -> np.ndarray:
-    """X (n, n_features) of every atom of the data; an array of ``device``, or of NumPy when workers make it."""
-    xp = _library(pool, device)
-    groups = split_by_atoms(pool.frames(frames), 2 * backends.loops(xp).GROUP)
+def candidates(kinds: np.ndarray, wanted: np.ndarray, most: int | None) -> np.ndarray:
+    """(n_atoms,) True for the environments among which points are chosen: all, or about ``most``, evenly spread within each species.
+
+    Species with few environments keep all of them, none has fewer than ``wanted`` of it.
+    """
+    counts = np.bincount(kinds, minlength=len(wanted))
+    if most is None or len(kinds) <= most:
+        return np.ones(len(kinds), dtype=bool)
+    low, high = 0, int(counts.max())
+    while low < high:
+        cap = (low + high + 1) // 2
+        low, high = (cap, high) if np.minimum(counts, np.maximum(wanted, cap)).sum() <= most else (low, cap - 1)
+    keep = np.zeros(len(kinds), dtype=bool)
+    for s, n in enumerate(np.minimum(counts, np.maximum(wanted, low))):
+        members = np.flatnonzero(kinds == s)
+        keep[members[np.linspace(0, max(len(members) - 1, 0), n).round().astype(np.int64)]] = True
+    logger.warning("`memory_limit`: sparse points are chosen among %d of the %d environments, spread evenly", keep.sum(), len(keep))
+    return keep
+
+
+def environments(
+    descriptor: Descriptor, frames: list[Atoms], pool, device: str, progress: bool, keep: np.ndarray | None = None
+) -> np.ndarray:
+    """X (n, n_features) of every atom of the data, or of those where ``keep`` (n_atoms,) is True.
+
+    An array of ``device``, or of NumPy when workers make it.
+    """
+    xp, ends = _library(pool, device), np.cumsum([0] + [len(atoms) for atoms in frames])
+    keep = np.ones(ends[-1], dtype=bool) if keep is None else keep
+    groups = [(first, some) for first, some in split_by_atoms(pool.frames(frames), 2 * backends.loops(xp).GROUP)]
+    masks = [keep[ends[first] : ends[first + len(some)]] for first, some in groups]
+    groups, masks = [g for g, mask in zip(groups, masks, strict=True) if mask.any()], [mask for mask in masks if mask.any()]
     make, common = (_environments_on, (device,)) if pool.remote else (environments_of, (xp,))
-    X, start = xp.empty((sum(map(len, frames)), descriptor.n_features)), 0
-    for x in pool.map(make, groups, *common, pool.share(descriptor), label="environments", progress=progress):
-        X[start : start + len(x)] = x
-        start += len(x)
+    X, start = xp.empty((np.count_nonzero(keep), descriptor.n_features)), 0
+    made = pool.map(make, groups, *common, pool.share(descriptor), label="environments", progress=progress)
+    for x, mask in zip(made, masks, strict=True):
+        n = np.count_nonzero(mask)
+        X[start : start + n] = x if n == len(x) else x[xp.asarray(mask)]
+        start += n
     return X
 
 
@@ -120,17 +158,19 @@ def _environments_on(device: str, descriptor: Descriptor, item: tuple[int, list[
     return backends.host(environments_of(backends.library(device), descriptor, item))
 
 
-def learnt(descriptor: Descriptor, frames: list[Atoms], pool, device: str, progress: bool) -> Descriptor:
-    """`Descriptor.fitted` on the environments of all structures, or of every n-th where they would exceed `LEARNING_BUDGET`."""
+def learnt(descriptor: Descriptor, frames: list[Atoms], pool, device: str, progress: bool, limit: int | None = None) -> Descriptor:
+    """`Descriptor.fitted` on the environments of all structures, or every n-th where they exceed `LEARNING_BUDGET` or ``limit`` bytes."""
     if not descriptor.learns:
         return descriptor
-    size = 8 * descriptor.n_features * sum(map(len, frames))
-    thinned = frames[:: -(-size // LEARNING_BUDGET)]
+    size, budget = 8 * descriptor.n_features * sum(map(len, frames)), LEARNING_BUDGET if limit is None else min(LEARNING_BUDGET, limit)
+    thinned = frames[:: -(-size // budget)]
+    if budget < size <= LEARNING_BUDGET:
+        logger.warning("`memory_limit`: the descriptor learns from %d of the %d structures, spread evenly", len(thinned), len(frames))
     return descriptor.fitted(environments(descriptor, thinned, pool, device, progress))
 
 
-def numbers_wanted(term: Term, counts: np.ndarray) -> np.ndarray:
-    """Sparse points of each species, none above its number of environments ``counts``; more than exist is logged."""
+def numbers_wanted(term: Term, counts: np.ndarray, warn: bool = True) -> np.ndarray:
+    """Sparse points of each species, none above its number of environments ``counts``; more than exist is logged if ``warn``."""
     species, n = term.descriptor.species, term.n_sparse
     if isinstance(n, Mapping):
         missing = [s for s, count in zip(species, counts, strict=True) if count and not n.get(s)]
@@ -138,12 +178,12 @@ def numbers_wanted(term: Term, counts: np.ndarray) -> np.ndarray:
             raise InputError(f"`n_sparse` names no number of sparse points for {missing}.")
         asked = np.array([n.get(s, 0) for s in species])
         for symbol, a, count in zip(species, asked, counts, strict=True):
-            if a > count:
+            if warn and a > count:
                 logger.warning("`n_sparse`=%d for %s exceeds its %d environments; all of them are used", a, symbol, count)
         return np.minimum(asked, counts)
     if not (isinstance(n, (int, np.integer)) and n > 0):
         raise InputError(f"`n_sparse` must be a positive integer or a mapping {{symbol: number}}, received {n!r}.")
-    if n > counts.sum():
+    if warn and n > counts.sum():
         logger.warning("`n_sparse`=%d exceeds the %d environments of the data; all of them are used", n, counts.sum())
     shares = np.zeros_like(counts)
     shares[counts > 0] = share(counts[counts > 0], int(n))

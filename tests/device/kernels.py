@@ -36,15 +36,15 @@ _DYNAMIC = re.compile(r"extern\s+__shared__\s+((?:unsigned\s+)?(?:long\s+long|\w
 _BUILDS = tempfile.TemporaryDirectory(prefix="kernels-")
 
 
-def parameters(code: str) -> dict[str, list[tuple[str, bool]]]:
-    """{kernel: [(C type, whether a pointer)]} of a source."""
+def parameters(code: str) -> dict[str, list[tuple[str, bool, bool]]]:
+    """{kernel: [(C type, whether a pointer, whether const)]} of a source."""
     bare = re.sub(r"//[^\n]*|/\*.*?\*/", " ", code, flags=re.S)
     found = {}
     for name, inside in _KERNEL.findall(bare):
         kinds = []
         for part in filter(None, (p.strip() for p in inside.split(","))):
             words = re.sub(r"\b(const|__restrict__)\b", " ", part.replace("*", " * ")).split()
-            kinds.append((" ".join(w for w in words[:-1] if w != "*"), "*" in words))
+            kinds.append((" ".join(w for w in words[:-1] if w != "*"), "*" in words, "const" in part))
         found[name] = kinds
     return found
 
@@ -54,7 +54,7 @@ def _host_source(code: str) -> str:
     code = _DYNAMIC.sub(r"\1* \2 = (\1*)device::shared_memory;", code)
     launchers = []
     for name, kinds in parameters(code).items():
-        formal = ", ".join(f"{kind}{'*' if pointer else ''} a{k}" for k, (kind, pointer) in enumerate(kinds))
+        formal = ", ".join(f"{kind}{'*' if pointer else ''} a{k}" for k, (kind, pointer, _) in enumerate(kinds))
         actual = ", ".join(f"a{k}" for k in range(len(kinds)))
         launchers.append(
             f'extern "C" const char* launch_{name}(const unsigned* geometry, unsigned long shared{", " if formal else ""}{formal}) '
@@ -86,7 +86,7 @@ def compiled(code: str, options: tuple[str, ...]) -> ctypes.PyDLL:
 
 
 def _argument(name: str, k: int, value, kind: str, pointer: bool):
-    """What ctypes passes, once the type is what the kernel expects."""
+    """The array, or what ctypes passes for a scalar, once the type is what the kernel expects."""
     where = f"argument {k} of kernel {name}"
     if kind not in TYPES:
         raise TypeError(f"{where}: the simulator knows no type {kind!r}")
@@ -98,12 +98,30 @@ def _argument(name: str, k: int, value, kind: str, pointer: bool):
             raise TypeError(f"{where} is {kind}*, received an array of {value.dtype}")
         if not value.flags.c_contiguous:
             raise TypeError(f"{where}: the array is not contiguous (shape {value.shape}, strides {value.strides})")
-        return ctypes.c_void_p(value.data.ptr)
+        return value
     if isinstance(value, (bool, int, float)):
         value = {bool: np.bool_, int: np.int64, float: np.float64}[type(value)](value)
     if not isinstance(value, np.generic) or value.dtype != dtype:
         raise TypeError(f"{where} is {kind}, received {type(value).__name__} ({value!r}): pass np.{np.dtype(dtype).name}")
     return scalar(value.item())
+
+
+class Fenced:
+    """A copy of an array between two strips of NaN, which show writes beyond its ends; what is read there is no number either."""
+
+    MARGIN = 256
+
+    def __init__(self, array: ndarray):
+        self.bytes = np.full(array.nbytes + 2 * self.MARGIN, 0xFF, dtype=np.uint8)
+        self.inside = self.bytes[self.MARGIN : self.MARGIN + array.nbytes]
+        self.inside[:] = array._a.reshape(-1).view(np.uint8)
+        self.pointer = ctypes.c_void_p(self.inside.ctypes.data)
+
+    def intact(self) -> bool:
+        return bool((self.bytes[: self.MARGIN] == 0xFF).all() and (self.bytes[-self.MARGIN :] == 0xFF).all())
+
+    def put_back(self, array: ndarray) -> None:
+        array._a[...] = self.inside.view(array.dtype).reshape(array.shape)
 
 
 class Function:
@@ -122,10 +140,17 @@ class Function:
             raise RuntimeError(f"CUDA_ERROR_INVALID_VALUE: kernel {self.name} asks for {shared_mem} bytes of shared memory")
         if len(args) != len(self.kinds):
             raise TypeError(f"kernel {self.name} takes {len(self.kinds)} arguments, received {len(args)}")
-        passed = [_argument(self.name, k, value, *kind) for k, (value, kind) in enumerate(zip(args, self.kinds, strict=True))]
+        checked = [_argument(self.name, k, value, *kind[:2]) for k, (value, kind) in enumerate(zip(args, self.kinds, strict=True))]
+        fenced = {k: Fenced(value) for k, value in enumerate(checked) if isinstance(value, ndarray)}
+        passed = [fenced[k].pointer if k in fenced else value for k, value in enumerate(checked)]
         problem = self.launch((ctypes.c_uint * 6)(*grid, *block), ctypes.c_ulong(int(shared_mem)), *passed)
         if problem:
             raise RuntimeError(f"kernel {self.name}: {problem.decode()}")
+        for k, copy in fenced.items():
+            if not copy.intact():
+                raise RuntimeError(f"kernel {self.name} writes outside of its argument {k}, an array of shape {args[k].shape}")
+            if not self.kinds[k][2]:
+                copy.put_back(args[k])
 
 
 class RawModule:

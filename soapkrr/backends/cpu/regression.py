@@ -76,9 +76,10 @@ def nearest_picks(X, picks, start, nearest, best):
     """Lower ``best``, the squared gap of each row of X to its ``nearest`` of the picks, by those from ``start`` on.
 
     The triangle inequality spares a row when the new pick is at least twice as far from the row's nearest pick as the row is.
+    Returns the row farthest from its nearest pick, and its squared gap.
     """
     n_points, n_features = X.shape
-    spread = np.zeros(len(picks))
+    spread, far, farthest = np.zeros(len(picks)), -1.0, 0
     for k in range(start, len(picks)):
         new = picks[k]
         for m in range(k):
@@ -86,6 +87,7 @@ def nearest_picks(X, picks, start, nearest, best):
             for f in range(n_features):
                 d += (new[f] - other[f]) ** 2
             spread[m] = d
+        far = -1.0
         for i in range(n_points):
             if spread[nearest[i]] < 4.0 * best[i]:
                 d, x = 0.0, X[i]
@@ -93,6 +95,9 @@ def nearest_picks(X, picks, start, nearest, best):
                     d += (new[f] - x[f]) ** 2
                 if d < best[i]:
                     best[i], nearest[i] = d, k
+            if best[i] > far:
+                far, farthest = best[i], i
+    return farthest, far
 
 
 @jit
@@ -107,11 +112,7 @@ def farthest_points(X, first, n, picked, gaps):
     picked[0], gaps[0] = first, np.inf
     for k in range(n):
         picks[k] = X[picked[k]]
-        nearest_picks(X, picks[: k + 1], k, nearest, best)
-        far, farthest = -1.0, 0
-        for i in range(n_points):
-            if best[i] > far:
-                far, farthest = best[i], i
+        farthest, far = nearest_picks(X, picks[: k + 1], k, nearest, best)
         if k + 1 == n:
             return n
         if far <= 1e-20:

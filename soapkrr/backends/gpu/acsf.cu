@@ -5,8 +5,8 @@ extern "C" __global__ void values(
     const long long* offsets, const long long* neighbours, const double* vectors, const long long* kinds, const double* g2,
     const double* g3, const double* eta, const double* zeta, const double* lam, const long long* u, const long long* v,
     const long long* radial_start, const long long* angular_start, const double* weight, const double* table, int n2, int n3, int n_u,
-    int n_v, int n4, int n_f, int n_kinds, int n_slots, int n_knots, double r_cut, int tile, int chunk, long long n_features, long long start,
-    double* X) {
+    int n_v, int n4, int n_f, int n_kinds, int n_slots, int n_knots, double r_cut, int tile, int chunk, long long n_features,
+    long long start, double* X) {
     Functions fun{g2, g3, eta, zeta, lam, u, v, n2, n3, n_u, n_v, n4, n_f, radial_start, angular_start, weight, table,
                   n_kinds, n_slots, n_knots, r_cut};
     Pairs pairs{offsets, neighbours, vectors, kinds};
@@ -26,7 +26,7 @@ __device__ void pull_radial(const Tile& tile, const Functions& fun, const double
     sums<1>(tile.n, part, add, put);
 }
 
-// Per triplet α_j, α_k, β: what it gives is α_j r_ij + β r_ik to the gradient of j, α_k r_ik + β r_ij to that of k.
+// Of each triplet alpha_j, alpha_k, beta: it gives alpha_j r_ij + beta r_ik to the gradient of j, alpha_k r_ik + beta r_ij to that of k.
 struct Levers {
     double *j, *k, *both;
 };
@@ -103,8 +103,8 @@ extern "C" __global__ void pullback(
     const long long* offsets, const long long* neighbours, const double* vectors, const long long* kinds, const double* g2,
     const double* g3, const double* eta, const double* zeta, const double* lam, const long long* u, const long long* v,
     const long long* radial_start, const long long* angular_start, const double* weight, const double* table, int n2, int n3, int n_u,
-    int n_v, int n4, int n_f, int n_kinds, int n_slots, int n_knots, double r_cut, int tile, int chunk, long long n_features, long long start,
-    const double* G, double* out) {
+    int n_v, int n4, int n_f, int n_kinds, int n_slots, int n_knots, double r_cut, int tile, int chunk, long long n_features,
+    long long start, const double* G, double* out) {
     Functions fun{g2, g3, eta, zeta, lam, u, v, n2, n3, n_u, n_v, n4, n_f, radial_start, angular_start, weight, table,
                   n_kinds, n_slots, n_knots, r_cut};
     Pairs pairs{offsets, neighbours, vectors, kinds};

@@ -1,8 +1,12 @@
 // Atom-centred symmetry functions of one centre by one block of threads; formulae as in cpu/acsf.py.
 //
 // Neighbours are taken in tiles, triplets of two tiles in chunks: first the geometry of every triplet of a chunk, then the powers
-// (1 + λ cos θ)^(ζ−1) of every distinct (ζ, λ) and the exponentials of every distinct η, then sums over the chunk for every feature.
-// With P = exp(−ηs) C, where s = r_ij² + r_ik² + r_jk² and C = f_c(r_ij) f_c(r_ik) f_c(r_jk) for G4, without r_jk for G5, a function is A P.
+// ((1 + lambda cos theta) / 2)^(zeta - 1) of every distinct (zeta, lambda) and the exponentials of every distinct eta, then sums over the
+// chunk for every feature.
+// Whatever all threads of the block do together leaves them in step.
+//
+// With P = exp(-eta s) C, where s = r_ij^2 + r_ik^2 + r_jk^2 and C = f_c(r_ij) f_c(r_ik) f_c(r_jk) for G4, both without r_jk for G5, and
+// A = 2^(1 - zeta) (1 + lambda cos theta)^zeta, a function is the sum of A P over its triplets.
 #include "sums.cuh"
 
 struct Pairs {
@@ -57,7 +61,6 @@ struct Tile {
 
     // Load pairs first:first + count but the pair `skip`; by all threads of the block.
     __device__ void load(long long first, int count, long long skip, const Pairs& pairs, const Functions& fun) {
-        __syncthreads();
         for (int m = threadIdx.x; m < count; m += blockDim.x)
             slot[m] = first + m == skip ? -1 : fun.n_slots == 1 ? 0 : (int)pairs.kinds[pairs.neighbours[first + m]];
         __syncthreads();
@@ -99,7 +102,7 @@ __device__ inline double radial(int h, const Tile& tile, int j, const Functions&
     return SLOPE ? df * cosine - k * f * sine : f * cosine;
 }
 
-// base^(ζ−1).
+// base^(zeta - 1).
 __device__ inline double power(double base, double zeta) {
     int n = (int)zeta;
     if (n != zeta) return exp((zeta - 1.0) * log(base));
@@ -121,7 +124,6 @@ struct Triplets {
 
     // Count; by all threads of the block.
     __device__ void count() {
-        __syncthreads();
         if (threadIdx.x == 0) {
             base[0] = 0;
             for (int t = 0, b = 0, a = 0; t < n_types; t++) {
@@ -141,7 +143,7 @@ struct Triplets {
         return from;
     }
 
-    // Slots a ≤ b of a type.
+    // Slots a <= b of a type.
     __device__ static void slots(int type, int& a, int& b) {
         for (b = 0; (b + 1) * (b + 2) / 2 <= type;) b++;
         a = type - b * (b + 1) / 2;
@@ -168,8 +170,8 @@ struct Triplets {
     }
 };
 
-// A chunk of at most `size` triplets in shared memory, one column each: j, k, cos θ, r_jk², f_c(r_jk) and f_c′(r_jk)/r_jk; derivatives of
-// cos θ; powers; P; derivatives of P at fixed cos θ.
+// A chunk of at most `size` triplets in shared memory, one column each: j, k, cos theta, r_jk^2, f_c(r_jk) and f_c'(r_jk)/r_jk; derivatives
+// of cos theta; powers; P; derivatives of P at fixed cos theta. Columns are an odd number apart, for the sake of the memory's banks.
 struct Chunk {
     int size, stride, n, *j, *k;
     double *c, *d2, *f, *df, *dc, *powers, *P, *dP;

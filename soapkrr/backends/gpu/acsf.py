@@ -10,7 +10,7 @@ from soapkrr.errors import InputError
 #: Threads per centre, and neighbours of it held in shared memory at once (two tiles of them).
 THREADS, TILE = 128, 64
 
-#: Bytes of shared memory per centre: seven blocks fit on a multiprocessor, as many as their registers allow.
+#: Bytes of shared memory per centre: more blocks fit on a multiprocessor of an H200 than their registers allow.
 SHARED = 32 * 1024
 
 
@@ -34,8 +34,8 @@ def run(module, kernel, n_blocks, pairs, fun, n_features, args, n_along, n_sums,
     chunk = min(THREADS, (SHARED // 8 - fixed - per_triplet - 2) // (per_triplet + 1))
     if chunk < 1:
         raise InputError(
-            f"`g4_params` and `g5_params` hold {len(fun.zeta)} distinct (zeta, lambda), {len(fun.eta)} distinct eta, {n_slots} species, "
-            "more than a GPU holds; reduce them or use `device`='cpu'."
+            f"`g4_params` and `g5_params` hold {len(fun.zeta)} distinct (zeta, lambda) and {len(fun.eta)} distinct eta, for {n_slots} "
+            "species: more than a GPU's shared memory holds; reduce them or use `device`='cpu'."
         )
     sizes = len(fun.g2), len(fun.g3), len(fun.eta), len(fun.zeta), fun.n4, n_f, n_kinds, n_slots, len(fun.table)
     launch(

@@ -52,7 +52,7 @@ __device__ void add_angular(int first, int type, const Triplets& all, const Func
     sums<N>(n_types * n_f, part, add, put);
 }
 
-// All features of the centre with pairs first:last; `moved` is the neighbour that moves, where one does, or −1 for none at all.
+// All features of the centre with pairs first:last; `moved` is the neighbour that moves, where one does, or -1 for none at all.
 template <class Move>
 __device__ void features(long long first, long long last, long long moved, const Pairs& pairs, const Functions& fun, int tile,
                          int chunk, long long n_features, double* out) {

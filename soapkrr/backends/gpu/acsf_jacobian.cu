@@ -2,7 +2,8 @@
 // visits the triplets it needs anew, so that every number is written once, by one block, in a fixed order of summation.
 #include "acsf_features.cuh"
 
-// The pair (i, a) that is pair p = (a, i) seen from the other end, at −r_ai; −1 where there is none. By all threads of the block.
+// The pair (i, a) that is pair p = (a, i) seen from the other end, at -r_ai; -1 where there is none. By all threads
+// of the block.
 __device__ long long reverse(long long a, long long p, const Pairs& pairs) {
     __shared__ long long found;
     if (threadIdx.x == 0) found = -1;
@@ -23,8 +24,8 @@ extern "C" __global__ void moved_centre(
     const long long* offsets, const long long* neighbours, const double* vectors, const long long* kinds, const double* g2,
     const double* g3, const double* eta, const double* zeta, const double* lam, const long long* u, const long long* v,
     const long long* radial_start, const long long* angular_start, const double* weight, const double* table, int n2, int n3, int n_u,
-    int n_v, int n4, int n_f, int n_kinds, int n_slots, int n_knots, double r_cut, int tile, int chunk, long long n_features, long long start,
-    const long long* rows, double* out) {
+    int n_v, int n4, int n_f, int n_kinds, int n_slots, int n_knots, double r_cut, int tile, int chunk, long long n_features,
+    long long start, const long long* rows, double* out) {
     Functions fun{g2, g3, eta, zeta, lam, u, v, n2, n3, n_u, n_v, n4, n_f, radial_start, angular_start, weight, table,
                   n_kinds, n_slots, n_knots, r_cut};
     Pairs pairs{offsets, neighbours, vectors, kinds};
@@ -37,8 +38,8 @@ extern "C" __global__ void moved_neighbour(
     const long long* offsets, const long long* neighbours, const double* vectors, const long long* kinds, const double* g2,
     const double* g3, const double* eta, const double* zeta, const double* lam, const long long* u, const long long* v,
     const long long* radial_start, const long long* angular_start, const double* weight, const double* table, int n2, int n3, int n_u,
-    int n_v, int n4, int n_f, int n_kinds, int n_slots, int n_knots, double r_cut, int tile, int chunk, long long n_features, long long start,
-    long long stop, const long long* rows, double* out) {
+    int n_v, int n4, int n_f, int n_kinds, int n_slots, int n_knots, double r_cut, int tile, int chunk, long long n_features,
+    long long start, long long stop, const long long* rows, double* out) {
     Functions fun{g2, g3, eta, zeta, lam, u, v, n2, n3, n_u, n_v, n4, n_f, radial_start, angular_start, weight, table,
                   n_kinds, n_slots, n_knots, r_cut};
     Pairs pairs{offsets, neighbours, vectors, kinds};
@@ -51,11 +52,11 @@ extern "C" __global__ void strained(
     const long long* offsets, const long long* neighbours, const double* vectors, const long long* kinds, const double* g2,
     const double* g3, const double* eta, const double* zeta, const double* lam, const long long* u, const long long* v,
     const long long* radial_start, const long long* angular_start, const double* weight, const double* table, int n2, int n3, int n_u,
-    int n_v, int n4, int n_f, int n_kinds, int n_slots, int n_knots, double r_cut, int tile, int chunk, long long n_features, long long start,
-    double* out) {
+    int n_v, int n4, int n_f, int n_kinds, int n_slots, int n_knots, double r_cut, int tile, int chunk, long long n_features,
+    long long start, double* out) {
     Functions fun{g2, g3, eta, zeta, lam, u, v, n2, n3, n_u, n_v, n4, n_f, radial_start, angular_start, weight, table,
                   n_kinds, n_slots, n_knots, r_cut};
     Pairs pairs{offsets, neighbours, vectors, kinds};
     long long i = start + blockIdx.x;
-    features<Strain>(offsets[i], offsets[i + 1], -1, pairs, fun, tile, chunk, n_features, out + blockIdx.x * 6 * n_features);
+    features<Strain>(offsets[i], offsets[i + 1], -1, pairs, fun, tile, chunk, n_features, out + 6 * n_features * blockIdx.x);
 }

@@ -40,6 +40,8 @@ def launch(module: str, name: str, grid: int, block: int, *args, shared: int = 0
 
     Scalars are passed as ``np.int32``, ``np.int64`` (also Python's int) or ``np.float64`` (also Python's float), as the kernel takes them.
     """
+    if not all(arg.flags.c_contiguous for arg in args if isinstance(arg, cupy.ndarray)):
+        raise ValueError(f"kernel {name} takes contiguous arrays only")
     if grid:
         kernel = _kernel(module, name, cupy.cuda.runtime.getDevice())
         if shared > SHARED:

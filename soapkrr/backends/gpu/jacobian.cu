@@ -28,7 +28,6 @@ extern "C" __global__ void __launch_bounds__(128) pair_rows(long long start, lon
         for (int l0 = 0; l0 <= l_max; l0 += tile) {
             const int l1 = min(l0 + tile, l_max + 1), k0 = l0 * l0, n_l = l1 - l0;
             if (pass == 0 || tile <= l_max) {
-                __syncthreads();
                 for (int m = t; m <= l_max; m += n_t)
                     harmonics(v, m, l1 - 1, norm, [&](int k, double value, double dx, double dy, double dz) {
                         if (k >= k0) Y[k - k0] = dx, Y[n_y + k - k0] = dy, Y[2 * n_y + k - k0] = dz, Y[3 * n_y + k - k0] = value;

@@ -25,9 +25,10 @@ __device__ __forceinline__ void search(long long t, const double* __restrict__ p
             for (int a = 0; a < 3; a++) {
                 const long long n = image[a] - shifts[3 * q + a] + shifts[3 * t + a];
                 same = same && n == 0;
-                for (int b = 0; b < 3; b++) d[b] += n * cell[3 * a + b];
+                for (int b = 0; b < 3; b++) d[b] = fma((double)n, cell[3 * a + b], d[b]);
             }
-            if (!same && d[0] * d[0] + d[1] * d[1] + d[2] * d[2] < square) visit(q, d[0], d[1], d[2]);
+            // Written out, so that every kernel rounds alike: a pair at the cutoff is in both lists or in none.
+            if (!same && fma(d[2], d[2], fma(d[0], d[0], d[1] * d[1])) < square) visit(q, d[0], d[1], d[2]);
         }
     }
 }

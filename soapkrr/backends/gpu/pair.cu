@@ -41,7 +41,6 @@ struct Tile {
     // Load pairs first:first + count; by all threads of the block.
     __device__ void load(long long first, int count, const long long* neighbours, const double* vectors, const long long* kinds,
                          const Table& table) {
-        __syncthreads();
         for (int m = threadIdx.x; m < count; m += blockDim.x) {
             const double* d = vectors + 3 * (first + m);
             for (int a = 0; a < 3; a++) x[3 * m + a] = d[a];
@@ -129,7 +128,7 @@ extern "C" __global__ void moved_centre(const long long* offsets, const long lon
                      out + rows[blockIdx.x] * 3 * n_kinds * n_b);
 }
 
-// Row of pair p = (a, i): what displacing atom a does to centre i, which sees a at −r_ai.
+// Row of pair p = (a, i): what displacing atom a does to centre i, which sees a at -r_ai.
 extern "C" __global__ void moved_neighbour(const long long* offsets, const double* vectors, const long long* kinds, const double* knots,
                                            int n_knots, int n_b, double r_cut, int n_kinds, long long start, long long stop,
                                            const long long* rows, double* out) {

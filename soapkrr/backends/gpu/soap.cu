@@ -26,7 +26,6 @@ __device__ __forceinline__ void density(long long start, const long long* offset
         for (int n = t; n < n_max; n += n_t) c[kinds[i] * n_max + n] = norm[0] * table[n];
     for (long long first = offsets[i]; first < last; first += chunk) {
         const int count = (int)min((long long)chunk, last - first);
-        __syncthreads();
         for (int p = t; p < count; p += n_t) unsorted[p] = (int)kinds[neighbours[first + p]];
         __syncthreads();
         for (int p = t; p < count; p += n_t) {  // by species, in their order

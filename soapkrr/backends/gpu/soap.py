@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import weakref
+from functools import cache
 from typing import NamedTuple
 
 import cupy
@@ -12,6 +13,9 @@ from soapkrr.backends.gpu.compile import SHARED, launch
 
 #: Threads of a block, and most neighbours whose radial functions and harmonics are held in shared memory at once.
 THREADS, CHUNK = 128, 16
+
+#: Bytes of shared memory that a block takes for neighbours unless one alone needs more: ten blocks then share a multiprocessor.
+TARGET = 20 * 1024
 
 #: Bytes of shared memory left to static arrays.
 STATIC = 512
@@ -59,7 +63,7 @@ def _chunk(basis, n_radial: int, n_angular: int) -> tuple[int, int]:
     """Neighbours held at once with so many radial and angular tables each, and the bytes that they take."""
     n_l = basis.l_max + 1
     bytes_each = 8 * (n_radial * n_l * basis.n_max + n_angular * n_l**2) + 40
-    chunk = min(CHUNK, (SHARED - STATIC) // bytes_each)
+    chunk = min(CHUNK, max(1, TARGET // bytes_each))
     return chunk, chunk * bytes_each
 
 
@@ -117,15 +121,15 @@ def strain_jacobian(start, stop, pairs, basis, c, X, norms, out):
     moved_rows(start, moved, _triangle(c.shape[2]), basis, c, X, norms, cupy.arange(stop - start), out)
 
 
-_TRIANGLES: dict[int, cupy.ndarray] = {}
-
-
 def _triangle(n_channels: int):
     """Partners of the full power spectrum: each channel with itself and all that follow."""
-    if n_channels not in _TRIANGLES:
-        first = cupy.arange(n_channels)
-        _TRIANGLES[n_channels] = cupy.stack([first, cupy.full(n_channels, n_channels)], axis=1)
-    return _TRIANGLES[n_channels]
+    return _triangle_on(n_channels, cupy.cuda.runtime.getDevice())
+
+
+@cache
+def _triangle_on(n_channels: int, device: int):
+    first = cupy.arange(n_channels)
+    return cupy.stack([first, cupy.full(n_channels, n_channels)], axis=1)
 
 
 def pair_rows(start, stop, pairs, basis, contraction, partners, c, X, norms, rows, out):

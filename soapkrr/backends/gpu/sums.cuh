@@ -54,7 +54,7 @@ __device__ inline long long centre_of(long long p, long long start, long long st
     return start;
 }
 
-// What is differentiated by: ∂/∂b of |x|²/2, |y|²/2 and x·y, where x and y are the vectors from a centre to two neighbours.
+// What is differentiated by: d/db of |x|^2/2, |y|^2/2 and x.y, where x and y are the vectors from a centre to two neighbours.
 struct Values {
     static const int n = 0;
     static const bool one = false;
