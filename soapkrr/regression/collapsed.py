@@ -75,20 +75,28 @@ class CollapsedPart:
 
     def evaluate(self, s: int, x: np.ndarray, spread: bool = False):
         """Energies (n,) and gradients (n, d) of environments x of species s."""
-        X, a, B = self.points[s], self.values[s], self.slopes[s]
-        b2, own = self._norms[s]
-        xp, step = backends.namespace(x), backends.of(x).POINTS
-        energies, gradient, of_x, a2 = xp.zeros(len(x)), xp.zeros_like(x), None, squares(x)[:, None]
-        for start in range(0, len(X), step):
-            here = slice(start, start + step)
-            points, slopes = X[here], B[here]
-            e, of_points, of_slopes, along_x = self.kernel.observed(x @ points.T, x @ slopes.T, a2, b2[:, here], a[here], own[here])
+        xp = backends.namespace(x)
+        energies, gradient, of_x = xp.zeros(len(x)), xp.zeros_like(x), xp.zeros(len(x))
+        for points, slopes, e, of_points, of_slopes, along_x in self._tiles(s, x):
             energies += e
             gradient += of_points @ points
             gradient += of_slopes @ slopes
             if along_x is not None:
-                of_x = along_x if of_x is None else of_x + along_x
-        if of_x is not None:
-            gradient += of_x[:, None] * x
+                of_x += along_x
+        gradient += of_x[:, None] * x
         scale = self.signal**2
         return scale * energies, scale * gradient, None
+
+    def energies(self, s: int, x: np.ndarray) -> np.ndarray:
+        """Energies (n,) alone, at half the cost."""
+        return self.signal**2 * sum((tile[2] for tile in self._tiles(s, x)), start=backends.namespace(x).zeros(len(x)))
+
+    def _tiles(self, s: int, x: np.ndarray):
+        """Training environments, their slopes and what `Kernel.observed` says of them, some at a time."""
+        X, a, B = self.points[s], self.values[s], self.slopes[s]
+        b2, own = self._norms[s]
+        step, a2 = backends.of(x).POINTS, squares(x)[:, None]
+        for start in range(0, len(X), step):
+            here = slice(start, start + step)
+            points, slopes = X[here], B[here]
+            yield points, slopes, *self.kernel.observed(x @ points.T, x @ slopes.T, a2, b2[:, here], a[here], own[here])

@@ -17,9 +17,10 @@ from soapkrr import backends
 from soapkrr.backends.arrays import PairArrays
 from soapkrr.parallel import thread_map
 from soapkrr.regression.collapsed import CollapsedPart
+from soapkrr.regression.design import DesignRows
 from soapkrr.regression.observed import ObservedStructures
-from soapkrr.regression.terms import Term
-from soapkrr.structures import Batch, Pairs, forces_and_strain
+from soapkrr.regression.terms import SparseTerm, Term
+from soapkrr.structures import Batch, Pairs, forces_and_strain, split_by_atoms
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,7 +78,7 @@ class CovarianceOperator:
 
     def __init__(self, terms: Sequence[Term], structures: ObservedStructures, threads: int | None = None, xp=np):
         self.terms, self.xp, self.threads = list(terms), xp, threads if xp is np else 1
-        self.batch = Batch.from_atoms(structures.frames)
+        self.frames, self.batch = structures.frames, Batch.from_atoms(structures.frames)
         lists = {r_cut: self.batch.pairs(r_cut, xp=xp) for r_cut in {t.descriptor.r_cut for t in self.terms}}
         self.seen = [Surroundings.of(t, self.batch, lists[t.descriptor.r_cut], self.threads) for t in self.terms]
         sizes, forces, stress = self.batch.sizes, np.array(structures.forces, dtype=bool), np.array(structures.stress, dtype=bool)
@@ -92,10 +93,6 @@ class CovarianceOperator:
     def size(self) -> int:
         """Observations."""
         return int(self._offsets[-1])
-
-    @property
-    def n_environments(self) -> int:
-        return self.batch.n_atoms
 
     def __call__(self, weights: np.ndarray) -> np.ndarray:
         """K w (size,)."""
@@ -145,3 +142,29 @@ class CovarianceOperator:
         out[self._force_rows] = forces[self._forced]
         out[self._stress_rows] = strain[self._stressed] / batch.volumes[self._stressed, None]
         return out
+
+    def design_rows(self, terms: Sequence[SparseTerm]) -> np.ndarray:
+        """(size, r) energies, forces and stresses of every feature of sparse terms, side by side."""
+        columns = np.cumsum([0] + [t.rank for t in terms])
+        rows, index = self.xp.empty((self.size, int(columns[-1]))), self.xp.asarray
+
+        def fill(group):
+            first, frames = group
+            last, batch = first + len(frames), Batch.from_atoms(frames, first)
+            atom = self.batch.offsets[first]
+            forced = slice(*np.searchsorted(self._forced, self.batch.offsets[[first, last]]))
+            stressed = slice(*np.searchsorted(self._stressed, [first, last]))
+            for term, a, b in zip(terms, columns, columns[1:], strict=False):
+                design = DesignRows(term, batch, first)
+                rows[index(self._offsets[first:last]), a:b] = design.energy()
+                if forced.start < forced.stop:
+                    forces = design.forces(0, batch.n_atoms).reshape(-1, 3, b - a)
+                    rows[index(self._force_rows[forced]), a:b] = forces[index(self._forced[forced] - atom)]
+                if stressed.start < stressed.stop:
+                    strain, at = design.strain().reshape(-1, 6, b - a), self._stressed[stressed]
+                    rows[index(self._stress_rows[stressed]), a:b] = strain[index(at - first)] / index(self.batch.volumes[at])[:, None, None]
+
+        groups = split_by_atoms(self.frames, backends.of(rows).GROUP)
+        for _ in thread_map(fill, groups, self.threads):
+            pass
+        return rows

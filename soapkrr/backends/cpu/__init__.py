@@ -15,3 +15,6 @@ DISPLACED = 8
 
 #: Atoms whose design rows are made and absorbed at once.
 GROUP = 256
+
+#: Rows of a large matrix that one thread multiplies at once.
+ROWS = 4096
