@@ -133,17 +133,14 @@ class ObservedSystem:
         b = y * self.precision
         x, left, total = np.zeros_like(b), b, 0
         while True:
-            step, _, iterations = conjugate_gradients(
-                self.apply, self.precondition, left, lambda x, r, _: self.rms(r) <= 0.5 * tolerance
-            )
+            step, _, iterations = conjugate_gradients(self.apply, self.precondition, left, lambda x, r, _: self.rms(r) <= 0.5 * tolerance)
             x, before, total = x + step, self.rms(left), total + iterations
             left = b - self.apply(x)
             if self.rms(left) <= tolerance:
                 return x * self.precision, self.rms(left), total
             if not self.rms(left) < 0.5 * before:
-                raise InputError(
-                    f"rounding stops conjugate gradients at a residual of {self.rms(left):.2g} of the noise; raise `noise` or `cg_tolerance`."
-                )
+                reached = f"{self.rms(left):.2g} of the noise"
+                raise InputError(f"rounding stops conjugate gradients at a residual of {reached}; raise `noise` or `cg_tolerance`.")
 
     def explained(self, k: np.ndarray, prior: float, tolerance: float) -> float:
         """kᵀ(K + Σ)⁻¹k of covariances k (size,), to the relative ``tolerance`` of the standard deviation √(prior − kᵀ(K + Σ)⁻¹k).

@@ -18,22 +18,27 @@ from soapkrr.observations import Observations
 from soapkrr.parallel import serial_blas
 from soapkrr.prediction import Prediction
 from soapkrr.regression.additive import AdditivePotential
-from soapkrr.regression.data import check_optimize, check_structures, checked_noise, prepared
-from soapkrr.regression.observation_fit import fit_exact, optimised
-from soapkrr.regression.observation_model import ObservationModel
+from soapkrr.regression.data import TrainingData, check_optimize, check_structures, checked_noise, prepared
+from soapkrr.regression.observation_fit import CHOLESKY_BYTES, fit_exact, fit_iterative, optimised
+from soapkrr.regression.observation_model import IterativeModel, ObservationModel
 from soapkrr.regression.properties import PROPERTIES, PropertyModel, fit_property
 from soapkrr.regression.sparse_set import learnt
-from soapkrr.regression.targets import observation_counts
+from soapkrr.regression.targets import observation_counts, observed_structures
 from soapkrr.regression.terms import Term
 from soapkrr.structures import Batch, as_frames
 
+#: How an exact process is solved.
+SOLVERS = ("auto", "cholesky", "cg")
+
 
 class GaussianProcess(AdditivePotential):
-    """Exact Gaussian process on total energies, forces and stress, for small sets of data; or on a property of structures or atoms.
+    """Exact Gaussian process on total energies, forces and stress; or on a property of structures or atoms.
 
     cov(L, L′) = Σ_ij L L′ δ²κ(x_i, x_j) for every pair of observations, through the mixed second derivative of the kernel; the weights
-    (K + Σ)⁻¹y collapse onto the training environments, so that prediction costs about two sparse points for each of them. Memory
-    8·N² bytes and N³/3 operations for N observations (Rasmussen and Williams 2006, algorithm 2.1).
+    (K + Σ)⁻¹y collapse onto the training environments, so that prediction costs about two sparse points for each of them. By Cholesky
+    decomposition 8·N² bytes and N³/3 operations for N observations (Rasmussen and Williams 2006, algorithm 2.1). By conjugate gradients
+    K is never stored: 8·n²·d operations an iteration for n environments with d features, some twenty to a hundred iterations, and
+    8·N·``n_preconditioner`` bytes; but each standard deviation takes as long as a fit.
 
     Parameters
     ----------
@@ -48,15 +53,21 @@ class GaussianProcess(AdditivePotential):
     observations : `Observations`, as in `SparseGP`.
     target : ``"potential"``, or a property p = Σ_i w_i f(x_i) of structures, ``"extensive"`` (w = 1) or ``"intensive"`` (w = 1/N), or of
         atoms, ``"atom"`` (p = f). Then `fit` takes the values, and `predict` returns them.
+    solver : ``"cholesky"``, ``"cg"`` (conjugate gradients; potentials only), or ``"auto"``: Cholesky up to 32,768 observations.
+    cg_tolerance : residual at which conjugate gradients stop, root mean square over all observations in units of their noise. The mean at
+        the training data is that close to the exact one; standard deviations have this relative error.
+    n_preconditioner : sparse points of the preconditioner of conjugate gradients; None: a fifth of the environments, 1000 to 3000.
 
     Attributes
     ----------
-    reference_energies_ : {symbol: eV}.  n_observations_ : {kind: number of rows}.  log_likelihood_ : log evidence of the data.
+    reference_energies_ : {symbol: eV}.  n_observations_ : {kind: number of rows}.
+    log_likelihood_ : log evidence of the data; NaN after conjugate gradients, which do not give log|K + Σ|.
     noise_ : {kind: σ} used.  signals_ : δ of each term, eV.
+    residual_, iterations_ : of conjugate gradients, as ``cg_tolerance``; None where they were not used.
 
     Raises
     ------
-    InputError : a parameter or structure cannot be used.
+    InputError : a parameter or structure cannot be used, or conjugate gradients do not converge.
     """
 
     def __init__(
@@ -70,6 +81,9 @@ class GaussianProcess(AdditivePotential):
         threads: int | None = None,
         observations: Observations | None = None,
         target: str = "potential",
+        solver: str = "auto",
+        cg_tolerance: float = 1e-4,
+        n_preconditioner: int | None = None,
     ):
         self.descriptor = descriptor
         self.kernel = kernel
@@ -79,6 +93,9 @@ class GaussianProcess(AdditivePotential):
         self.threads = threads
         self.observations = observations
         self.target = target
+        self.solver = solver
+        self.cg_tolerance = cg_tolerance
+        self.n_preconditioner = n_preconditioner
 
     def fit(self, frames: list[Atoms], y=None, *, optimize: bool | str = False, progress: bool = False) -> GaussianProcess:
         """Fit to the labels that ``frames`` carry, or to a property ``y``.
@@ -89,6 +106,7 @@ class GaussianProcess(AdditivePotential):
         than `observation_fit.OPTIMISE_ON` observations.
         """
         check_optimize(optimize, ("evidence",))
+        self._check_solver()
         if self._of_property():
             return self._fit_property(as_frames(frames), y, optimize, progress)
         noise, terms, frames = self._noise(), self._terms(), as_frames(frames)
@@ -98,9 +116,27 @@ class GaussianProcess(AdditivePotential):
             data = data.labelled()
             if optimize:
                 noise, terms = optimised(terms, data, noise, self.threads)
-            model, evidence = fit_exact(terms, data, noise, self.threads)
+            if self._iterates(data):
+                model = fit_iterative(terms, data, noise, self.threads, self.cg_tolerance, self.n_preconditioner)
+                evidence = np.nan
+            else:
+                model, evidence = fit_exact(terms, data, noise, self.threads)
         self._set_fitted(model, data.references, observation_counts(data), noise, evidence)
         return self
+
+    def _check_solver(self) -> None:
+        if self.solver not in SOLVERS:
+            raise InputError(f"`solver` must be one of {SOLVERS}, received {self.solver!r}.")
+        if self.solver == "cg" and self._of_property():
+            raise InputError(f"`solver`='cg' is for potentials, this model has `target`={self.target!r}; use 'cholesky'.")
+        n = self.n_preconditioner
+        if n is not None and not (isinstance(n, (int, np.integer)) and n > 0):
+            raise InputError(f"`n_preconditioner` must be a positive integer or None, received {n!r}.")
+        require_positive(cg_tolerance=self.cg_tolerance)
+
+    def _iterates(self, data: TrainingData) -> bool:
+        """Whether the fit is by conjugate gradients."""
+        return self.solver == "cg" or (self.solver == "auto" and 8 * observed_structures(data).size ** 2 > CHOLESKY_BYTES)
 
     def _fit_property(self, frames: list[Atoms], y, optimize: bool, progress: bool) -> GaussianProcess:
         terms, noise = self._terms(), self._property_noise()
@@ -161,6 +197,7 @@ class GaussianProcess(AdditivePotential):
 
     def _set_fitted(self, model: ObservationModel | PropertyModel, references, counts, noise, evidence: float) -> None:
         self.model_, self.signals_ = model, model.signals
+        self.residual_, self.iterations_ = getattr(model, "residual", None), getattr(model, "iterations", None)
         self.reference_energies_, self.n_observations_, self.noise_, self.log_likelihood_ = references, counts, noise, evidence
 
     def state(self) -> dict:
@@ -179,6 +216,8 @@ class GaussianProcess(AdditivePotential):
         with serial_blas():
             if self._of_property():
                 model = PropertyModel.restore(self.target, state["reference_energies"], state)
+            elif "sparse" in state:
+                model = IterativeModel.restore(state, self.threads, self.cg_tolerance)
             else:
                 model = ObservationModel.restore(state, self.threads)
         self._set_fitted(model, *(state[name] for name in ("reference_energies", "n_observations", "noise", "log_likelihood")))
@@ -201,7 +240,7 @@ class KernelRidge(GaussianProcess):
 
     Parameters
     ----------
-    descriptor, kernel, baseline, threads, observations, target : as in `GaussianProcess`.
+    descriptor, kernel, baseline, threads, observations, target, solver, cg_tolerance, n_preconditioner : as in `GaussianProcess`.
     alpha : regularisation, eV² at unit signal.
     force_weight : relative weight of force components, Å.  stress_weight : relative weight of stress components, Å³.
     """
@@ -218,6 +257,9 @@ class KernelRidge(GaussianProcess):
         threads: int | None = None,
         observations: Observations | None = None,
         target: str = "potential",
+        solver: str = "auto",
+        cg_tolerance: float = 1e-4,
+        n_preconditioner: int | None = None,
     ):
         self.descriptor = descriptor
         self.kernel = kernel
@@ -228,6 +270,9 @@ class KernelRidge(GaussianProcess):
         self.threads = threads
         self.observations = observations
         self.target = target
+        self.solver = solver
+        self.cg_tolerance = cg_tolerance
+        self.n_preconditioner = n_preconditioner
 
     signal = 1.0
 

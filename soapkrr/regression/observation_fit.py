@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import replace
 
 import numpy as np
@@ -9,15 +10,29 @@ import numpy as np
 from soapkrr import linear
 from soapkrr.errors import InputError
 from soapkrr.regression.collapsed import CollapsedPart
+from soapkrr.regression.conjugate_gradients import ObservedSystem
 from soapkrr.regression.data import TrainingData
 from soapkrr.regression.evidence import exact_evidence, maximise, optimise_sparse
-from soapkrr.regression.observation_model import ObservationModel
+from soapkrr.regression.observation_model import IterativeModel, ObservationModel
 from soapkrr.regression.observed import Group, covariance
+from soapkrr.regression.operator import CovarianceOperator
+from soapkrr.regression.sparse_set import sparse_points
 from soapkrr.regression.targets import KINDS, observation_kinds, observation_targets, observed_structures, subset
-from soapkrr.regression.terms import Term
+from soapkrr.regression.terms import SparseTerm, Term
+
+logger = logging.getLogger(__name__)
 
 #: Observations from which hyperparameters are found: each step of the optimiser costs N³.
 OPTIMISE_ON = 1000
+
+#: A matrix of all observations larger than this, bytes, is not made unless asked for: 32,768 observations.
+CHOLESKY_BYTES = 2**33
+
+#: Fewest and most sparse points of a preconditioner whose number is not given; between them a fifth of the environments.
+PRECONDITIONER = (1000, 3000)
+
+#: Eigenvalues of the preconditioner's kernel matrix below this fraction of the largest are dropped.
+TRUNCATION = 1e-13
 
 
 def total_covariance(terms: list[Term], groups: list[list[Group]], threads: int | None) -> np.ndarray:
@@ -47,6 +62,24 @@ def fit_exact(terms: list[Term], data: TrainingData, noise, threads: int | None)
     weights = np.zeros(len(y))
     weights[known] = linear.backward(L, half)
     return ObservationModel(collapse(terms, groups, weights), structures, groups, known, L, threads=threads), evidence
+
+
+def fit_iterative(terms: list[Term], data: TrainingData, noise, threads: int | None, tolerance: float, n: int | None) -> IterativeModel:
+    """`fit_exact` without K: by conjugate gradients to the ``tolerance`` of `ObservedSystem.solve`, with ``n`` sparse points to help."""
+    structures = observed_structures(data)
+    y, sigma = observation_targets(data, noise)
+    operator = CovarianceOperator(terms, structures, threads)
+    n_atoms, (least, most) = operator.batch.n_atoms, PRECONDITIONER
+    n = min(n or max(least, min(most, n_atoms // 5)), n_atoms)
+    sparse = []
+    for term in terms:
+        term = replace(term, n_sparse=max(1, n // len(terms)), selection="fps")
+        sparse.append(SparseTerm.build(term, sparse_points(term, data.frames, threads, False)[1], TRUNCATION))
+    weights, residual, iterations = ObservedSystem.of(operator, sigma, sparse, threads).solve(y, tolerance)
+    logger.info("%d observations, %d iterations to a residual of %.1e of the noise", len(y), iterations, residual)
+    options = {"threads": threads, "sigma": sigma, "sparse": tuple(sparse), "tolerance": tolerance}
+    known = np.flatnonzero(np.isfinite(sigma))
+    return IterativeModel(operator.collapse(weights), structures, [], known, residual=residual, iterations=iterations, **options)
 
 
 def solve_exact(K: np.ndarray, y: np.ndarray, sigma: np.ndarray, threads: int | None) -> tuple[np.ndarray, np.ndarray, float]:
