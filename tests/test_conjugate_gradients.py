@@ -9,7 +9,7 @@ from systems import BULK, SYSTEMS, build, labelled, small_soap, species, variati
 from taylor import assert_derivative
 
 import soapkrr
-from soapkrr import DotProduct, GaussianProcess, InputError, KernelRidge, Matern52, Observations, SquaredExponential, Term
+from soapkrr import DotProduct, GaussianProcess, InputError, KernelRidge, Matern52, Observations, SquaredExponential, Term, backends
 from soapkrr.regression import conjugate_gradients, exact
 from soapkrr.regression.conjugate_gradients import NystromPreconditioner
 from soapkrr.regression.observation_fit import total_covariance
@@ -184,16 +184,14 @@ def test_deviations_have_the_relative_tolerance(crystal):
     assert ratio.min() > 1 - 1e-7 and 1 + 1e-6 < ratio.max() < 1.05
 
 
-def test_residual_is_that_of_the_weights():
-    """From the dense matrix: root mean square of y − (K + Σ)w in units of the noise, which is at most the tolerance."""
+def test_residual_bounds_the_error_at_the_data():
+    """Root mean square difference to the exact mean at the observations, in units of their noise."""
     frames = variations("alloy", 4, rattle=0.2)
     settings = _settings(species("alloy"), solver="cg", cg_tolerance=1e-3, n_preconditioner=6)
     model = GaussianProcess(small_soap(species("alloy")), DotProduct(3), **settings).fit(frames)
-    # At the observations y − (K + Σ)w = y − prediction − σ²w: the weights follow from those of the direct solution only to the residual.
     direct = GaussianProcess(small_soap(species("alloy")), DotProduct(3), **{**settings, "solver": "cholesky"}).fit(frames)
-    sigma = model.model_.sigma
-    p, q = (_observed(m.predict(m.model_.structures.frames)) for m in (model, direct))
-    error = np.sqrt(np.mean(((p - q) / sigma) ** 2))
+    p, q = (_observed(m.predict(model.model_.structures.frames)) for m in (model, direct))
+    error = np.sqrt(np.mean(((p - q) / model.model_.sigma) ** 2))
     assert 1e-7 < error <= model.residual_ <= 1e-3
 
 
@@ -247,14 +245,31 @@ def test_optimize_finds_the_same_hyperparameters():
     assert iterative.noise_ == direct.noise_ and iterative.signals_ == direct.signals_
 
 
-def test_threads_change_nothing(crystal):
-    frames, one, _ = crystal
-    two = GaussianProcess(**{**one.get_params(deep=False), "threads": 2}).fit(frames)
+def _in_small_blocks(monkeypatch):
+    """Blocks of a few atoms, points and rows, so that small systems have many."""
+    for name, size in (("EVALUATED", 3), ("POINTS", 5), ("ROWS", 16), ("GROUP", 8)):
+        monkeypatch.setattr(backends.cpu, name, size)
+
+
+def test_threads_change_nothing(monkeypatch):
+    _in_small_blocks(monkeypatch)
+    frames, names = variations("alloy", 4, rattle=0.2), species("alloy")
+    settings = _settings(names, solver="cg", n_preconditioner=6)
+    one, two = (GaussianProcess(small_soap(names), DotProduct(3), **{**settings, "threads": n}).fit(frames) for n in (1, 2))
     assert two.iterations_ == one.iterations_
-    test = variations("vacancy", 1, seed=3)[0]
+    test = variations("alloy", 1, seed=3)[0]
     p, q = (_values(model.predict(test)) for model in (one, two))
     for name in p:
         np.testing.assert_allclose(p[name], q[name], rtol=1e-12, atol=1e-12 * np.abs(q[name]).max())
+
+
+def test_blocks_change_nothing(monkeypatch):
+    frames, names = variations("alloy", 4, rattle=0.2), species("alloy")
+    direct = GaussianProcess(small_soap(names), DotProduct(3), **_settings(names, solver="cholesky")).fit(frames)
+    _in_small_blocks(monkeypatch)
+    settings = _settings(names, solver="cg", cg_tolerance=TIGHT, n_preconditioner=7)
+    iterative = GaussianProcess(small_soap(names), DotProduct(3), **settings).fit(frames)
+    _assert_equal(iterative, direct, variations("alloy", 2, seed=8), 1e-6)
 
 
 def test_file_holds_mean_and_deviations(crystal, tmp_path):
