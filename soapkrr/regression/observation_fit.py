@@ -16,9 +16,9 @@ from soapkrr.regression.evidence import exact_evidence, maximise, optimise_spars
 from soapkrr.regression.observation_model import IterativeModel, ObservationModel
 from soapkrr.regression.observed import Group, covariance
 from soapkrr.regression.operator import CovarianceOperator
-from soapkrr.regression.sparse_set import sparse_points
 from soapkrr.regression.targets import KINDS, observation_kinds, observation_targets, observed_structures, subset
 from soapkrr.regression.terms import SparseTerm, Term
+from soapkrr.selection import farthest_point_sampling, share
 
 logger = logging.getLogger(__name__)
 
@@ -71,15 +71,21 @@ def fit_iterative(terms: list[Term], data: TrainingData, noise, threads: int | N
     operator = CovarianceOperator(terms, structures, threads)
     n_atoms, (least, most) = operator.batch.n_atoms, PRECONDITIONER
     n = min(n or max(least, min(most, n_atoms // 5)), n_atoms)
-    sparse = []
-    for term in terms:
-        term = replace(term, n_sparse=max(1, n // len(terms)), selection="fps")
-        sparse.append(SparseTerm.build(term, sparse_points(term, data.frames, threads, False)[1], TRUNCATION))
+    sparse = [preconditioning_term(term, seen.points, n // len(terms)) for term, seen in zip(terms, operator.seen, strict=True)]
     weights, residual, iterations = ObservedSystem.of(operator, sigma, sparse, threads).solve(y, tolerance)
     logger.info("%d observations, %d iterations to a residual of %.1e of the noise", len(y), iterations, residual)
     options = {"threads": threads, "sigma": sigma, "sparse": tuple(sparse), "tolerance": tolerance}
     known = np.flatnonzero(np.isfinite(sigma))
     return IterativeModel(operator.collapse(weights), structures, [], known, residual=residual, iterations=iterations, **options)
+
+
+def preconditioning_term(term: Term, environments, n: int) -> SparseTerm:
+    """A sparse term of up to ``n`` points, at least one of each species present, of ``environments`` (n_s, d) per species."""
+    counts = np.array([len(x) for x in environments])
+    wanted = np.zeros_like(counts)
+    wanted[counts > 0] = share(counts[counts > 0], max(n, np.count_nonzero(counts)))
+    points = [x[farthest_point_sampling(x, min(k, len(x)))] if k else x for x, k in zip(environments, wanted, strict=True)]
+    return SparseTerm.build(term, points, TRUNCATION)
 
 
 def solve_exact(K: np.ndarray, y: np.ndarray, sigma: np.ndarray, threads: int | None) -> tuple[np.ndarray, np.ndarray, float]:
