@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,6 +14,7 @@ from soapkrr.descriptors.soap import SOAP
 from soapkrr.errors import InputError
 from soapkrr.kernels import DotProduct
 from soapkrr.labels import Labels, read_labels
+from soapkrr.memory import format_memory, parse_memory
 from soapkrr.potential import Potential
 from soapkrr.regression.exact import GaussianProcess
 from soapkrr.regression.sparse_gp import SparseGP
@@ -34,6 +34,9 @@ SMALL = 32
 #: Features kept for the exact model of a large set.
 COMPONENTS = 400
 
+#: Memory that a fit and its predictions may take.
+MEMORY_LIMIT = "8GB"
+
 #: Sparse points at least and at most; in between, a quarter of the environments.
 SPARSE = (300, 2_000)
 
@@ -47,7 +50,9 @@ class Choice:
     reason: str
 
 
-def fit(frames: list[Atoms], *, threads: int | None = None, progress: bool = False) -> Potential:
+def fit(
+    frames: list[Atoms], *, threads: int | None = None, progress: bool = False, memory_limit: int | str | None = MEMORY_LIMIT
+) -> Potential:
     """Fit a potential to labelled structures, with nothing else to give.
 
     Small sets become an exact Gaussian process (`GaussianProcess`), larger ones a sparse one (`SparseGP`); the SOAP's cutoff and widths
@@ -57,6 +62,8 @@ def fit(frames: list[Atoms], *, threads: int | None = None, progress: bool = Fal
     ----------
     frames : structures with energies, forces or stresses (`atoms.calc.results`).
     threads : as in the estimators.  progress : draw bars on a terminal.
+    memory_limit : as in the estimators. What the exact process would take is planned before; where it is more, a sparse one is fitted.
+        The choice does not depend on the machine.
 
     Returns
     -------
@@ -83,7 +90,7 @@ def fit(frames: list[Atoms], *, threads: int | None = None, progress: bool = Fal
     Batch.from_atoms(frames)
     labels = read_labels(frames)
     choices = _describe(frames)
-    model = _estimator(frames, labels, choices, threads)
+    model = _estimator(frames, labels, choices, threads, memory_limit)
     way = "evidence" if isinstance(model, GaussianProcess) else "cross-validation"
     model.fit(frames, optimize=way, progress=progress)
     for kind, unit in (("energy", "eV/atom"), ("forces", "eV/Å"), ("stress", "eV/Å³")):
@@ -143,30 +150,27 @@ def nearest_distance(frames: list[Atoms]) -> float:
     return float(np.median(shortest)) if len(shortest) else 3.0
 
 
-def _estimator(frames: list[Atoms], labels: list[Labels], choices: list[Choice], threads: int | None) -> Potential:
-    """Exact or sparse, by the number of observations and what memory allows; appends to ``choices``."""
+def _estimator(frames: list[Atoms], labels: list[Labels], choices: list[Choice], threads: int | None, memory_limit) -> Potential:
+    """Exact or sparse, by the number of observations and the memory that an exact one would take; appends to ``choices``."""
     given = {c.name: c.value for c in choices}
     soap = SOAP(**{name: given[name] for name in ("species", "r_cut", "n_max", "l_max", "sigma", "scaling")})
-    kernel = DotProduct(zeta=given["zeta"])
+    kernel, limit = DotProduct(zeta=given["zeta"]), parse_memory(memory_limit)
     n = sum(np.isfinite(label.energy) + sum(v.size for v in (label.forces, label.stress) if v is not None) for label in labels)
-    small = max(map(len, frames)) <= SMALL
-    if n <= EXACT or (small and n <= EXACT_SMALL and 8 * n**2 < 0.4 * available_memory()):
-        choices.append(Choice("regressor", "exact Gaussian process", f"{n} observations, each a representer"))
-        descriptor = soap
-        if n > EXACT and soap.n_features > COMPONENTS:
-            descriptor = Compressed(soap, n_components=COMPONENTS)
-            choices.append(Choice("features", COMPONENTS, f"principal components of {soap.n_features}: time"))
-        return GaussianProcess(descriptor, kernel, threads=threads)
+    largest = max(map(len, frames))
+    if n <= EXACT or (largest <= SMALL and n <= EXACT_SMALL):
+        compressed = n > EXACT and soap.n_features > COMPONENTS
+        descriptor = Compressed(soap, n_components=COMPONENTS) if compressed else soap
+        need = GaussianProcess(descriptor, kernel, threads=1).plan(frames).enough
+        if limit is None or need <= limit:
+            choices.append(Choice("regressor", "exact Gaussian process", f"{n} observations, each a representer"))
+            if compressed:
+                choices.append(Choice("features", COMPONENTS, f"principal components of {soap.n_features}: time"))
+            return GaussianProcess(descriptor, kernel, threads=threads, memory_limit=memory_limit)
+        why = f"an exact one of {n} observations needs {format_memory(need)}, `memory_limit` is {format_memory(limit)}"
+    else:
+        why = f"{n} observations, up to {largest} atoms in a structure: an exact one would take long"
     environments = sum(map(len, frames))
     n_sparse = int(np.clip(environments // 4, *SPARSE))
-    choices.append(Choice("regressor", "sparse Gaussian process", f"{n} observations are too many for an exact one"))
+    choices.append(Choice("regressor", "sparse Gaussian process", why))
     choices.append(Choice("n_sparse", n_sparse, f"of {environments} environments"))
-    return SparseGP(soap, kernel, n_sparse=n_sparse, threads=threads)
-
-
-def available_memory() -> float:
-    """Bytes of physical memory that are free now; all of it where the system does not tell."""
-    for name in ("SC_AVPHYS_PAGES", "SC_PHYS_PAGES"):
-        if name in getattr(os, "sysconf_names", {}):
-            return float(os.sysconf(name) * os.sysconf("SC_PAGE_SIZE"))
-    return 8e9
+    return SparseGP(soap, kernel, n_sparse=n_sparse, threads=threads, memory_limit=memory_limit)

@@ -24,12 +24,16 @@ from ase.data import atomic_numbers
 from soapkrr import descriptors
 from soapkrr.baselines import CalculatorBaseline
 from soapkrr.errors import InputError, ModelFileError
+from soapkrr.memory import parse_memory
 from soapkrr.potential import Potential
 from soapkrr.specification import Specification
 
 FORMAT = "soapkrr-model"
 
 VERSION = 1
+
+#: Parameters that say how to compute, not what: they stay with the machine.
+RUNTIME = ("threads", "device", "memory_limit")
 
 #: What reading a damaged file can raise.
 DAMAGE = (zipfile.BadZipFile, zlib.error, EOFError, OSError, LookupError, ValueError, TypeError, AttributeError, RuntimeError, MemoryError)
@@ -131,7 +135,7 @@ def estimators() -> dict[str, type[Potential]]:
 def save(model: Potential, path: str | os.PathLike) -> None:
     """Write a fitted model: its parameters and its `Potential.state`."""
     arrays: dict[str, np.ndarray] = {}
-    parameters = {name: value for name, value in model.get_params(deep=False).items() if name != "threads"}
+    parameters = {name: value for name, value in model.get_params(deep=False).items() if name not in RUNTIME}
     header = {
         "format": FORMAT,
         "version": VERSION,
@@ -157,11 +161,19 @@ def read_header(path: str | os.PathLike) -> dict:
         return _header(archive)
 
 
-def load(path: str | os.PathLike, baseline_calculator=None) -> Potential:
+def load(
+    path: str | os.PathLike,
+    baseline_calculator=None,
+    *,
+    device: str = "cpu",
+    threads: int | None = None,
+    memory_limit: int | str | None = None,
+) -> Potential:
     """Read a model written by `Potential.save`.
 
     Parameters
     ----------
+    device, threads, memory_limit : where it computes and with how much memory, as in the estimators.
     baseline_calculator : the ASE calculator of a model whose ``baseline`` has one: calculators are not saved.
 
     Raises
@@ -170,6 +182,7 @@ def load(path: str | os.PathLike, baseline_calculator=None) -> Potential:
     ModelFileError : not a soapkrr model, truncated, corrupt, or written by a newer version.
     FileNotFoundError : there is no such file.
     """
+    parse_memory(memory_limit)  # raises
     _check_calculator(_calculator_places(read_header(path)), baseline_calculator)
     with _opened(path) as archive:
         header = _header(archive)
@@ -177,7 +190,7 @@ def load(path: str | os.PathLike, baseline_calculator=None) -> Potential:
             place |= {"calculator": baseline_calculator}
         names = [n[:-4] for n in archive.namelist() if n.endswith(".npy")]
         arrays = {n: np.lib.format.read_array(io.BytesIO(archive.read(f"{n}.npy")), allow_pickle=False) for n in names}
-        return _rebuild(header, arrays)
+        return _rebuild(header, arrays).set_params(device=device, threads=threads, memory_limit=memory_limit)
 
 
 @contextmanager

@@ -140,7 +140,7 @@ class DotProduct(Kernel):
         return Jet(power(u, z), slope, uu=curvature)
 
     def energies(self, u, a, b, weights):
-        out = np.empty(len(u))
+        out = backends.namespace(u).empty(len(u))
         backends.of(u).regression.dot_product_energy(u, weights, float(self.zeta), out)
         return out, u, None
 

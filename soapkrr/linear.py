@@ -65,7 +65,7 @@ class Posterior:
 
     def moved(self, xp) -> Posterior:
         """The same with arrays of another library."""
-        return Posterior(xp.asarray(self.mean), xp.asarray(self.factor), self.condition, self.residual)
+        return Posterior(*backends.moved(xp, (self.mean, self.factor)), self.condition, self.residual)
 
 
 def solve(factors: Mapping[str, np.ndarray], noise: Mapping[str, float]) -> Posterior:

@@ -66,7 +66,8 @@ def build_parser() -> argparse.ArgumentParser:
 def _fit_arguments(sub) -> None:
     sub.add_argument("file", metavar="FILE", help="labelled structures, extended XYZ or any format that ASE reads")
     sub.add_argument("--test", metavar="FILE", help="labelled structures that are not fitted, to measure errors on")
-    sub.add_argument("--output", required=True, metavar="MODEL", help="model file to write")
+    sub.add_argument("--output", metavar="MODEL", help="model file to write")
+    sub.add_argument("--plan", action="store_true", help="print rows, operations, memory and time of the fit, and write nothing")
 
     _descriptor_arguments(sub.add_argument_group("descriptor"))
     _regression_arguments(sub.add_argument_group("regression"))
@@ -143,6 +144,18 @@ def _error_arguments(sub, more: str = "") -> None:
 
 def _common_arguments(sub) -> None:
     sub.add_argument("--threads", type=_positive_int, metavar="N", help="default: every core this process may use")
+    sub.add_argument(
+        "--memory-limit",
+        type=_memory,
+        metavar="M",
+        help="memory to take beside Python, its libraries and FILE, such as 2GB (default: no limit)",
+    )
+    sub.add_argument(
+        "--device",
+        choices=["cpu", "cuda", "auto"],
+        default="cpu",
+        help="auto: a GPU if there is one (default %(default)s)",
+    )
     sub.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
     sub.add_argument("--quiet", action="store_true", help="no progress bars and no warnings on standard error")
 
@@ -157,6 +170,17 @@ def _positive_int(text: str) -> int:
     if value < 1:
         raise argparse.ArgumentTypeError(f"expected a positive integer, received {text!r}")
     return value
+
+
+def _memory(text: str) -> str:
+    from soapkrr.errors import InputError
+    from soapkrr.memory import parse_memory
+
+    try:
+        parse_memory(text)
+    except InputError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+    return text
 
 
 def _symbols(text: str) -> list[str]:

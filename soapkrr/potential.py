@@ -11,17 +11,19 @@ from ase import Atoms
 from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_is_fitted
 
+from soapkrr import backends
 from soapkrr.errors import InputError
-from soapkrr.parallel import serial_blas
+from soapkrr.memory import parse_memory
+from soapkrr.parallel import pool_of, serial_blas
 from soapkrr.prediction import Prediction
 from soapkrr.specification import Nested
 from soapkrr.structures import Batch, as_frames, split_by_atoms
 
 #: Quantities that have a predicted standard deviation.
-UNCERTAINTIES = ("energy", "forces", "stress")
+UNCERTAINTIES = ("energy", "energies", "forces", "stress")
 
-#: Atoms predicted at once: bounds the memory of lists of small structures.
-GROUP = 4096
+#: Atoms predicted at once: bounds the memory of lists of small structures. Of a task on a worker, which has one thread, fewer.
+GROUP, TASK = 4096, 512
 
 
 class Potential(Nested, BaseEstimator, ABC):
@@ -33,6 +35,19 @@ class Potential(Nested, BaseEstimator, ABC):
         tags.input_tags.two_d_array, tags.no_validation = False, True
         return tags
 
+    #: Where it computes: ``"cpu"``, ``"cuda"`` or ``"auto"``; a parameter of the estimators.
+    device = "cpu"
+
+    @property
+    def _xp(self):
+        """The library of arrays that it computes with."""
+        return backends.library(self.device)
+
+    @property
+    def _workers(self) -> int | None:
+        """Threads over blocks: a GPU takes one block after the other."""
+        return self.threads if self._xp is np else 1
+
     @abstractmethod
     def fit(self, frames: list[Atoms], y=None):
         """Fit to labelled structures; returns self."""
@@ -40,6 +55,14 @@ class Potential(Nested, BaseEstimator, ABC):
     @abstractmethod
     def _predict_batch(self, batch: Batch, first: int, wanted: frozenset[str]) -> Prediction:
         """Predict one batch, whose first structure has index ``first``, with the standard deviations ``wanted``."""
+
+    def _to_predict(self) -> Potential:
+        """The model, or a copy without what `_predict_batch` does not need."""
+        return self
+
+    @abstractmethod
+    def _predict_work(self, frames: list[Atoms], wanted: frozenset[str]) -> tuple:
+        """(terms, data, sizes, `Work`) of a prediction: what `plan` shows and ``memory_limit`` divides."""
 
     @abstractmethod
     def state(self) -> dict:
@@ -49,25 +72,33 @@ class Potential(Nested, BaseEstimator, ABC):
     def restore(self, state: dict) -> None:
         """Become the fitted model of a `state`; raises `ModelFileError` where the parts do not fit together."""
 
-    def predict(self, frames: Atoms | list[Atoms], uncertainty: bool | Iterable[str] = False) -> Prediction:
+    def predict(self, frames: Atoms | list[Atoms], uncertainty: bool | Iterable[str] = False, *, client=None) -> Prediction:
         """Energies, forces and stress of structures.
 
         Parameters
         ----------
         frames : one structure or a list.
-        uncertainty : True for every standard deviation, or some of ``"energy"`` (total and per atom; cheap), ``"forces"``, ``"stress"``.
+        uncertainty : True for every standard deviation, or some of ``"energies"`` (per atom; cheap), ``"energy"`` (total and per atom; the
+            total costs the square of the number of atoms, which tells beyond some ten thousand), ``"forces"``, ``"stress"``.
+        client : a `dask.distributed.Client`, whose workers predict; they get the model once for each call.
 
         Raises
         ------
         sklearn.exceptions.NotFittedError : the model is not fitted.
-        InputError : a structure cannot be used; the message names it.
+        InputError : a structure cannot be used; the message names it. Or ``memory_limit`` does not hold the work for one structure.
         """
         check_is_fitted(self)
-        wanted = wanted_uncertainties(uncertainty)
+        frames, wanted = as_frames(frames), wanted_uncertainties(uncertainty)
+        pool = pool_of(client, threads=1)
+        atoms = self._group_atoms(frames, wanted, TASK if pool.remote else GROUP)
+        groups = split_by_atoms(pool.frames(frames), atoms)
         with serial_blas():
-            groups = split_by_atoms(as_frames(frames), GROUP)
-            parts = [self._predict_batch(Batch.from_atoms(group, first), first, wanted) for first, group in groups]
+            parts = list(pool.map(_predict_group, groups, pool.share(self._to_predict()), wanted))
         return Prediction.concatenate(parts)
+
+    def _group_atoms(self, frames: list[Atoms], wanted: frozenset[str], most: int) -> int:
+        """Atoms predicted at once, within ``memory_limit``."""
+        return most if parse_memory(self.memory_limit) is None else min(most, self._predict_work(frames, wanted)[3].group)
 
     def score(self, frames: list[Atoms], y=None) -> float:
         """Negative mean absolute error of the forces (eV/Å), or of the energy per atom (eV) where no structure has forces."""
@@ -92,6 +123,11 @@ class Potential(Nested, BaseEstimator, ABC):
         io.save(self, path)
 
 
+def _predict_group(model: Potential, wanted: frozenset[str], item: tuple[int, list[Atoms]]) -> Prediction:
+    first, group = item
+    return model._predict_batch(Batch.from_atoms(group, first), first, wanted)
+
+
 def wanted_uncertainties(uncertainty: bool | str | Iterable[str]) -> frozenset[str]:
     """The set of standard deviations asked for, checked."""
     if isinstance(uncertainty, (bool, np.bool_)):
@@ -99,4 +135,4 @@ def wanted_uncertainties(uncertainty: bool | str | Iterable[str]) -> frozenset[s
     wanted = frozenset([uncertainty] if isinstance(uncertainty, str) else uncertainty)
     if not wanted <= set(UNCERTAINTIES):
         raise InputError(f"`uncertainty` takes True, False or some of {UNCERTAINTIES}, received {sorted(wanted - set(UNCERTAINTIES))}.")
-    return wanted
+    return wanted | {"energies"} if "energy" in wanted else wanted

@@ -18,9 +18,12 @@ def farthest_point_sampling(X: np.ndarray, n: int) -> np.ndarray:
     ----------
     X : (n_points, n_features).
     """
-    first = int(np.argmax(((X - X.mean(axis=0)) ** 2).sum(axis=1)))
-    picked, gaps = np.empty(n, dtype=np.int64), np.empty(n)
-    return picked[: backends.of(X).regression.farthest_points(X, first, n, picked, gaps)]
+    xp, centre = backends.namespace(X), X.mean(axis=0)
+    # A block at a time: the differences of all rows would take twice the memory of X.
+    gaps = [((X[a : a + 4096] - centre) ** 2).sum(axis=1) for a in range(0, len(X), 4096)]
+    first = int(xp.argmax(xp.concatenate(gaps)))
+    picked, gaps = xp.empty(n, dtype=np.int64), xp.empty(n)
+    return backends.host(picked[: backends.of(X).regression.farthest_points(X, first, n, picked, gaps)])
 
 
 def cur(X: np.ndarray, n: int) -> np.ndarray:
@@ -135,6 +138,7 @@ def stratified(X: np.ndarray, n: int, groups: np.ndarray, select=farthest_point_
     weights : None: shares in proportion to the groups' sizes; ``"equal"``; or {label: relative share}, groups not named having none.
         Groups with fewer rows than their share give all; every group gives one, or the ``n`` largest where there are more groups.
     """
+    xp = backends.namespace(X)
     labels, counts = np.unique(groups, return_counts=True)
     if weights == "equal":
         weight = np.ones(len(labels))
@@ -148,7 +152,7 @@ def stratified(X: np.ndarray, n: int, groups: np.ndarray, select=farthest_point_
         return np.zeros(0, dtype=np.int64)
     numbers = share(counts[chosen], n, weight[chosen])
     members = [np.flatnonzero(groups == labels[g]) for g in chosen]
-    return np.concatenate([rows[select(X[rows], int(k))] for rows, k in zip(members, numbers, strict=True)])
+    return np.concatenate([rows[select(X[xp.asarray(rows)], int(k))] for rows, k in zip(members, numbers, strict=True)])
 
 
 def share(counts: np.ndarray, n: int, weights: np.ndarray | None = None) -> np.ndarray:

@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 from ase import Atoms
 
-from soapkrr import selection
+from soapkrr import backends, selection
 from soapkrr.errors import InputError
 from soapkrr.specification import Specification
 
@@ -48,7 +48,7 @@ class Selection(Specification, ABC):
 
     @abstractmethod
     def pick(self, X: np.ndarray, n: int, sites: Sites) -> np.ndarray:
-        """Indices of up to ``n`` of the rows X (n_points, n_features), which are at ``sites``."""
+        """Indices of up to ``n`` of the rows X (n_points, n_features), NumPy or CuPy, which are at ``sites``."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ class CUR(Selection):
     """Largest weight in the leading singular vector, projected out, and again (`selection.cur`); ``"cur"``."""
 
     def pick(self, X, n, sites):
-        return selection.cur(X, n)
+        return selection.cur(backends.host(X), n)
 
 
 @dataclass(frozen=True)
@@ -87,7 +87,7 @@ class Leverage(Selection):
             _require_whole(0, seed=self.seed)
 
     def pick(self, X, n, sites):
-        return selection.leverage(X, n, self.rank, self.seed)
+        return selection.leverage(backends.host(X), n, self.rank, self.seed)
 
 
 @dataclass(frozen=True)
@@ -100,7 +100,7 @@ class RandomSelection(Selection):
         _require_whole(0, seed=self.seed)
 
     def pick(self, X, n, sites):
-        return selection.random_selection(X, n, self.seed)
+        return selection.random_selection(backends.host(X), n, self.seed)
 
 
 @dataclass(frozen=True)
@@ -113,7 +113,7 @@ class KMeans(Selection):
         _require_whole(0, seed=self.seed)
 
     def pick(self, X, n, sites):
-        return selection.k_means(X, n, self.seed)
+        return selection.k_means(backends.host(X), n, self.seed)
 
 
 @dataclass(frozen=True)

@@ -99,24 +99,22 @@ class Batch:
 
     def pairs(self, r_cut: float, first: int = 0, xp=np) -> Pairs:
         """Neighbour pairs with |r_ij| < r_cut, every image counted; arrays of the library ``xp``; coincident atoms raise `InputError`."""
-        neighbours = backends.of(xp.empty(0)).pair_list.neighbours
-        i_all, j_all, vectors = [], [], []
+        neighbours = backends.loops(xp).neighbours.neighbours
+        parts, n_pairs = [], 0
         for s, start in enumerate(self.offsets[:-1]):
             box = complete_cell(self.cells[s]) if self.pbc[s].any() else np.zeros((3, 3))
-            i, j, d = neighbours(self.positions[start : self.offsets[s + 1]], box, self.pbc[s], r_cut)
-            closest = xp.einsum("pa,pa->p", d, d)
-            if len(closest) and float(closest.min()) < COINCIDENT**2:
-                p = int(closest.argmin())
-                a, b = int(i[p]), int(j[p])
+            offsets, j, vectors = neighbours(self.positions[start : self.offsets[s + 1]], box, self.pbc[s], r_cut)
+            distances = xp.einsum("pa,pa->p", vectors, vectors)
+            if len(j) and float(distances.min()) < COINCIDENT**2:
+                p = int(distances.argmin())
+                a, b = sorted((int(xp.searchsorted(offsets, p, side="right")) - 1, int(j[p])))
                 raise InputError(
                     f"frame {first + s}: atoms {a} and {b} coincide (closer than {COINCIDENT} Å); "
                     "remove the duplicate or check the cell and the periodic directions."
                 )
-            i_all.append(i + start)
-            j_all.append(j + start)
-            vectors.append(d)
-        offsets = xp.searchsorted(xp.concatenate(i_all), xp.arange(self.n_atoms + 1))
-        return Pairs(xp.concatenate(j_all), xp.concatenate(vectors), offsets)
+            parts.append((j + int(start), vectors, offsets[bool(s) :] + n_pairs))
+            n_pairs += len(j)
+        return Pairs(*(part[0] if len(part) == 1 else xp.concatenate(part) for part in zip(*parts, strict=True)))
 
 
 def _check_structure(atoms: Atoms, index: int) -> None:

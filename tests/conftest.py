@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import sys
 from functools import cache
+from importlib import import_module
 
 import numpy as np
 import pytest
 from ase.build import bulk
 from ase.calculators.emt import EMT
 from ase.calculators.singlepoint import SinglePointCalculator
+from device import MODULES
 from systems import small_soap, species, variations
 from threadpoolctl import threadpool_limits
 
-from soapkrr import SOAP, DotProduct, SparseGP
+from soapkrr import SOAP, DotProduct, SparseGP, backends
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -20,6 +23,39 @@ def one_blas_thread():
     """The tests' matrices are small: threads of BLAS would only wait for each other on a busy machine."""
     with threadpool_limits(1, user_api="blas"):
         yield
+
+
+def pytest_collection_modifyitems(config, items):
+    """Tests on a real GPU run when asked for by their marker, and never otherwise."""
+    if "gpu" not in config.getoption("markexpr"):
+        on_gpu = [item for item in items if item.get_closest_marker("gpu")]
+        config.hook.pytest_deselected(items=on_gpu)
+        items[:] = [item for item in items if item not in on_gpu]
+
+
+@pytest.fixture(params=["simulated", pytest.param("real", marks=pytest.mark.gpu)])
+def cuda(request, monkeypatch):
+    """CuPy on a simulated device (see `device`), and with ``pytest -m gpu`` the real one: the module ``cupy``."""
+    _forget_gpu_loops()
+    if request.param == "simulated":
+        for name, module in MODULES.items():
+            monkeypatch.setitem(sys.modules, name, module)
+        yield MODULES["cupy"]
+    else:
+        try:
+            cupy = import_module("cupy")
+            assert cupy.cuda.runtime.getDeviceCount() > 0
+        except Exception as error:
+            pytest.fail(f"tests of the GPU need CuPy and a GPU: {type(error).__name__}: {error}")
+        yield cupy
+    _forget_gpu_loops()
+
+
+def _forget_gpu_loops():
+    """The loops hold the CuPy that they were imported with."""
+    vars(backends).pop("gpu", None)
+    for name in [name for name in sys.modules if name.startswith("soapkrr.backends.gpu")]:
+        del sys.modules[name]
 
 
 @cache

@@ -7,9 +7,13 @@ from systems import build
 
 import soapkrr
 from soapkrr import GaussianProcess, InputError, LabelError, SparseGP, auto
+from soapkrr.labels import read_labels
+from soapkrr.memory import format_memory
 from soapkrr.metrics import error_table
+from soapkrr.parallel import Threads
 from soapkrr.regression.cross_validation import Folds
 from soapkrr.regression.data import prepared
+from soapkrr.regression.factors import factors_of
 from soapkrr.selectors import GivenPoints
 
 
@@ -56,6 +60,36 @@ def test_larger_data_become_a_sparse_process(monkeypatch):
     assert np.isfinite(model.predict(crystals(2)).energy).all()
 
 
+def test_the_choice_follows_the_limit_of_memory_and_says_so(monkeypatch):
+    frames = crystals(40)
+    need = GaussianProcess(_descriptor(frames), soapkrr.DotProduct(4), threads=1).plan(frames).enough
+    choices = {limit: _regressor(frames, limit) for limit in (None, 1.01 * need, 0.99 * need)}
+    assert [kind for kind, _ in choices.values()] == [GaussianProcess, GaussianProcess, SparseGP]
+    reason = choices[0.99 * need][1]
+    assert format_memory(need) in reason and format_memory(0.99 * need) in reason
+
+
+def test_the_choice_does_not_depend_on_the_machine(monkeypatch):
+    frames = crystals(40)
+    need = GaussianProcess(_descriptor(frames), soapkrr.DotProduct(4), threads=1).plan(frames).enough
+    monkeypatch.setattr("soapkrr.parallel.default_threads", lambda: 64)
+    monkeypatch.setattr("soapkrr.regression.planning.default_threads", lambda: 64)
+    assert _regressor(frames, 1.01 * need)[0] is GaussianProcess
+    GaussianProcess(_descriptor(frames), soapkrr.DotProduct(4), memory_limit=int(1.01 * need)).plan(frames)
+
+
+def _descriptor(frames):
+    given = {c.name: c.value for c in auto._describe(frames)}
+    return soapkrr.SOAP(**{name: given[name] for name in ("species", "r_cut", "n_max", "l_max", "sigma", "scaling")})
+
+
+def _regressor(frames, limit):
+    """Class of the estimator that is chosen, and the reason given."""
+    choices = auto._describe(frames)
+    model = auto._estimator(frames, read_labels(frames), choices, None, limit)
+    return type(model), next(c.reason for c in choices if c.name == "regressor")
+
+
 def test_many_small_structures_are_compressed_first(monkeypatch):
     monkeypatch.setattr(auto, "EXACT", 10)
     monkeypatch.setattr(auto, "COMPONENTS", 15)
@@ -84,7 +118,7 @@ def test_cross_validation_finds_what_refitting_finds():
     model = small_gp(noise=noise, signal=1.0, baseline={"Ar": 0.0}).fit(frames)
     data = prepared(frames, [model.descriptor], model.baseline, None, noise)
     folds = data.folds(4)
-    parts = [model._factors(model.terms_, part.frames, part.labels, part.references, False) for part in folds]
+    parts = [factors_of(model.terms_, part, Threads(), "cpu", False) for part in folds]
     errors = Folds.of(*zip(*parts, strict=True)).errors(noise)
     squares = []
     for left_out in folds:

@@ -12,7 +12,7 @@ import pytest
 from ase import Atoms
 from ase.build import bulk
 from ase.io import read, write
-from small import OPTIONS, crystals, labelled
+from small import OPTIONS, crystals, labelled, small_gp
 
 import soapkrr
 from soapkrr import SOAP, cli, io
@@ -136,7 +136,7 @@ def test_help_survives_an_ascii_terminal(folder, arguments):
 def test_ctrl_c_in_a_process(folder):
     code = (
         "import os, signal, sys; from soapkrr import cli; from soapkrr.regression import sparse_gp\n"
-        "sparse_gp.design_factors = lambda *a: os.kill(os.getpid(), signal.SIGINT)\n"
+        "sparse_gp.factors_of = lambda *a: os.kill(os.getpid(), signal.SIGINT)\n"
         f"sys.exit(cli.main({['fit', 'train.xyz', '--output', 'interrupted.soapkrr', *OPTIONS]!r}))"
     )
     before = sorted(folder.iterdir())
@@ -147,6 +147,28 @@ def test_ctrl_c_in_a_process(folder):
 
 
 # --- fit ---
+
+
+def test_a_plan_is_printed_and_nothing_written(run, folder):
+    before = sorted(folder.iterdir())
+    code, out, err = run("fit", "train.xyz", "--plan", "--memory-limit", "1GB", *OPTIONS)
+    assert (code, err) == (0, "")
+    assert "rows 114: 6 energy + 72 forces + 36 stress" in out and "limit 1 GB" in out
+    assert sorted(folder.iterdir()) == before
+
+
+def test_a_plan_as_json_has_what_its_table_has(run, folder):
+    data = strict(run("fit", "train.xyz", "--plan", "--json", *OPTIONS)[1])
+    plan = small_gp().plan(read(folder / "train.xyz", ":"))
+    assert data["rows"] == plan.rows and data["flops"] == pytest.approx(plan.flops)
+    assert data["peak_memory"] == pytest.approx(plan.peak_memory)
+
+
+def test_too_small_a_limit_is_one_line_that_says_what_is_enough(run, tmp_path):
+    code, out, err = run("fit", "train.xyz", "--output", tmp_path / "m.soapkrr", "--memory-limit", "1MB", *OPTIONS)
+    assert (code, out, err.count("\n")) == (2, "", 1) and "would be enough" in err
+    code, out, err = run("fit", "train.xyz", *OPTIONS)
+    assert code == 2 and "`--output`" in err
 
 
 def test_fit_json(run, tmp_path):
@@ -204,7 +226,7 @@ def test_less_uncertainty(run, tmp_path, choice):
 def test_every_option_reaches_the_model(run, tmp_path):
     options = "--species Ar,Ne --r-cut 4.2 --n-max 4 --l-max 3 --sigma 0.6 --cutoff cosine --cutoff-width 1.2 --rbf bessel --scaling-r0 2.5"
     options += " --scaling-m 5 --scaling-c 0.8 --zeta 3 --n-sparse Ar=7 --selection cur --noise-energy 0.003 --noise-forces 0.1"
-    options += " --noise-stress 0.004 --signal 2 --baseline Ar=-0.5,Ne=1 --tolerance 1e-9 --threads 1"
+    options += " --noise-stress 0.004 --signal 2 --baseline Ar=-0.5,Ne=1 --tolerance 1e-9 --threads 1 --memory-limit 1GB"
     assert run("fit", "train.xyz", "--output", tmp_path / "m.soapkrr", *options.split())[0] == 0
     model = soapkrr.load(tmp_path / "m.soapkrr")
     scaling = soapkrr.RadialScaling(r0=2.5, m=5, c=0.8)
@@ -221,6 +243,8 @@ def test_every_option_reaches_the_model(run, tmp_path):
         "observations": None,
         "representers": "environments",
         "threads": None,  # belongs to the machine, not to the model: not in the file
+        "device": "cpu",  # likewise
+        "memory_limit": None,  # likewise
     }
     assert model.reference_energies_ == {"Ar": -0.5, "Ne": 1.0}
 
@@ -468,7 +492,7 @@ def test_output_of_relax_is_checked_before_the_relaxation(fails, monkeypatch):
     assert "does not exist" in fails("relax", "m.soapkrr", "bare.xyz", "--output", "no/such/o.xyz")
 
 
-@pytest.mark.parametrize("target", ["prepared", "sparse_points", "design_factors"])
+@pytest.mark.parametrize("target", ["prepared", "sparse_points", "factors_of"])
 def test_ctrl_c_in_a_fit_leaves_no_file(run, monkeypatch, tmp_path, target):
     def interrupted(*args):
         raise KeyboardInterrupt

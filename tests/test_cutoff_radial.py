@@ -7,7 +7,7 @@ from scipy.special import spherical_jn
 from taylor import assert_derivative
 
 from soapkrr import SOAP
-from soapkrr.backends.cpu import soap as cpu
+from soapkrr.backends.cpu.basis import radial, radial_slope
 from soapkrr.descriptors.cutoff import Cosine, Polynomial, RadialScaling, Smoothstep, Tanh3
 from soapkrr.descriptors.radial import RADIAL_BASES, bessel_zeros, dressed_basis, radial_table
 
@@ -89,8 +89,8 @@ def test_table_reproduces_the_functions(rbf, r_cut, n_max, l_max, sigma):
     scale = (r_cut ** np.arange(l_max + 1))[None, :, None]
     value, slope = np.empty((2, len(r), (l_max + 1) * n_max))
     for k, x in enumerate(r / r_cut):
-        cpu._radial(x, basis.table, value[k])
-        cpu._radial_slope(x, basis.table, slope[k])
+        radial(x, basis.table, 0, value[k])
+        radial_slope(x, basis.table, 0, slope[k])
     for got, expected, tolerance in ((value, exact[0], 1e-9), (slope / r_cut, exact[1], 1e-7)):
         expected = (scale * expected).reshape(len(r), -1)
         # Quintic Hermite splines are of sixth order, their slopes of fifth: with 24 knots per width 1e-9 and 1e-7 of the largest

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from threadpoolctl import threadpool_info, threadpool_limits
 
-from soapkrr.parallel import default_threads, serial_blas, thread_map
+from soapkrr.parallel import Threads, default_threads, one_thread, serial_blas, thread_map, tree
 
 THREADS = [1, 2, 5]
 
@@ -95,6 +95,65 @@ def test_serial_blas_is_restored_after_an_exception():
         assert _blas_threads() == [1] * len(limits)
         raise RuntimeError
     assert _blas_threads() == limits
+
+
+def test_serial_blas_lasts_until_the_last_thread_leaves():
+    limits, inside, go = _blas_threads(), threading.Barrier(2), threading.Event()
+
+    def first():
+        with serial_blas():
+            inside.wait()
+
+    def last():
+        with serial_blas():
+            inside.wait()
+            one.join()
+            seen.append(_blas_threads())
+            go.set()
+
+    seen, one, other = [], threading.Thread(target=first), threading.Thread(target=last)
+    one.start()
+    other.start()
+    assert go.wait(10)
+    other.join()
+    assert seen == [[1] * len(limits)]
+    assert _blas_threads() == limits
+
+
+def test_one_thread_overrules_what_is_asked_for():
+    def name(_):
+        return threading.current_thread().name, tuple(_blas_threads())
+
+    with one_thread():
+        alone = set(thread_map(name, range(20), 5))
+    assert alone == {(threading.current_thread().name, (1,) * len(_blas_threads()))}
+    assert len({thread for thread, _ in thread_map(name, range(20), 5)}) > 1
+
+
+def test_a_tree_merges_neighbours_and_holds_few():
+    held = []
+
+    def items():
+        for letter in "abcdefg":
+            held.append(letter)
+            yield letter
+
+    def merge(x, y):
+        held.remove(x)
+        held.remove(y)
+        assert len(held) <= 3
+        held.append(f"({x}{y})")
+        return held[-1]
+
+    assert tree(merge, items()) == "(((ab)(cd))((ef)g))"
+    assert tree(merge, ["x"]) == "x"
+
+
+@pytest.mark.parametrize("threads", THREADS)
+def test_a_pool_of_threads_maps_and_reduces_in_order(threads):
+    pool = Threads(threads)
+    assert list(pool.map(pow, range(1, 6), pool.share(2))) == [2, 4, 8, 16, 32]
+    assert pool.reduce(lambda add, s: s + add, lambda x, y: f"({x}{y})", "abc", "!") == "((a!b!)c!)"
 
 
 def test_default_threads_is_a_positive_number():

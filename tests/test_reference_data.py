@@ -12,8 +12,8 @@ import pytest
 from ase.io import read
 
 import soapkrr.potential
+import soapkrr.regression.factors
 import soapkrr.regression.posterior
-import soapkrr.regression.sparse_gp
 from soapkrr import SOAP, DotProduct, RadialScaling, SparseGP
 from soapkrr.metrics import error_table
 
@@ -120,7 +120,7 @@ def test_size_of_the_groups(silicon, monkeypatch, max_atoms):
     train, test, model = silicon
     expected = model.predict(test)
     split = soapkrr.structures.split_by_atoms
-    for module in (soapkrr.regression.sparse_gp, soapkrr.potential):
+    for module in (soapkrr.regression.factors, soapkrr.potential):
         monkeypatch.setattr(module, "split_by_atoms", lambda frames, _: split(frames, max_atoms))
     _assert_same(_solid("Si").fit(train).predict(test), expected)
 
@@ -129,7 +129,7 @@ def test_size_of_the_groups(silicon, monkeypatch, max_atoms):
 def test_size_of_the_blocks_of_a_prediction(silicon, monkeypatch, block):
     _, test, model = silicon
     expected = model.predict(test, uncertainty="energy")
-    monkeypatch.setattr(soapkrr.regression.mean, "BLOCK", block)
+    monkeypatch.setattr(soapkrr.backends.cpu, "EVALUATED", block)
     p = model.predict(test, uncertainty="energy")
     _assert_same(p, expected)
     np.testing.assert_allclose(p.energy_std, expected.energy_std, rtol=1e-7)

@@ -11,7 +11,8 @@ from systems import SYSTEMS, build, distort, small_soap, species
 from taylor import assert_derivative
 
 from soapkrr import SOAP, RadialScaling
-from soapkrr.backends.cpu import soap as cpu
+from soapkrr.backends.cpu.basis import harmonics, harmonics_gradient
+from soapkrr.backends.cpu.simd import WIDTH
 from soapkrr.descriptors.cutoff import Cosine, Polynomial, Smoothstep
 from soapkrr.descriptors.soap import harmonic_norms
 from soapkrr.structures import Batch, forces_and_strain
@@ -20,10 +21,18 @@ from soapkrr.structures import Batch, forces_and_strain
 
 
 def _solid_harmonics(l_max, vectors):
-    Y, q = np.empty((len(vectors), (l_max + 1) ** 2)), np.empty((l_max + 1) * (l_max + 2) // 2)
-    for row, (x, y, z) in zip(Y, vectors, strict=True):
-        cpu._harmonics(x, y, z, l_max, harmonic_norms(l_max), q, row)
-    return Y
+    """Y (n, n_lm) and its gradients (3, n, n_lm) of n vectors, as many at once as the loops take."""
+    n_k, vectors = (l_max + 1) ** 2, np.asarray(vectors)
+    Y, dY = np.empty((len(vectors), n_k)), np.empty((3, len(vectors), n_k))
+    for first in range(0, len(vectors), WIDTH):
+        here = slice(first, min(first + WIDTH, len(vectors)))
+        n = here.stop - here.start
+        u, q, y, dy = np.zeros((3, WIDTH)), np.empty((n_k, WIDTH)), np.empty((n_k, WIDTH)), np.empty((3, n_k, WIDTH))
+        u[:, :n] = vectors[here].T
+        harmonics(u, l_max, harmonic_norms(l_max), q, y)
+        harmonics_gradient(u, l_max, harmonic_norms(l_max), q, dy)
+        Y[here], dY[:, here] = y[:, :n].T, dy[:, :, :n].swapaxes(1, 2)
+    return Y, dY
 
 
 def _vectors(n=40, seed=0):
@@ -37,23 +46,20 @@ def test_solid_harmonics_equal_sphericart(l_max):
     expected = sphericart.SolidHarmonics(l_max).compute(vectors)
     # Recursions of l_max steps on numbers that grow as r^l.
     scale = np.linalg.norm(vectors, axis=1)[:, None] ** np.repeat(np.arange(l_max + 1), 2 * np.arange(l_max + 1) + 1)
-    np.testing.assert_allclose(_solid_harmonics(l_max, vectors) / scale, expected / scale, atol=1e-12)
+    np.testing.assert_allclose(_solid_harmonics(l_max, vectors)[0] / scale, expected / scale, atol=1e-12)
 
 
 def test_solid_harmonics_equal_legendre_functions():
     vectors = _vectors()[:-1]  # not the one 1e-9 off the pole, where cos θ rounds to one and the reference loses sin θ
     vectors /= np.linalg.norm(vectors, axis=1)[:, None]
-    np.testing.assert_allclose(_solid_harmonics(9, vectors), real_harmonics(9, vectors), atol=1e-12)
+    np.testing.assert_allclose(_solid_harmonics(9, vectors)[0], real_harmonics(9, vectors), atol=1e-12)
 
 
 @pytest.mark.parametrize("axis", range(3))
 def test_gradients_of_solid_harmonics(axis):
-    l_max, q = 7, np.empty(36)
-    for vector in _vectors(4):
-        Y, dY = np.empty(64), np.empty((3, 64))
-        cpu._harmonics(*vector, l_max, harmonic_norms(l_max), q, Y)
-        cpu._harmonics_gradient(*vector, l_max, harmonic_norms(l_max), q, dY)
-        assert_derivative(lambda t, v=vector: _solid_harmonics(l_max, [v + t * np.eye(3)[axis]])[0], dY[axis])
+    vectors = _vectors(4)
+    gradient = _solid_harmonics(7, vectors)[1][axis]
+    assert_derivative(lambda t: _solid_harmonics(7, vectors + t * np.eye(3)[axis])[0], gradient)
 
 
 # --- values ----------------------------------------------------------------------------------------------------------

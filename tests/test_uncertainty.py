@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 from ase import Atoms
 from reference import Observables, covariances
+from small import crystals, soap
 from systems import SYSTEMS, build, labelled, small_soap, species, variations
 
-from soapkrr import DotProduct, SparseGP
+from soapkrr import DotProduct, GaussianProcess, SparseGP
 
 SETTINGS = dict(n_sparse=20, noise={"energy": 0.01, "forces": 0.1, "stress": 0.01}, baseline={"Si": 0.0})
 
@@ -193,3 +194,12 @@ def test_shapes(name, fitted):
         assert forces.shape == f_std.shape == (len(atoms), 3)
     assert np.isnan(p.stress).all() == (not build(name).pbc.all())
     assert set(species(name)) == set(fitted(name).n_sparse_)
+
+
+@pytest.mark.parametrize("kind", [SparseGP, GaussianProcess])
+def test_standard_deviations_of_single_atoms_alone(kind):
+    frames = crystals(4)
+    model = kind(soap(), DotProduct(zeta=2)).fit(frames)
+    alone, both = model.predict(frames, uncertainty="energies"), model.predict(frames, uncertainty="energy")
+    assert alone.energy_std is None and both.energy_std is not None
+    np.testing.assert_array_equal(np.concatenate(alone.energies_std), np.concatenate(both.energies_std))

@@ -27,7 +27,12 @@ def on_gpu(array) -> bool:
 
 def of(array):
     """The package of loops for an array: `backends.cpu` or `backends.gpu`, with modules of the same names."""
-    return import_module(f"{__name__}.{'gpu' if on_gpu(array) else 'cpu'}")
+    return loops(namespace(array))
+
+
+def loops(xp):
+    """The package of loops for arrays of ``xp``."""
+    return import_module(f"{__name__}.{'cpu' if xp is np else 'gpu'}")
 
 
 def library(device: str):
@@ -57,6 +62,19 @@ def library(device: str):
     raise InputError(f"`device`='cuda' needs a GPU and CuPy: {why}.")
 
 
+def out_of_memory() -> tuple[type[Exception], ...]:
+    """What a GPU's library raises when the memory of the device runs out; nothing where no such library is in use."""
+    cupy = sys.modules.get("cupy")
+    return () if cupy is None else (cupy.cuda.memory.OutOfMemoryError,)
+
+
+def free_memory() -> None:
+    """Give memory that a GPU's library keeps for later back to the device."""
+    cupy = sys.modules.get("cupy")
+    if cupy is not None:
+        cupy.get_default_memory_pool().free_all_blocks()
+
+
 def host(value):
     """NumPy arrays in place of GPU arrays; lists, tuples and mappings of them too, anything else as it is."""
     if on_gpu(value):
@@ -65,7 +83,9 @@ def host(value):
 
 
 def moved(xp, value):
-    """Arrays of ``xp`` in place of NumPy arrays; lists, tuples (named too) and mappings of them too, anything else as it is."""
+    """Arrays of ``xp`` in place of any others; lists, tuples (named too) and mappings of them too, anything else as it is."""
+    if xp is np:
+        return host(value)
     if isinstance(value, np.ndarray):
         return xp.asarray(value)
     return _mapped(lambda part: moved(xp, part), value)

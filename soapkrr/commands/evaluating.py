@@ -7,7 +7,7 @@ from soapkrr.commands.tables import Report, error_text, errors
 
 
 def evaluate(args) -> Report:
-    model = load_model(args.model, args.threads)
+    model = load_model(args.model, args.device, args.threads, args.memory_limit)
     frames = read_structures(args.file)
     check_structures(frames, args.file, descriptors_of(model), known_species(model))
     check_labels(frames, args.file, getattr(model, "observations", None), by=args.by)

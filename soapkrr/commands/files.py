@@ -77,7 +77,7 @@ def check_labels(frames, path: str, observations=None, noise=None, by: str | Non
             raise InputError(f"`--by` {by} is in the `info` of no structure; there are {there}.")
 
 
-def load_model(path: str, threads: int | None):
+def load_model(path: str, device: str = "cpu", threads: int | None = None, memory_limit: str | None = None):
     """A model whose prior mean needs no calculator."""
     from soapkrr import load
     from soapkrr.io import baseline_calculator_name
@@ -88,7 +88,7 @@ def load_model(path: str, threads: int | None):
             f"{path} was fitted on top of a calculator ({name}), which files do not hold: load it in Python, "
             "`soapkrr.load(path, baseline_calculator=...)`."
         )
-    return load(path).set_params(threads=threads)
+    return load(path, device=device, threads=threads, memory_limit=memory_limit)
 
 
 def descriptors_of(model) -> list:

@@ -11,11 +11,15 @@ from soapkrr.errors import InputError
 
 
 def fit(args) -> Report:
-    output = model_path(args.output, args.file, args.test)
+    if args.output is None and not args.plan:
+        raise InputError("`--output` is missing: name the model file to write.")
+    output = None if args.plan else model_path(args.output, args.file, args.test)
     frames = read_structures(args.file)
     test = read_structures(args.test) if args.test else None
     model = build_model(args, frames)
     _check(args, model, frames, test)
+    if args.plan:
+        return _planned(model.plan(frames, optimize=args.optimize))
     start = time.perf_counter()
     model.fit(frames, optimize=args.optimize, progress=not args.quiet)
     seconds, memory = time.perf_counter() - start, peak_memory_mb()
@@ -46,6 +50,11 @@ def fit(args) -> Report:
     return Report(data, "\n\n".join([head, *tables]))
 
 
+def _planned(plan) -> Report:
+    data = {name: getattr(plan, name) for name in ("n_structures", "n_atoms", "n_pairs", "rows", "flops", "peak_memory", "cpu_seconds")}
+    return Report({**data, "gpu_seconds_estimated": plan.gpu_seconds, "threads": plan.threads, "memory": plan.memory}, str(plan))
+
+
 def build_model(args, frames):
     """The unfitted model that the options describe."""
     from soapkrr import ZBL, DotProduct, SparseGP
@@ -60,7 +69,9 @@ def build_model(args, frames):
         baseline=[args.baseline, ZBL()] if args.zbl else args.baseline,
         tolerance=args.tolerance,
         threads=args.threads,
+        device=args.device,
         observations=_observations(args),
+        memory_limit=args.memory_limit,
     )
 
 

@@ -25,7 +25,7 @@ def relax(args) -> Report:
     output = structure_path(args.output, args.file, args.model)
     if not (math.isfinite(args.fmax) and args.fmax > 0):
         raise InputError(f"`--fmax` must be a positive finite number in eV/Å, received {args.fmax}.")
-    model = load_model(args.model, args.threads)
+    model = load_model(args.model, args.device, args.threads, args.memory_limit)
     frames = read_structures(args.file)
     check_structures(frames, args.file, descriptors_of(model), known_species(model))
     if args.cell:

@@ -18,7 +18,8 @@ import numpy as np
 from ase import Atoms
 from ase.data import atomic_numbers
 
-from soapkrr.descriptors.base import Descriptor
+from soapkrr import backends
+from soapkrr.descriptors.base import Descriptor, Environments
 from soapkrr.descriptors.normalise import normalised, through_norm
 from soapkrr.errors import InputError
 from soapkrr.specification import ByValue
@@ -145,34 +146,40 @@ class DScribe(ByValue, Descriptor):
 
     def compute(self, start, stop, arrays):
         """X, and the state (norms, derivatives by neighbours of each atom, filled when first asked for)."""
+        xp, arrays = backends.namespace(arrays.vectors), backends.host(arrays)
         Y = np.array([self._values(self._cluster(i, arrays)) for i in range(start, stop)]).reshape(stop - start, self.n_features)
         X, norms = normalised(Y) if self.normalize else (Y, np.ones(len(Y)))
-        return X, (norms, np.empty(len(X), dtype=object))
+        return xp.asarray(X), (norms, np.empty(len(X), dtype=object))
 
     def pullback(self, start, stop, arrays, X, state, gradient, out):
         """See `Descriptor.pullback`."""
+        xp = backends.namespace(out)
+        arrays, X, gradient = backends.host((arrays, X, gradient))
         for i in range(start, stop):
             J = self._by_neighbours(i, arrays, X, state, i - start)
-            out[arrays.offsets[i] : arrays.offsets[i + 1]] = J @ gradient[i - start]
+            out[arrays.offsets[i] : arrays.offsets[i + 1]] = xp.asarray(J @ gradient[i - start])
 
     def jacobian(self, start, stop, env, rows, out):
         """See `Descriptor.jacobian`; ∂X_a/∂r_a = −Σ_j ∂X_a/∂r_aj."""
+        xp, env, rows = backends.namespace(out), _on_host(env), backends.host(rows)
         offsets, neighbours, vectors, _ = env.pairs
         first, n_pairs = offsets[start], offsets[stop] - offsets[start]
         for a in range(start, stop):
             for p in range(offsets[a], offsets[a + 1]):
                 i = neighbours[p]
                 J = self._by_neighbours(i, env.pairs, env.X, env.state, i)
-                out[rows[p - first]] = J[_reverse(a, vectors[p], offsets[i], offsets[i + 1], neighbours, vectors)]
-            out[rows[n_pairs + a - start]] = -self._by_neighbours(a, env.pairs, env.X, env.state, a).sum(axis=0)
+                back = _reverse(a, vectors[p], offsets[i], offsets[i + 1], neighbours, vectors)
+                out[rows[p - first]] = xp.asarray(J[back])
+            out[rows[n_pairs + a - start]] = xp.asarray(-self._by_neighbours(a, env.pairs, env.X, env.state, a).sum(axis=0))
 
     def strain_jacobian(self, start, stop, env, out):
         """See `Descriptor.strain_jacobian`: ∂X_i/∂ε_ab = Σ_j r_ij,a ∂X_i/∂r_ij,b."""
+        xp, env = backends.namespace(out), _on_host(env)
         for i in range(start, stop):
             J = self._by_neighbours(i, env.pairs, env.X, env.state, i)
             r = env.pairs.vectors[env.pairs.offsets[i] : env.pairs.offsets[i + 1]]
             for v, (a, b) in enumerate(zip((0, 1, 2, 1, 0, 0), (0, 1, 2, 2, 2, 1), strict=True)):
-                out[i - start, v] = r[:, a] @ J[:, b]
+                out[i - start, v] = xp.asarray(r[:, a] @ J[:, b])
 
     def _cluster(self, i: int, arrays) -> Atoms:
         """Atom i at the origin, then its neighbours."""
@@ -209,6 +216,11 @@ class DScribe(ByValue, Descriptor):
             for b in range(3):
                 J[j, b] = _difference(lambda h, j=j, b=b: self._values(_displaced(cluster, j + 1, b, h)))
         return J
+
+
+def _on_host(env: Environments) -> Environments:
+    """DScribe computes on the CPU, whatever the rest does."""
+    return Environments(backends.host(env.X), env.state, backends.host(env.pairs))
 
 
 class _Cluster(Atoms):

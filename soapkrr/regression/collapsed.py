@@ -5,7 +5,7 @@ E(x) = δ² Σ_j [a_j κ(x, x_j) + b_j·∂κ(x, x_j)/∂x_j]: the weights of al
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -67,6 +67,13 @@ class CollapsedPart:
     def xp(self):
         """The library of its arrays: where it is evaluated."""
         return backends.namespace(self.points[0])
+
+    def moved(self, xp) -> CollapsedPart:
+        """The same with arrays of another library."""
+        if xp is self.xp:
+            return self
+        points, values, slopes = (backends.moved(xp, part) for part in (self.points, self.values, self.slopes))
+        return replace(self, points=points, values=values, slopes=slopes)
 
     @cached_property
     def _norms(self):

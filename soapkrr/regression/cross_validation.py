@@ -12,9 +12,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.linalg import LinAlgError, cho_factor, cho_solve
 
-from soapkrr import linear
+from soapkrr import backends, linear
 from soapkrr.regression.evidence import BOUNDS
 
 logger = logging.getLogger(__name__)
@@ -50,9 +49,11 @@ class Folds:
         for fold in self.grams:
             A = total - self._weighted([fold], noise)
             r = len(A) - 1
-            A[np.diag_indices(r)] += 1.0
-            w = cho_solve(cho_factor(A[:r, :r], lower=True, overwrite_a=False, check_finite=False), A[:r, r], check_finite=False)
-            v = np.append(w, -1.0)
+            xp = backends.namespace(A)
+            C = xp.ascontiguousarray(A[:r, :r])
+            C.reshape(-1)[:: r + 1] += 1.0
+            L = linear.cholesky(C)
+            v = xp.append(linear.backward(L, linear.forward(L, A[:r, r])), xp.full(1, -1.0))
             for t, gram in fold.items():
                 squares[t] = squares.get(t, 0.0) + max(float(v @ gram @ v), 0.0)
         return {t: float(np.sqrt(s / sum(c.get(t, 0) for c in self.counts))) for t, s in squares.items()}
@@ -106,6 +107,6 @@ def cross_validated(parts, noise: Mapping[str, float], signals: Sequence[float])
 def _score(folds: Folds, noise: dict[str, float]) -> float:
     try:
         errors = folds.errors(noise)
-    except LinAlgError:  # squared condition numbers: so small a noise cannot be told from rounding
+    except np.linalg.LinAlgError:  # squared condition numbers: so small a noise cannot be told from rounding
         return np.inf
     return float(sum(np.log(max(e, 1e-300)) for e in errors.values()))

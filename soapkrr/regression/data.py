@@ -73,7 +73,7 @@ def check_optimize(optimize: bool | str, known: tuple[str, ...]) -> None:
 def check_structures(frames: list[Atoms], descriptors: list[Descriptor], pairs: bool = True) -> None:
     """Raise on the first structure, by its place in the list, that cannot be described; with ``pairs`` also where none is in range."""
     shortest = np.inf
-    for first, group in split_by_atoms(frames, 4096):
+    for first, group in split_by_atoms(frames, 1024):
         batch = Batch.from_atoms(group, first)
         for descriptor in descriptors:
             descriptor.kinds(batch.numbers, first, batch.structure)

@@ -12,25 +12,22 @@ from soapkrr.kernels import squares
 from soapkrr.regression.terms import SparseTerm
 from soapkrr.structures import Batch, add_rows
 
-#: Displaced atoms per Jacobian block: (n_neighbours·3·block) × n_sparse products stay in the cache.
-BLOCK = 8
-
 
 class DesignRows:
-    """Kernel rows of one batch and one term: sums over atoms of κ(x_i, X_M) and its derivatives, before whitening.
-
-    Row shapes, per species s: energy (n_structures, M_s); forces (3·n, M_s), F = −∂E/∂r, eV/Å per unit weight;
-    strain (6·n_structures, M_s), ∂E/∂ε.
+    """Kernel rows of one batch and one term: sums over atoms of κ(x_i, X_M) and its derivatives, for each species; `SparseTerm.whiten`
+    makes features of them.
     """
 
     def __init__(self, term: SparseTerm, batch: Batch, first: int = 0):
         self.term, self.batch = term, batch
-        self.env = term.descriptor.environments(batch, batch.pairs(term.descriptor.r_cut, first), first)
+        self.xp = xp = term.xp
+        self.env = term.descriptor.environments(batch, batch.pairs(term.descriptor.r_cut, first, xp), first)
+        self.structure = xp.asarray(batch.structure)
         kinds = self.env.pairs.kinds
-        self.members = [np.flatnonzero(kinds == s) for s in range(len(term.points))]
-        self.place = np.empty(len(kinds), dtype=np.int64)
+        self.members = [xp.flatnonzero(kinds == s) for s in range(len(term.points))]
+        self.place = xp.empty(len(kinds), dtype=np.int64)
         for members in self.members:
-            self.place[members] = np.arange(len(members))
+            self.place[members] = xp.arange(len(members))
 
     @cached_property
     def jets(self):
@@ -41,37 +38,38 @@ class DesignRows:
             jets.append(self.term.kernel.jet(x @ points.T, squares(x)[:, None], self.term.squares[s], 1))
         return jets
 
-    def energy(self) -> np.ndarray:
-        """(n_structures, rank) features of the total energies."""
+    def energy(self) -> list[np.ndarray]:
+        """Per species (n_structures, M_s), of the total energies."""
         rows = []
         for s, members in enumerate(self.members):
-            sums = np.zeros((len(self.batch), len(self.term.points[s])))
-            add_rows(sums, self.batch.structure[members], self.jets[s].value)
+            sums = self.xp.zeros((len(self.batch), len(self.term.points[s])))
+            add_rows(sums, self.structure[members], self.jets[s].value)
             rows.append(sums)
-        return self.term.whiten(rows)
+        return rows
 
-    def forces(self, start: int, stop: int) -> np.ndarray:
-        """(3·n, rank) features of the forces on atoms ``start:stop``, ordered atom, then axis."""
-        rows = [np.zeros((stop - start, 3, len(x))) for x in self.term.points]
-        for a in range(start, stop, BLOCK):
-            block = DisplacedBlock(self.term.descriptor, self.env, a, min(a + BLOCK, stop))
+    def forces(self, start: int, stop: int) -> list[np.ndarray]:
+        """Per species (3·n, M_s), of the forces F = −∂E/∂r on atoms ``start:stop``, ordered atom, then axis."""
+        rows = [self.xp.zeros((stop - start, 3, len(x))) for x in self.term.points]
+        step = backends.of(self.env.X).DISPLACED
+        for a in range(start, stop, step):
+            block = DisplacedBlock(self.term.descriptor, self.env, a, min(a + step, stop))
             for s in range(len(rows)):
                 jacobian, centre, atom = block.of_species(s)
                 self._scatter(s, jacobian, centre, atom - start, rows[s])
-        return self.term.whiten([r.reshape(len(r) * r.shape[1], r.shape[2]) for r in rows])
+        return [r.reshape(len(r) * r.shape[1], r.shape[2]) for r in rows]
 
-    def strain(self) -> np.ndarray:
-        """(6·n_structures, rank) features of ∂E/∂ε, ordered structure, then Voigt component."""
-        rows = [np.zeros((len(self.batch), 6, len(x))) for x in self.term.points]
-        n, step = self.batch.n_atoms, 16 * BLOCK
+    def strain(self) -> list[np.ndarray]:
+        """Per species (6·n_structures, M_s), of ∂E/∂ε, ordered structure, then Voigt component."""
+        rows = [self.xp.zeros((len(self.batch), 6, len(x))) for x in self.term.points]
+        n, step = self.batch.n_atoms, 16 * backends.of(self.env.X).DISPLACED
         for a in range(0, n, step):
             b = min(a + step, n)
-            jacobian = np.empty((b - a, 6, self.env.X.shape[1]))
+            jacobian = self.xp.empty((b - a, 6, self.env.X.shape[1]))
             self.term.descriptor.strain_jacobian(a, b, self.env, jacobian)
             for s in range(len(rows)):
-                mine = self.members[s][np.searchsorted(self.members[s], a) : np.searchsorted(self.members[s], b)]
-                self._scatter(s, jacobian[mine - a], mine, self.batch.structure[mine], rows[s])
-        return -self.term.whiten([r.reshape(len(r) * r.shape[1], r.shape[2]) for r in rows])
+                mine = a + self.xp.flatnonzero(self.env.pairs.kinds[a:b] == s)
+                self._scatter(s, jacobian[mine - a], mine, self.structure[mine], rows[s])
+        return [-r.reshape(len(r) * r.shape[1], r.shape[2]) for r in rows]
 
     def _scatter(self, s: int, jacobian, centre, target, rows) -> None:
         """rows[target] −= (∂κ/∂x · jacobian) of centres of species s; jacobian (m, k, n_features), rows (n, k, M_s)."""
@@ -82,7 +80,7 @@ class DesignRows:
         jet, place = self.jets[s], self.place[centre]
         backends.of(rows).regression.scatter_rows(products, jet.u, place, target, rows)
         if jet.a is not None:
-            along = 2 * np.einsum("ekf,ef->ek", jacobian, self.env.X[centre])
+            along = 2 * self.xp.einsum("ekf,ef->ek", jacobian, self.env.X[centre])
             backends.of(rows).regression.scatter_norms(along, jet.a, place, target, rows)
 
 
@@ -91,17 +89,19 @@ class DisplacedBlock:
 
     def __init__(self, descriptor: Descriptor, env: Environments, start: int, stop: int):
         offsets, neighbours, _, kinds = env.pairs
-        first, last = offsets[start], offsets[stop]
-        centre = np.concatenate([neighbours[first:last], np.arange(start, stop)])
-        atom = np.concatenate([np.repeat(np.arange(start, stop), np.diff(offsets[start : stop + 1])), np.arange(start, stop)])
-        order = np.argsort(kinds[centre], kind="stable")
-        rows = np.empty_like(order)
-        rows[order] = np.arange(len(order))
-        self.centre, self.atom, self.kinds = centre[order], atom[order], kinds[centre[order]]
-        self.jacobian = np.empty((len(order), 3, env.X.shape[1]))
+        xp, first, last = backends.namespace(env.X), int(offsets[start]), int(offsets[stop])
+        own = xp.arange(start, stop)
+        centre = xp.concatenate([neighbours[first:last], own])
+        atom = xp.concatenate([xp.searchsorted(offsets, xp.arange(first, last), side="right") - 1, own])
+        order = xp.argsort(kinds[centre], kind="stable")
+        rows = xp.empty_like(order)
+        rows[order] = xp.arange(len(order))
+        self.centre, self.atom = centre[order], atom[order]
+        self.bounds = [int(n) for n in xp.searchsorted(kinds[self.centre], xp.arange(len(descriptor.species) + 1))]
+        self.jacobian = xp.empty((len(order), 3, env.X.shape[1]))
         descriptor.jacobian(start, stop, env, rows, self.jacobian)
 
     def of_species(self, s: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """(jacobian (m, 3, n_features), centre (m,), displaced atom (m,)) of the centres of species s."""
-        a, b = np.searchsorted(self.kinds, [s, s + 1])
+        a, b = self.bounds[s : s + 2]
         return self.jacobian[a:b], self.centre[a:b], self.atom[a:b]

@@ -11,9 +11,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.linalg import lapack
 
-from soapkrr import linear
+from soapkrr import backends, linear
 from soapkrr.errors import InputError
 
 logger = logging.getLogger(__name__)
@@ -45,7 +44,7 @@ class Hyperparameters:
 
 def log_likelihood(posterior: linear.Posterior, counts: Mapping[str, int], noise: Mapping[str, float]) -> float:
     """log p(y) of a sparse model: of the rows as they stand, each divided by the factor that makes its noise ``noise``."""
-    logdet = 2 * np.log(np.abs(np.diagonal(posterior.factor))).sum()
+    logdet = 2 * float(np.log(np.abs(backends.namespace(posterior.factor).diagonal(posterior.factor))).sum())
     rows = sum(n * (2 * np.log(noise[t]) + np.log(2 * np.pi)) for t, n in counts.items())
     return float(-0.5 * (posterior.residual + logdet + rows))
 
@@ -57,16 +56,18 @@ def sparse_evidence(factors: Mapping[str, np.ndarray], counts: Mapping[str, int]
     ----------
     factors : {kind: triangle of [Φ | y]}.  counts : {kind: number of rows}.  noise : {kind: σ}.  scales : (r,) factor of each column.
     """
-    r = len(scales)
-    tables = {t: np.column_stack([f[:, :r] * scales, f[:, r]]) for t, f in factors.items()}
+    r, some = len(scales), next(iter(factors.values()))
+    xp, dense = backends.namespace(some), backends.of(some).dense
+    columns = xp.asarray(np.append(scales, 1.0))
+    tables = {t: f * columns for t, f in factors.items()}
     post = linear.solve(tables, noise)
-    inverse, _ = lapack.dtrtri(post.factor)
+    inverse = dense.inverse_triangle(post.factor)
     by_noise = {}
     for t, table in tables.items():
         misfit = table[:, r] - table[:, :r] @ post.mean
-        by_noise[t] = (misfit @ misfit + np.square(table[:, :r] @ inverse).sum()) / noise[t] ** 2 - counts[t]
+        by_noise[t] = float(misfit @ misfit + np.square(table[:, :r] @ inverse).sum()) / noise[t] ** 2 - counts[t]
     # ∂/∂log s_c: half of −2 [(1 − P)_cc − w_c²], P = A⁻¹, since Φᵀ(y − Φw) = w at the minimum.
-    by_scale = np.square(post.mean) - (1 - np.square(inverse).sum(axis=1))
+    by_scale = backends.host(np.square(post.mean) - (1 - np.square(inverse).sum(axis=1)))
     return log_likelihood(post, counts, noise), by_noise, by_scale
 
 
@@ -77,21 +78,22 @@ def exact_evidence(K: list[np.ndarray], y: np.ndarray, kinds: np.ndarray, weight
     ------
     np.linalg.LinAlgError : the covariance is singular to working precision.
     """
+    xp = backends.namespace(K[0])
     variance = np.square(noise[kinds] * weights)
     C = sum(s**2 * k for s, k in zip(scales, K, strict=True))
-    if variance.min() < SINGULAR * np.trace(C) / len(C):
+    if variance.min() < SINGULAR * float(xp.trace(C)) / len(C):
         raise np.linalg.LinAlgError("the noise is lost beside the prior variance")
-    C[np.diag_indices_from(C)] += variance
+    C.reshape(-1)[:: len(C) + 1] += xp.asarray(variance)
     L = linear.cholesky(C)
-    half = linear.forward(L, y)
+    half = linear.forward(L, xp.asarray(y))
     alpha = linear.backward(L, half)
-    value = -0.5 * half @ half - np.log(np.diagonal(L)).sum() - 0.5 * len(y) * np.log(2 * np.pi)
+    value = -0.5 * half @ half - np.log(xp.diagonal(L)).sum() - 0.5 * len(y) * np.log(2 * np.pi)
     # Lower triangle of the inverse of C; of symmetric K, vdot(P, k) is twice that of the triangles less the diagonals'.
-    P = np.tril(lapack.dpotri(np.asfortranarray(L), lower=1, overwrite_c=1)[0])
-    own = np.diagonal(P)
-    by_noise = np.bincount(kinds, variance * (np.square(alpha) - own), minlength=len(noise))
-    traces = [2 * np.vdot(P, k) - own @ np.diagonal(k) for k in K]
-    by_scale = np.array([s**2 * (alpha @ k @ alpha - t) for s, k, t in zip(scales, K, traces, strict=True)])
+    P = backends.of(L).dense.inverse_from_cholesky(L)
+    own = xp.diagonal(P)
+    by_noise = np.bincount(kinds, variance * backends.host(np.square(alpha) - own), minlength=len(noise))
+    traces = [2 * xp.vdot(P, k) - own @ xp.diagonal(k) for k in K]
+    by_scale = np.array([s**2 * float(alpha @ k @ alpha - t) for s, k, t in zip(scales, K, traces, strict=True)])
     return float(value), by_noise, by_scale
 
 

@@ -14,18 +14,22 @@ from soapkrr.descriptors.base import Descriptor
 from soapkrr.errors import InputError, require_positive
 from soapkrr.kernels import Kernel
 from soapkrr.labels import property_values
+from soapkrr.memory import parse_memory
 from soapkrr.observations import Observations
-from soapkrr.parallel import serial_blas
+from soapkrr.parallel import Threads, serial_blas
+from soapkrr.potential import wanted_uncertainties
 from soapkrr.prediction import Prediction
+from soapkrr.regression import planning
 from soapkrr.regression.additive import AdditivePotential
 from soapkrr.regression.data import TrainingData, check_optimize, check_structures, checked_noise, prepared
 from soapkrr.regression.observation_fit import CHOLESKY_BYTES, fit_exact, fit_iterative, optimised
 from soapkrr.regression.observation_model import IterativeModel, ObservationModel
+from soapkrr.regression.plan import Plan
 from soapkrr.regression.properties import PROPERTIES, PropertyModel, fit_property
 from soapkrr.regression.sparse_set import learnt
 from soapkrr.regression.targets import observation_counts, observed_structures
 from soapkrr.regression.terms import Term
-from soapkrr.structures import Batch, as_frames
+from soapkrr.structures import Batch, as_frames, split_by_atoms
 
 #: How an exact process is solved.
 SOLVERS = ("auto", "cholesky", "cg")
@@ -50,6 +54,7 @@ class GaussianProcess(AdditivePotential):
     baseline : reference energies and prior means, as in `SparseGP`; for another ``target`` {symbol: value} or ``"least-squares"``, also the
         default: the property of an atom of each species that explains the data best.
     threads : threads of fit and predict; None takes every core this process may use.
+    device : ``"cpu"``, ``"cuda"`` or ``"auto"``, as in `SparseGP`.
     observations : `Observations`, as in `SparseGP`.
     target : ``"potential"``, or a property p = Σ_i w_i f(x_i) of structures, ``"extensive"`` (w = 1) or ``"intensive"`` (w = 1/N), or of
         atoms, ``"atom"`` (p = f). Then `fit` takes the values, and `predict` returns them.
@@ -57,6 +62,7 @@ class GaussianProcess(AdditivePotential):
     cg_tolerance : residual at which conjugate gradients stop, root mean square over all observations in units of their noise. The mean at
         the training data is that close to the exact one; standard deviations have this relative error.
     n_preconditioner : sparse points of the preconditioner of conjugate gradients; None: a fifth of the environments, 1000 to 3000.
+    memory_limit : as in `SparseGP`; a fit whose covariance does not fit is an error.
 
     Attributes
     ----------
@@ -79,11 +85,13 @@ class GaussianProcess(AdditivePotential):
         signal: float = 3.0,
         baseline: Mapping[str, float] | str | None | Baseline | list = None,
         threads: int | None = None,
+        device: str = "cpu",
         observations: Observations | None = None,
         target: str = "potential",
         solver: str = "auto",
         cg_tolerance: float = 1e-4,
         n_preconditioner: int | None = None,
+        memory_limit: int | str | None = None,
     ):
         self.descriptor = descriptor
         self.kernel = kernel
@@ -91,36 +99,45 @@ class GaussianProcess(AdditivePotential):
         self.signal = signal
         self.baseline = baseline
         self.threads = threads
+        self.device = device
         self.observations = observations
         self.target = target
         self.solver = solver
         self.cg_tolerance = cg_tolerance
         self.n_preconditioner = n_preconditioner
+        self.memory_limit = memory_limit
 
-    def fit(self, frames: list[Atoms], y=None, *, optimize: bool | str = False, progress: bool = False) -> GaussianProcess:
+    def fit(self, frames: list[Atoms], y=None, *, optimize: bool | str = False, progress: bool = False, client=None) -> GaussianProcess:
         """Fit to the labels that ``frames`` carry, or to a property ``y``.
 
         ``y``: with ``target="potential"`` ignored; otherwise the name of the property, looked up as `labels.property_values` does, or its
         values: (n_structures,), or for atoms one array for each structure or (n_atoms,) of all. ``optimize``: raise the evidence over
         noise levels and signals, from those given; of energies and forces on a random part of the structures where there are more
-        than `observation_fit.OPTIMISE_ON` observations.
+        than `observation_fit.OPTIMISE_ON` observations. ``client`` is refused: the covariance is one matrix in one process.
         """
+        if client is not None:
+            raise InputError(
+                f"`client`: {type(self).__name__} is fitted in one process; a `SparseGP` is fitted on the workers of a client."
+            )
         check_optimize(optimize, ("evidence",))
         self._check_solver()
         if self._of_property():
             return self._fit_property(as_frames(frames), y, optimize, progress)
         noise, terms, frames = self._noise(), self._terms(), as_frames(frames)
         data = prepared(frames, [t.descriptor for t in terms], self.baseline, self.observations, noise)
+        work = None if parse_memory(self.memory_limit) is None else self._fit_work(frames)[2]
+        threads = self.threads if work is None else work.threads
+        learning = Threads(self._workers if work is None else work.filling), self.device, progress, None if work is None else work.learning
         with serial_blas():
-            terms = [replace(t, descriptor=learnt(t.descriptor, data.frames, self.threads, progress)) for t in terms]
+            terms = [replace(t, descriptor=learnt(t.descriptor, data.frames, *learning)) for t in terms]
             data = data.labelled()
             if optimize:
-                noise, terms = optimised(terms, data, noise, self.threads)
+                noise, terms = optimised(terms, data, noise, threads)
             if self._iterates(data):
-                model = fit_iterative(terms, data, noise, self.threads, self.cg_tolerance, self.n_preconditioner)
+                model = fit_iterative(terms, data, noise, threads, self.cg_tolerance, self.n_preconditioner)
                 evidence = np.nan
             else:
-                model, evidence = fit_exact(terms, data, noise, self.threads)
+                model, evidence = fit_exact(terms, data, noise, threads)
         self._set_fitted(model, data.references, observation_counts(data), noise, evidence)
         return self
 
@@ -141,13 +158,17 @@ class GaussianProcess(AdditivePotential):
     def _fit_property(self, frames: list[Atoms], y, optimize: bool, progress: bool) -> GaussianProcess:
         terms, noise = self._terms(), self._property_noise()
         check_structures(frames, [t.descriptor for t in terms])
+        limits = {"threads": self.threads}
+        if parse_memory(self.memory_limit) is not None:
+            work = self._fit_work(frames, y)[2]
+            limits = {"threads": work.threads, "elements": work.group}
         with serial_blas():
-            terms = [replace(t, descriptor=learnt(t.descriptor, frames, self.threads, progress)) for t in terms]
-            model, evidence, noise = fit_property(terms, frames, y, self.target, noise, self.baseline, self.threads, optimize)
+            terms = [replace(t, descriptor=learnt(t.descriptor, frames, Threads(self._workers), self.device, progress)) for t in terms]
+            model, evidence, noise = fit_property(terms, frames, y, self.target, noise, self.baseline, optimize=optimize, **limits)
         self._set_fitted(model, model.references, {self.target: len(model.weights)}, noise, evidence)
         return self
 
-    def predict(self, frames: Atoms | list[Atoms], uncertainty: bool | Iterable[str] = False, *, return_std: bool = False):
+    def predict(self, frames: Atoms | list[Atoms], uncertainty: bool | Iterable[str] = False, *, return_std: bool = False, client=None):
         """A `Prediction` of energies, forces and stress (see `Potential.predict`), or the property.
 
         Returns, for a property, (n_structures,) values, or for atoms one array (n_atoms,) for each structure; with ``return_std`` also
@@ -156,15 +177,22 @@ class GaussianProcess(AdditivePotential):
         if not self._of_property():
             if return_std:
                 raise InputError("`return_std` is for properties; ask a potential for `uncertainty`.")
-            return super().predict(frames, uncertainty)
+            return super().predict(frames, uncertainty, client=client)
         check_is_fitted(self)
         if uncertainty is not False:
             raise InputError("`uncertainty` is for potentials; ask for the standard deviation of a property with `return_std`.")
+        if client is not None:
+            raise InputError("`client` is for potentials; a property is predicted in this process.")
         frames = as_frames(frames)
         check_structures(frames, [part.descriptor for part in self.model_.parts], pairs=False)
+        atoms = sum(map(len, frames)) if parse_memory(self.memory_limit) is None else self._predict_work(frames, return_std)[3].group
         with serial_blas():
-            values = self.model_.arranged(self.model_.mean(frames), frames)
-            return (values, self.model_.arranged(self.model_.std(frames, self.threads), frames)) if return_std else values
+            groups = [group for _, group in split_by_atoms(frames, atoms)]
+            values = self.model_.arranged(np.concatenate([self.model_.mean(group) for group in groups]), frames)
+            if not return_std:
+                return values
+            std = np.concatenate([self.model_.std(group, self.threads) for group in groups])
+            return values, self.model_.arranged(std, frames)
 
     def score(self, frames: list[Atoms], y=None) -> float:
         """As `Potential.score`; of a property the coefficient of determination R², as scikit-learn's regressors."""
@@ -183,6 +211,44 @@ class GaussianProcess(AdditivePotential):
         if self._of_property():
             raise InputError(f"a calculator needs `target`='potential', this model has {self.target!r}.")
         return super().calculator(uncertainty)
+
+    def plan(
+        self, frames: list[Atoms], y=None, *, optimize: bool | str = False, predict: bool = False, uncertainty=False, return_std=False
+    ) -> Plan:
+        """Rows, operations, memory and time of `fit`, or with ``predict`` of `predict`, before anything large is allocated.
+
+        Parameters
+        ----------
+        frames : structures, with labels for a fit.  y : values of a property, as in `fit`; None: all that the target has.
+        optimize, uncertainty, return_std : as in `fit` (it takes no more memory) and `predict`, which needs a fitted model.
+
+        Returns
+        -------
+        A `Plan`, which prints as a table.
+
+        Raises
+        ------
+        InputError : ``memory_limit`` is too small; the message says what would be enough.
+        """
+        frames, what = as_frames(frames), return_std if self._of_property() else wanted_uncertainties(uncertainty)
+        if predict:
+            terms, data, sizes, work = self._predict_work(frames, what)
+            n = sum(self.n_observations_.values())
+        else:
+            terms = self._terms()
+            data, sizes, work = self._fit_work(frames, y)
+            n = sum(data.rows.values())
+        return planning.plan_of(self, "prediction" if predict else "fit", terms, sizes, frames, data, work, n)
+
+    def _fit_work(self, frames: list[Atoms], y=None):
+        if self._of_property():
+            return planning.property_fit_work(self, self._terms(), frames, y)
+        return planning.observation_fit_work(self, self._terms(), frames, self._noise(), None)
+
+    def _predict_work(self, frames: list[Atoms], wanted):
+        if self._of_property():
+            return planning.property_prediction_work(self, frames, wanted)
+        return planning.observation_prediction_work(self, frames, wanted)
 
     def _of_property(self) -> bool:
         if self.target not in ("potential", *PROPERTIES):
@@ -240,7 +306,8 @@ class KernelRidge(GaussianProcess):
 
     Parameters
     ----------
-    descriptor, kernel, baseline, threads, observations, target, solver, cg_tolerance, n_preconditioner : as in `GaussianProcess`.
+    descriptor, kernel, baseline, threads, device, observations, target, solver, cg_tolerance, n_preconditioner, memory_limit : as in
+        `GaussianProcess`.
     alpha : regularisation, eV² at unit signal.
     force_weight : relative weight of force components, Å.  stress_weight : relative weight of stress components, Å³.
     """
@@ -255,11 +322,13 @@ class KernelRidge(GaussianProcess):
         stress_weight: float = 1.0,
         baseline=None,
         threads: int | None = None,
+        device: str = "cpu",
         observations: Observations | None = None,
         target: str = "potential",
         solver: str = "auto",
         cg_tolerance: float = 1e-4,
         n_preconditioner: int | None = None,
+        memory_limit: int | str | None = None,
     ):
         self.descriptor = descriptor
         self.kernel = kernel
@@ -268,11 +337,13 @@ class KernelRidge(GaussianProcess):
         self.stress_weight = stress_weight
         self.baseline = baseline
         self.threads = threads
+        self.device = device
         self.observations = observations
         self.target = target
         self.solver = solver
         self.cg_tolerance = cg_tolerance
         self.n_preconditioner = n_preconditioner
+        self.memory_limit = memory_limit
 
     signal = 1.0
 

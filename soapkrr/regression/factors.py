@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 from ase import Atoms
 
 from soapkrr import backends, linear
 from soapkrr.baselines import baseline_energies
+from soapkrr.errors import InputError
 from soapkrr.labels import Labels, stacked
-from soapkrr.parallel import thread_map
-from soapkrr.progress import track
+from soapkrr.parallel import halving
 from soapkrr.regression.data import TrainingData
 from soapkrr.regression.design import DesignRows
 from soapkrr.regression.terms import SparseTerm
@@ -22,46 +23,99 @@ from soapkrr.structures import Batch, split_by_atoms
 LANE = 1024
 
 
-def factors_of(terms: list[SparseTerm], data: TrainingData, threads: int | None, progress: bool) -> tuple[dict, dict]:
-    """{kind: triangle of [Φ | y]} of all structures, and {kind: number of rows}.
+def factors_of(
+    terms: list[SparseTerm],
+    data: TrainingData,
+    pool,
+    device: str,
+    progress: bool,
+    group: int | None = None,
+    lane: int | None = None,
+) -> tuple[dict, dict]:
+    """{kind: triangle of [Φ | y]} of all structures, and {kind: number of rows}, worked on by ``pool`` (`Threads` or `Workers`).
 
-    Structures are dealt out in lanes, whose triangles absorb rows group by group and are merged in the end: neither depends on threads.
+    Structures are dealt out in lanes, whose triangles absorb rows group by group and are merged by a tree: neither depends on threads.
+    ``device``: what workers compute with; threads of this process go by the arrays of the terms. ``group``, ``lane``: atoms of the groups
+    and lanes of a process whose memory is limited.
     """
-    lanes = list(split_by_atoms(data.frames, max(LANE, sum(t.rank for t in terms))))
-    parts = thread_map(lambda lane: lane_factors(terms, *lane, data), lanes, threads)
-    return merged(track(parts, len(lanes), "design rows", progress))
+    lanes = split_by_atoms(pool.frames(data.frames), lane or lane_atoms(sum(t.n_points for t in terms)))
+    items = [(frames, data.labels[first : first + len(frames)], first) for first, frames in lanes]
+    make, common = (_lane_on, (device, pool.share(terms))) if pool.remote else (partial(lane_factors, group), (terms,))
+    parts = pool.reduce(make, merged, items, *common, data.references, label="design rows", progress=progress)
+    return {kind: whitened(terms, factor) for kind, (factor, _) in parts.items()}, {kind: n for kind, (_, n) in parts.items()}
 
 
-def lane_factors(terms: list[SparseTerm], first: int, frames: list[Atoms], data: TrainingData) -> dict:
-    """{kind: (triangle, number of rows)} of consecutive structures, the first of which is number ``first`` of the data."""
+def lane_atoms(n_points: int) -> int:
+    """Atoms of a lane of a model with so many sparse points."""
+    return max(LANE, n_points)
+
+
+def lane_factors(atoms: int | None, terms: list[SparseTerm], references, item: tuple) -> dict:
+    """{kind: (triangle of [K | y], number of rows)} of (consecutive structures, labels, index of the first).
+
+    K are the rows of kernel values with the sparse points: whitening their triangle in the end gives that of Φ at a part of the work.
+    ``atoms`` of a group; None: what suits the arrays. A group whose rows do not fit into a GPU's memory is made in halves.
+    """
+    frames, labels, first = item
     factors: dict = {}
-    group_size = backends.of(terms[0].points[0]).GROUP
-    for start, group in split_by_atoms(frames, group_size):
-        start += first
-        for kind, table in tables(terms, group, data.labels[start : start + len(group)], data.references, start):
-            old, n = factors.get(kind, (None, 0))
-            factors[kind] = linear.absorb(old, table), n + len(table)
+
+    def rows(group):
+        start, members = group
+        return list(tables(terms, members, labels[start : start + len(members)], references, first + start))
+
+    def halves(group):
+        start, members = group
+        if len(members) < 2:
+            raise InputError(
+                f"frame {first + start}: the memory of the GPU does not hold the design rows of its {len(members[0])} atoms; "
+                "use fewer sparse points."
+            )
+        middle = len(members) // 2
+        return (start, members[:middle]), (start + middle, members[middle:])
+
+    for group in split_by_atoms(frames, atoms or backends.of(terms[0].points[0]).GROUP):
+        for made in halving(rows, group, halves):
+            while made:
+                kind, table = made.pop(0)
+                old, n = factors.get(kind, (None, 0))
+                factors[kind] = linear.absorb(old, table), n + len(table)
     return factors
 
 
-def merged(parts) -> tuple[dict, dict]:
-    """One triangle and number of rows per kind, of several `lane_factors` in order."""
-    factors, counts = {}, {}
-    for part in parts:
-        for kind, (factor, n) in part.items():
-            factors[kind] = linear.absorb(factors.get(kind), factor)
-            counts[kind] = counts.get(kind, 0) + n
-    return factors, counts
+def _lane_on(device: str, terms: list[SparseTerm], references, item: tuple) -> dict:
+    """`lane_factors` computed with the device of a worker; NumPy arrays in and out."""
+    xp = backends.library(device)
+    return backends.host(lane_factors(None, [t.moved(xp) for t in terms], references, item))
+
+
+def merged(one: dict, other: dict) -> dict:
+    """The `lane_factors` of two lanes as those of one."""
+    parts = dict(one)
+    for kind, (factor, n) in other.items():
+        parts[kind] = (linear.merge([parts[kind][0], factor]), parts[kind][1] + n) if kind in parts else (factor, n)
+    return parts
+
+
+def whitened(terms: list[SparseTerm], factor: np.ndarray) -> np.ndarray:
+    """Triangle of [Φ | y] from that of [K | y]."""
+    xp, ends = backends.namespace(factor), np.cumsum([0] + [len(x) for t in terms for x in t.points])
+    kernel_rows = [factor[:, a:b] for a, b in zip(ends, ends[1:], strict=False)]
+    columns = []
+    for term in terms:
+        columns.append(term.whiten(kernel_rows[: len(term.points)]))
+        kernel_rows = kernel_rows[len(term.points) :]
+    return linear.absorb(None, xp.asfortranarray(xp.concatenate([*columns, factor[:, -1:]], axis=1)))
 
 
 def rescaled(terms: list[SparseTerm], factors: Mapping[str, np.ndarray], signals) -> tuple[list[SparseTerm], dict[str, np.ndarray]]:
     """Terms with other signals, and their triangles' columns scaled to match."""
     columns = np.concatenate([np.full(t.rank, new / t.signal) for t, new in zip(terms, signals, strict=True)] + [[1.0]])
+    columns = terms[0].xp.asarray(columns)
     return [replace(t, signal=s) for t, s in zip(terms, signals, strict=True)], {kind: f * columns for kind, f in factors.items()}
 
 
 def tables(terms: list[SparseTerm], frames: list[Atoms], labels: list[Labels], references, first: int):
-    """Yield (kind, rows [Φ | y]) of a group of structures; energies are per atom times √N.
+    """Yield (kind, rows [K | y]) of a group of structures; energies are per atom times √N.
 
     Rows are multiplied by noise/σ where they have a σ of their own (`Labels.scale`); components without a label have no row.
     """
@@ -78,11 +132,11 @@ def tables(terms: list[SparseTerm], frames: list[Atoms], labels: list[Labels], r
     ):
         keep = np.isfinite(targets)
         if keep.any():
-            yield kind, _table([rows_of(design) for design in designs], targets, scales, np.flatnonzero(keep))
+            yield kind, _table([rows for design in designs for rows in rows_of(design)], targets, scales, np.flatnonzero(keep))
 
 
 def _table(rows: list[np.ndarray], targets: np.ndarray, scales: np.ndarray, keep: np.ndarray) -> np.ndarray:
-    """[Φ | y] of the rows to keep, scaled; Fortran-ordered for `linear.absorb`."""
+    """[K | y] of the rows to keep, scaled, K given by columns; Fortran-ordered for `linear.absorb`."""
     xp, columns = backends.namespace(rows[0]), np.cumsum([0] + [r.shape[1] for r in rows])
     table = xp.empty((len(keep), columns[-1] + 1), order="F")
     all_kept, scale, at = len(keep) == len(targets), xp.asarray(scales[keep])[:, None], xp.asarray(keep)

@@ -8,13 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import numpy as np
-
-from soapkrr.parallel import thread_map
+from soapkrr import backends
+from soapkrr.parallel import block_map
 from soapkrr.structures import Batch, forces_and_strain
-
-#: Atoms per block of a thread: (block × n_sparse) products stay in the second-level cache.
-BLOCK = 96
 
 
 def evaluate(parts, batch: Batch, first: int, threads: int | None, spread: Callable | None = None):
@@ -23,18 +19,20 @@ def evaluate(parts, batch: Batch, first: int, threads: int | None, spread: Calla
     ``spread(start, stop, X, phi)``, if given, is called with the descriptors and features of each part for each block of atoms, on the
     thread that made them; what it returns is given to ``spread.collect(start, stop, result)`` in order.
     """
-    lists = {r_cut: batch.pairs(r_cut, first) for r_cut in {p.descriptor.r_cut for p in parts}}
+    xp = parts[0].xp
+    step = backends.loops(xp).EVALUATED
+    lists = {r_cut: batch.pairs(r_cut, first, xp) for r_cut in {p.descriptor.r_cut for p in parts}}
     pairs = [lists[p.descriptor.r_cut] for p in parts]
     arrays = [part.descriptor.arrays(batch, p, first) for part, p in zip(parts, pairs, strict=True)]
-    gradients = [np.empty((len(p.j), 3)) for p in pairs]
-    energies = np.zeros(batch.n_atoms)
+    gradients = [xp.empty((len(p.j), 3)) for p in pairs]
+    energies = xp.zeros(batch.n_atoms)
 
-    def block(start):
-        stop = min(start + BLOCK, batch.n_atoms)
+    def block(start, stop):
+        energies[start:stop] = 0.0  # a block may be repeated
         done = [_block(part, a, start, stop, energies, g, spread is not None) for part, a, g in zip(parts, arrays, gradients, strict=True)]
-        return start, stop, spread and spread(start, stop, *zip(*done, strict=True))
+        return spread and spread(start, stop, *zip(*done, strict=True))
 
-    for start, stop, result in thread_map(block, range(0, batch.n_atoms, BLOCK), threads):
+    for start, stop, result in block_map(block, batch.n_atoms, step, threads):
         if spread is not None:
             spread.collect(start, stop, result)
     sums = [forces_and_strain(batch, p, g) for p, g in zip(pairs, gradients, strict=True)]
@@ -44,16 +42,20 @@ def evaluate(parts, batch: Batch, first: int, threads: int | None, spread: Calla
 def _block(part, arrays, start: int, stop: int, energies, gradient, spread: bool):
     """Add energies and fill pair gradients of atoms ``start:stop`` of one part; their X and φ."""
     X, state = part.descriptor.compute(start, stop, arrays)
-    G = np.zeros_like(X)
-    phi = np.zeros((len(X), part.rank)) if spread else None
-    kinds = arrays.kinds[start:stop]
+    xp, kinds = part.xp, arrays.kinds[start:stop]
+    several = len(part.descriptor.species) > 1
+    G = xp.zeros_like(X) if several else None
+    phi = xp.zeros((len(X), part.rank)) if spread else None
     for s in range(len(part.descriptor.species)):
-        here = np.flatnonzero(kinds == s)
-        if not len(here):
+        here = xp.flatnonzero(kinds == s) if several else slice(None)
+        if several and not len(here):
             continue
-        e, g, features = part.evaluate(s, X if len(here) == len(X) else X[here], spread)
-        energies[start + here] += e
-        G[here] = g
+        e, g, features = part.evaluate(s, X[here], spread)
+        energies[start:stop][here] += e
+        if several:
+            G[here] = g
+        else:
+            G = g
         if spread:
             phi[here] = features
     part.descriptor.pullback(start, stop, arrays, X, state, G, gradient)

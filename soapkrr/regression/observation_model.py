@@ -103,6 +103,7 @@ class ObservationModel:
         std: dict = {}
         if "energy" in wanted:
             std["energy_std"] = np.array([self._structure_std(atoms)[0] for atoms in frames])
+        if "energies" in wanted:
             std["energies_std"] = [self._std([single_atoms(p.descriptor, atoms) for p in self.parts]) for atoms in frames]
         if "forces" in wanted:
             std["forces_std"] = [self._structure_std(atoms, forces=True)[1:].reshape(-1, 3) for atoms in frames]

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from ase import Atoms
@@ -95,14 +96,19 @@ def observe(descriptor: Descriptor, frames, forces: list[bool], stress: list[boo
         kinds = descriptor.kinds(atoms.numbers)
         keys.setdefault((tuple(np.bincount(kinds, minlength=len(descriptor.species))), forces[index], stress[index]), []).append(index)
 
-    def one(index):
-        return _structure(descriptor, frames[index], forces[index], stress[index], index)
+    def fill(group, place):
+        index = group.index[place]
+        for out, part in zip((group.X, group.V), _structure(descriptor, frames[index], forces[index], stress[index], index), strict=True):
+            for arrays, array in zip(out, part, strict=True):
+                arrays[place] = array
 
-    groups = []
-    for members in keys.values():
-        parts = list(thread_map(one, members, threads))
-        X, V = ([np.stack(arrays) for arrays in zip(*(p[k] for p in parts), strict=True)] for k in range(2))
+    groups, d = [], descriptor.n_features
+    for (counts, has_forces, has_stress), members in keys.items():
+        k = 3 * sum(counts) * has_forces + 6 * has_stress
+        X, V = ([np.empty((len(members), m, *shape)) for m in counts] for shape in ((d,), (d, k)))
         groups.append(Group(X, V, np.array(members)))
+        for _ in thread_map(partial(fill, groups[-1]), range(len(members)), threads):
+            pass
     return groups
 
 

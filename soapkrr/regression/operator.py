@@ -156,12 +156,12 @@ class CovarianceOperator:
             stressed = slice(*np.searchsorted(self._stressed, [first, last]))
             for term, a, b in zip(terms, columns, columns[1:], strict=False):
                 design = DesignRows(term, batch, first)
-                rows[index(self._offsets[first:last]), a:b] = design.energy()
+                rows[index(self._offsets[first:last]), a:b] = term.whiten(design.energy())
                 if forced.start < forced.stop:
-                    forces = design.forces(0, batch.n_atoms).reshape(-1, 3, b - a)
+                    forces = term.whiten(design.forces(0, batch.n_atoms)).reshape(-1, 3, b - a)
                     rows[index(self._force_rows[forced]), a:b] = forces[index(self._forced[forced] - atom)]
                 if stressed.start < stressed.stop:
-                    strain, at = design.strain().reshape(-1, 6, b - a), self._stressed[stressed]
+                    strain, at = term.whiten(design.strain()).reshape(-1, 6, b - a), self._stressed[stressed]
                     rows[index(self._stress_rows[stressed]), a:b] = strain[index(at - first)] / index(self.batch.volumes[at])[:, None, None]
 
         groups = split_by_atoms(self.frames, backends.of(rows).GROUP)

@@ -10,9 +10,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from soapkrr import backends
 from soapkrr.kernels import mixed_products, squares
 from soapkrr.linear import Posterior
-from soapkrr.parallel import thread_map
+from soapkrr.parallel import block_map, thread_map
 from soapkrr.regression.design import DesignRows, DisplacedBlock
 from soapkrr.regression.mean import evaluate
 from soapkrr.regression.terms import SparseTerm
@@ -37,13 +38,17 @@ class SparsePart:
     def rank(self) -> int:
         return self.term.rank
 
+    @property
+    def xp(self):
+        return self.term.xp
+
     def evaluate(self, s: int, x: np.ndarray, spread: bool):
         """Energies Σ_q a_q κ(x, x_q), their gradient, and the features where ``spread``."""
         term, points = self.term, self.term.points[s]
         u, a, b = x @ points.T, squares(x)[:, None], term.squares[s]
         phi = None
         if spread:
-            phi = np.zeros((len(x), term.rank))
+            phi = term.xp.zeros((len(x), term.rank))
             values = term.kernel.jet(u, a, b, 0).value
             phi[:, term.columns[s] : term.columns[s + 1]] = values @ term.scaled_transform[s]
         energies, of_points, of_x = term.kernel.energies(u, a, b, self.weights[s])
@@ -59,11 +64,28 @@ class SparseModel:
     posterior: Posterior
     threads: int | None = None
 
+    @property
+    def xp(self):
+        """The library of its arrays: where it is evaluated."""
+        return self.terms[0].xp
+
     def __post_init__(self):
         columns = np.cumsum([0] + [t.rank for t in self.terms])
         bounds = zip(self.terms, columns, columns[1:], strict=False)
         parts = [SparsePart(t, t.sparse_weights(self.posterior.mean[a:b])) for t, a, b in bounds]
         object.__setattr__(self, "parts", parts)
+
+    def on(self, xp, threads: int | None) -> SparseModel:
+        """The same computing with arrays of ``xp`` on so many threads; made once."""
+        copies = self.__dict__.setdefault("_copies", {})
+        key = (xp.__name__, threads)
+        if key not in copies:
+            copies[key] = SparseModel(tuple(t.moved(xp) for t in self.terms), self.posterior.moved(xp), threads)
+        return copies[key]
+
+    def __getstate__(self):
+        """Without the copies."""
+        return {name: value for name, value in self.__dict__.items() if name != "_copies"}
 
     def mean(self, batch: Batch, first: int = 0, spread: bool = False):
         """Per-atom energies (n_atoms,), forces (n_atoms, 3), strain derivative (n_structures, 6) and `EnergyFeatures` or None."""
@@ -72,7 +94,7 @@ class SparseModel:
 
     def energy_variance(self, batch: Batch, features: EnergyFeatures) -> np.ndarray:
         """(n_structures,) posterior variance of the total energy, eV²."""
-        prior = np.zeros(len(batch))
+        prior = self.xp.zeros(len(batch))
         for term, X in zip(self.terms, features.X, strict=True):
             kinds = term.descriptor.kinds(batch.numbers)
             for s, (a, b) in enumerate(zip(batch.offsets, batch.offsets[1:], strict=False)):
@@ -83,7 +105,7 @@ class SparseModel:
         """δ² Σ_ij κ(x_i, x_j) over atoms of the same species, by the upper triangle of tiles."""
         total = 0.0
         for s in np.unique(kinds):
-            x = X[kinds == s]
+            x = X[self.xp.asarray(np.flatnonzero(kinds == s))]
 
             def part(ij, x=x):
                 i, j = ij
@@ -104,17 +126,15 @@ class SparseModel:
 
     def forces_variance(self, designs: list[DesignRows]) -> np.ndarray:
         """(n_atoms, 3) posterior variance of the force components, (eV/Å)²."""
-        n_atoms, step = designs[0].batch.n_atoms, 8
 
-        def block(start):
-            stop = min(start + step, n_atoms)
-            rows = np.concatenate([d.forces(start, stop) for d in designs], axis=1)
-            prior = np.concatenate([sum(self._force_prior(d, a) for d in designs) for a in range(start, stop)])
+        def block(start, stop):
+            rows = self.xp.concatenate([d.term.whiten(d.forces(start, stop)) for d in designs], axis=1)
+            prior = self.xp.concatenate([sum(self._force_prior(d, a) for d in designs) for a in range(start, stop)])
             return self.variance(prior, rows).reshape(-1, 3)
 
         for design in designs:
             design.jets  # noqa: B018  computed once, before the threads start
-        return np.concatenate(list(thread_map(block, range(0, n_atoms, step), self.threads)))
+        return self.xp.concatenate([rows for _, _, rows in block_map(block, designs[0].batch.n_atoms, 8, self.threads)])
 
     def _force_prior(self, design: DesignRows, atom: int) -> np.ndarray:
         """(3,) prior variance of the force on one atom: Σ_ii' ∂x_i κ'' ∂x_i' over the centres it moves."""
@@ -127,7 +147,7 @@ class SparseModel:
 
     def strain_variance(self, designs: list[DesignRows]) -> np.ndarray:
         """(n_structures, 6) posterior variance of ∂E/∂ε, eV²."""
-        rows = np.concatenate([d.strain() for d in designs], axis=1)
+        rows = self.xp.concatenate([d.term.whiten(d.strain()) for d in designs], axis=1)
         priors = sum(self._strain_priors(d) for d in designs)
         return self.variance(priors, rows).reshape(-1, 6)
 
@@ -137,18 +157,20 @@ class SparseModel:
 
         def prior(s):
             a, b = batch.offsets[s], batch.offsets[s + 1]
-            jacobian = np.empty((b - a, 6, design.env.X.shape[1]))
+            jacobian = self.xp.empty((b - a, 6, design.env.X.shape[1]))
             term.descriptor.strain_jacobian(a, b, design.env, jacobian)
             here, X = kinds[a:b], design.env.X[a:b]
-            return sum(_quadratic(term.kernel, jacobian[here == t], X[here == t]) for t in np.unique(here))
+            members = [self.xp.flatnonzero(here == t) for t in range(len(term.points))]
+            return sum(_quadratic(term.kernel, jacobian[m], X[m]) for m in members if len(m))
 
-        return term.signal**2 * np.concatenate(list(thread_map(prior, range(len(batch)), self.threads)))
+        return term.signal**2 * self.xp.concatenate(list(thread_map(prior, range(len(batch)), self.threads)))
 
 
 def _quadratic(kernel, jacobian: np.ndarray, X: np.ndarray) -> np.ndarray:
     """Σ_ii' v_i (∂²κ/∂x_i∂x_i') v_i' for each direction v = jacobian[:, b]; jacobian (m, k, n_features) → (k,)."""
-    directions = np.ascontiguousarray(jacobian.transpose(1, 0, 2))
-    return np.array([mixed_products(kernel, v, X, v, X).sum() for v in directions])
+    xp = backends.namespace(X)
+    directions = xp.ascontiguousarray(jacobian.transpose(1, 0, 2))
+    return xp.stack([mixed_products(kernel, v, X, v, X).sum() for v in directions])
 
 
 class EnergyFeatures:
@@ -161,18 +183,19 @@ class EnergyFeatures:
     """
 
     def __init__(self, model: SparseModel, batch: Batch):
-        self._model, self._structure = model, batch.structure
-        self.sums = np.zeros((len(batch), sum(t.rank for t in model.terms)))
-        self.X = [np.empty((batch.n_atoms, t.descriptor.n_features)) for t in model.terms]
-        self.atom_variance = np.empty(batch.n_atoms)
+        xp = model.xp
+        self._model, self._structure = model, xp.asarray(batch.structure)
+        self.sums = xp.zeros((len(batch), sum(t.rank for t in model.terms)))
+        self.X = [xp.empty((batch.n_atoms, t.descriptor.n_features)) for t in model.terms]
+        self.atom_variance = xp.empty(batch.n_atoms)
 
     def __call__(self, start: int, stop: int, X: tuple, phi: tuple) -> np.ndarray:
         """Keep X and the variances of atoms ``start:stop``; returns φ of all terms side by side."""
-        prior = np.zeros(stop - start)
+        prior = 0.0
         for own, x, term in zip(self.X, X, self._model.terms, strict=True):
             own[start:stop] = x
-            prior += term.prior(x)
-        rows = phi[0] if len(phi) == 1 else np.concatenate(phi, axis=1)
+            prior = prior + term.prior(x)
+        rows = phi[0] if len(phi) == 1 else self._model.xp.concatenate(phi, axis=1)
         self.atom_variance[start:stop] = self._model.variance(prior, rows)
         return rows
 

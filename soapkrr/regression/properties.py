@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, reduce
 
 import numpy as np
 from ase import Atoms
@@ -63,11 +63,11 @@ class Sums:
     def __len__(self) -> int:
         return self.P[0].shape[0]
 
-    def tiles(self, s: int, columns: int) -> Iterator[tuple[int, int]]:
-        """Ranges of values whose atoms of species s meet so many others within `ELEMENTS`."""
+    def tiles(self, s: int, columns: int, elements: int) -> Iterator[tuple[int, int]]:
+        """Ranges of values whose atoms of species s meet so many others in at most ``elements`` pairs."""
         offsets, start = self.P[s].indptr, 0
         while start < len(self):
-            stop = max(start + 1, int(np.searchsorted(offsets, offsets[start] + ELEMENTS // max(columns, 1), side="right")) - 1)
+            stop = max(start + 1, int(np.searchsorted(offsets, offsets[start] + elements // max(columns, 1), side="right")) - 1)
             yield start, stop
             start = stop
 
@@ -97,8 +97,8 @@ def _weights(owner: np.ndarray, weight: np.ndarray, n: int) -> csr_array:
     return csr_array((weight, np.arange(len(owner)), offsets), shape=(n, len(owner)))
 
 
-def covariance(kernel: Kernel, A: Sums, B: Sums, threads: int | None = None) -> np.ndarray:
-    """(n_A, n_B) covariances of values; unit signal."""
+def covariance(kernel: Kernel, A: Sums, B: Sums, threads: int | None = None, elements: int = ELEMENTS) -> np.ndarray:
+    """(n_A, n_B) covariances of values; unit signal. A thread holds ``elements`` kernel values at once."""
     K = np.zeros((len(A), len(B)))
     for s, (x, p, y, q) in enumerate(zip(A.X, A.P, B.X, B.P, strict=True)):
         if not len(x) or not len(y):
@@ -109,7 +109,7 @@ def covariance(kernel: Kernel, A: Sums, B: Sums, threads: int | None = None) -> 
             first, last = p.indptr[a], p.indptr[b]
             K[a:b] += p[a:b, first:last] @ (q @ kernel(y, x[first:last])).T
 
-        for _ in thread_map(rows, A.tiles(s, len(y)), threads):
+        for _ in thread_map(rows, A.tiles(s, len(y), elements), threads):
             pass
     return K
 
@@ -207,18 +207,30 @@ class PropertyModel:
         return cls(target, parts, references, state["weights"], state["factor"])
 
 
-def fit_property(terms: list[Term], frames: list[Atoms], y, target: str, noise: float, baseline, threads: int | None, optimize: bool):
+def fit_property(
+    terms: list[Term],
+    frames: list[Atoms],
+    y,
+    target: str,
+    noise: float,
+    baseline,
+    threads: int | None,
+    optimize: bool,
+    elements: int = ELEMENTS,
+):
     """(model, log evidence, noise) from values, or the name of a property, of structures or atoms.
 
-    ``noise`` is that of an intensive or an atom's property; an extensive one has noise·√N.
+    ``noise`` is that of an intensive or an atom's property; an extensive one has noise·√N. ``elements``: as in `covariance`.
     """
     y, references = _less_references(frames, y, target, baseline)
     sums = [Sums.of(t.descriptor, frames, target) for t in terms]
     unit = np.sqrt([len(atoms) for atoms in frames]) if target == "extensive" else np.ones(len(y))
-    K = [covariance(t.kernel, s, s, threads) for t, s in zip(terms, sums, strict=True)]
+    K = [covariance(t.kernel, s, s, threads, elements) for t, s in zip(terms, sums, strict=True)]
     if optimize:
         noise, terms = _optimised(K, y, unit, noise, terms)
-    total = sum(t.signal**2 * k for t, k in zip(terms, K, strict=True))
+    for t, k in zip(terms, K, strict=True):
+        k *= t.signal**2
+    total = reduce(lambda a, b: np.add(a, b, out=a), K)
     L, half, evidence = solve_exact(total, y, noise * unit, threads)
     parts = [PropertyPart(t.descriptor, t.kernel, t.signal, s) for t, s in zip(terms, sums, strict=True)]
     return PropertyModel(target, parts, references, linear.backward(L, half), L), evidence, noise

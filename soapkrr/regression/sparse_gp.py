@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
+from copy import copy
 from dataclasses import replace
 
 import numpy as np
 from ase import Atoms
 
-from soapkrr import linear
+from soapkrr import backends, linear
 from soapkrr.baselines import Baseline, baseline_energies, split_baseline, total
 from soapkrr.descriptors.base import Descriptor
 from soapkrr.errors import InputError, ModelFileError
 from soapkrr.kernels import Kernel
+from soapkrr.memory import parse_memory
 from soapkrr.observations import Observations
-from soapkrr.parallel import serial_blas
+from soapkrr.parallel import Threads, pool_of, serial_blas
+from soapkrr.potential import wanted_uncertainties
 from soapkrr.prediction import Prediction
+from soapkrr.regression import planning
 from soapkrr.regression.additive import AdditivePotential
 from soapkrr.regression.cross_validation import cross_validated
 from soapkrr.regression.data import TrainingData, check_optimize, check_tolerance, checked_noise, prepared
@@ -24,6 +28,7 @@ from soapkrr.regression.evidence import log_likelihood, optimise_sparse
 from soapkrr.regression.factors import factors_of, rescaled
 from soapkrr.regression.observation_fit import fit_nystrom, optimised
 from soapkrr.regression.observation_model import ObservationModel
+from soapkrr.regression.plan import Plan
 from soapkrr.regression.posterior import SparseModel
 from soapkrr.regression.sparse_set import learnt, sparse_points
 from soapkrr.regression.targets import log_weights, observation_counts
@@ -61,12 +66,16 @@ class SparseGP(AdditivePotential):
         with at most one of the former: ``["isolated", ZBL()]``.
     tolerance : eigenvalues of the sparse points' kernel matrix below this fraction of the largest are dropped.
     threads : threads of fit and predict; None takes every core this process may use.
+    device : ``"cpu"``; ``"cuda"``: the GPU, through CuPy; ``"auto"``: a GPU where there is one. Fitted arrays are kept as NumPy's.
     observations : `Observations`: names of labels, noise by configuration type, structure, atom and component, masks, weights; None:
         the calculators' results, each with the model's ``noise``.
     representers : ``"environments"``: sparse points are atoms' environments, and variances those of the deterministic training conditional
         on their energies. ``"observations"``: they are energies, force and stress components of the data, up to ``n_sparse`` (an integer)
         of them in all terms together, picked by pivoted Cholesky in units of their noise; all of them give the exact Gaussian process.
         More data-efficient for some hundred structures; fitting takes 8·N² bytes for N observations.
+    memory_limit : memory that fit and predict may take beside what the process holds already (Python, libraries, the structures), such
+        as ``"2GB"``, or None. Work is then done in smaller blocks, which changes results by rounding only; where the features of all
+        environments do not fit, sparse points are chosen among evenly spread ones, with a warning. See `plan`.
 
     Attributes
     ----------
@@ -106,8 +115,10 @@ class SparseGP(AdditivePotential):
         baseline: Mapping[str, float] | str | None | Baseline | list = None,
         tolerance: float = 1e-10,
         threads: int | None = None,
+        device: str = "cpu",
         observations: Observations | None = None,
         representers: str = "environments",
+        memory_limit: int | str | None = None,
     ):
         self.descriptor = descriptor
         self.kernel = kernel
@@ -118,58 +129,74 @@ class SparseGP(AdditivePotential):
         self.baseline = baseline
         self.tolerance = tolerance
         self.threads = threads
+        self.device = device
         self.observations = observations
         self.representers = representers
+        self.memory_limit = memory_limit
 
-    def fit(self, frames: list[Atoms], y=None, *, optimize: bool | str = False, progress: bool = False) -> SparseGP:
+    def fit(self, frames: list[Atoms], y=None, *, optimize: bool | str = False, progress: bool = False, client=None) -> SparseGP:
         """Fit to the labels that ``frames`` carry (`atoms.calc.results`); ``y`` is ignored, as scikit-learn's pipelines pass it.
 
         ``optimize``: find noise levels and signals from those given, with no further pass over the data; True or ``"evidence"``: of highest
         evidence, ``"cross-validation"``: noise of least error on left-out structures, then the common scale of noise and signals of
-        highest evidence. ``progress`` draws bars on a terminal. Returns the estimator itself.
+        highest evidence. ``progress`` draws bars on a terminal. ``client``: a `dask.distributed.Client`, whose workers make the rows and
+        choose the sparse points (representers "environments" only). Returns the estimator itself.
         """
         noise = checked_noise(self.noise)
         check_tolerance(self.tolerance)
         terms, of_observations = self._terms(), self._of_observations()
         check_optimize(optimize, ("evidence",) if of_observations else ("evidence", "cross-validation"))
+        if of_observations and client is not None:
+            raise InputError("`client` needs `representers`='environments': representers that are observations are chosen in one process.")
+        if client is not None and self.memory_limit is not None:
+            raise InputError("`memory_limit` is of one process; with a `client`, give its workers limits of their own.")
+        pool = pool_of(client, None if client is not None else self._workers)
         frames = as_frames(frames)
         data = prepared(frames, [t.descriptor for t in terms], self.baseline, self.observations, noise)
+        work = None if parse_memory(self.memory_limit) is None else self._fit_work(frames, optimize)[2]
         with serial_blas():
             if of_observations:
-                self._fit_observations(terms, data, noise, optimize, progress)
+                self._fit_observations(terms, data, noise, optimize, progress, work)
             else:
-                self._fit_environments([self._sparse_term(t, frames, progress) for t in terms], data, noise, optimize, progress)
+                chosen = pool if work is None else Threads(work.filling)
+                fitted = [self._sparse_term(t, frames, chosen, progress, work) for t in terms]
+                self._fit_environments(fitted, data, noise, optimize, pool, progress, work)
         logger.info("fitted %d rows on %d features, condition number %.1e", sum(self.n_observations_.values()), self.rank_, self.condition_)
         return self
 
-    def _fit_environments(self, fitted: list[SparseTerm], data: TrainingData, noise, optimize: bool | str, progress: bool) -> None:
+    def _fit_environments(self, fitted: list[SparseTerm], data: TrainingData, noise, optimize, pool, progress: bool, work) -> None:
+        how = (pool, self.device, progress) if work is None else (Threads(work.threads), self.device, progress, work.group, work.lane)
         if optimize == "cross-validation":
-            parts = [factors_of(fitted, part, self.threads, progress) for part in data.folds(FOLDS)]
+            parts = [factors_of(fitted, part, *how) for part in data.folds(FOLDS)]
             noise, signals, factors, counts = cross_validated(parts, noise, [t.signal for t in fitted])
             fitted, factors = rescaled(fitted, factors, signals)
         else:
-            factors, counts = factors_of(fitted, data, self.threads, progress)
+            factors, counts = factors_of(fitted, data, *how)
         if optimize in (True, "evidence"):
             found = optimise_sparse(factors, counts, noise, [t.rank for t in fitted], [t.signal for t in fitted])
             noise, fitted, factors = {**noise, **found.noise}, *rescaled(fitted, factors, found.signals)
         posterior = linear.solve(factors, {kind: noise[kind] for kind in factors})
         evidence = log_likelihood(posterior, counts, noise) + log_weights(data)
-        self._set_fitted(data.references, counts, noise, evidence, factors, posterior, terms=tuple(fitted))
+        terms = tuple(term.moved(np) for term in fitted)
+        self._set_fitted(data.references, counts, noise, evidence, backends.host(factors), posterior.moved(np), terms=terms)
 
-    def _fit_observations(self, terms: list[Term], data: TrainingData, noise, optimize: bool, progress: bool) -> None:
-        terms = [replace(t, descriptor=learnt(t.descriptor, data.frames, self.threads, progress)) for t in terms]
+    def _fit_observations(self, terms: list[Term], data: TrainingData, noise, optimize, progress, work) -> None:
+        threads = self.threads if work is None else work.threads
+        learning = Threads(self._workers if work is None else work.filling), self.device, progress, None if work is None else work.learning
+        terms = [replace(t, descriptor=learnt(t.descriptor, data.frames, *learning)) for t in terms]
         data = data.labelled()
         if optimize and len(terms) > 1:
-            terms = optimised(terms, data, noise, self.threads)[1]
+            terms = optimised(terms, data, noise, threads)[1]
         counts = observation_counts(data)
-        model, factors, noise = fit_nystrom(terms, data, noise, self.n_sparse, self.tolerance, self.threads, counts if optimize else None)
+        model, factors, noise = fit_nystrom(terms, data, noise, self.n_sparse, self.tolerance, threads, counts if optimize else None)
         evidence = log_likelihood(model.posterior, counts, noise) + log_weights(data)
         self._set_fitted(data.references, counts, noise, evidence, factors, model.posterior, model=model)
 
     def _set_fitted(
         self, references, counts, noise, evidence, factors, posterior, terms=None, model: ObservationModel | None = None
     ) -> None:
-        self.terms_, self.model_, self.posterior_, self.factors_ = terms, model, posterior, factors
+        self.terms_, self.posterior_, self.factors_ = terms, posterior, factors
+        self.model_ = SparseModel(terms, posterior) if model is None else model
         self.reference_energies_, self.prior_means_ = references, split_baseline(self.baseline)[1]
         self.n_observations_, self.noise_, self.log_likelihood_ = counts, noise, evidence
         self.rank_, self.condition_ = len(posterior.mean), posterior.condition
@@ -188,8 +215,9 @@ class SparseGP(AdditivePotential):
             raise InputError(f"`n_sparse` must be a positive integer with `representers`='observations', received {self.n_sparse!r}.")
         return True
 
-    def _sparse_term(self, term: Term, frames, progress) -> SparseTerm:
-        descriptor, points = sparse_points(term, frames, self.threads, progress)
+    def _sparse_term(self, term: Term, frames, pool, progress, work) -> SparseTerm:
+        limits = () if work is None else (work.selection, work.learning)
+        descriptor, points = sparse_points(term, frames, pool, self.device, progress, *limits)
         return SparseTerm.build(replace(term, descriptor=descriptor), points, self.tolerance)
 
     def state(self) -> dict:
@@ -201,7 +229,7 @@ class SparseGP(AdditivePotential):
             "log_likelihood": self.log_likelihood_,
             "factors": self.factors_,
         }
-        if self.model_ is not None:
+        if self.terms_ is None:
             return {**state, **self.model_.state()}
         posterior = {name: getattr(self.posterior_, name) for name in ("mean", "factor", "condition", "residual")}
         return {**state, "terms": [t.state() for t in self.terms_], "posterior": posterior}
@@ -221,27 +249,70 @@ class SparseGP(AdditivePotential):
             raise ModelFileError(f"the arrays do not fit together: {rank} features, factor {posterior.factor.shape}.")
         self._set_fitted(*common, posterior, terms=terms)
 
+    def plan(self, frames: list[Atoms], y=None, *, optimize: bool | str = False, predict: bool = False, uncertainty=False) -> Plan:
+        """Rows, operations, memory and time of `fit`, or with ``predict`` of `predict`, before anything large is allocated.
+
+        Parameters
+        ----------
+        frames : structures, with labels for a fit.  y : ignored.
+        optimize, uncertainty : as in `fit` and `predict`.
+
+        Returns
+        -------
+        A `Plan`, which prints as a table. Ranks count as the numbers of sparse points, so that memory and time are rather too large.
+
+        Raises
+        ------
+        InputError : ``memory_limit`` is too small; the message says what would be enough.
+        """
+        frames = as_frames(frames)
+        if predict:
+            terms, data, sizes, work = self._predict_work(frames, wanted_uncertainties(uncertainty))
+        else:
+            terms = self._terms()
+            data, sizes, work = self._fit_work(frames, optimize)
+        n = self.n_sparse if self._of_observations() else planning.representers_of(sizes)
+        return planning.plan_of(self, "prediction" if predict else "fit", terms, sizes, frames, data, work, n)
+
+    def _fit_work(self, frames: list[Atoms], optimize):
+        noise, terms = checked_noise(self.noise), self._terms()
+        if self._of_observations():
+            return planning.observation_fit_work(self, terms, frames, noise, self.n_sparse)
+        return planning.sparse_fit_work(self, terms, frames, noise, optimize)
+
+    def _predict_work(self, frames: list[Atoms], wanted: frozenset[str]):
+        if self._of_observations():
+            return planning.observation_prediction_work(self, frames, wanted)
+        return planning.sparse_prediction_work(self, frames, wanted)
+
     def _one_term(self) -> Term:
         return Term(self.descriptor, self.kernel, self.n_sparse, self.signal, self.selection)
 
+    def _to_predict(self) -> SparseGP:
+        model = copy(self)
+        model.factors_ = None  # as large as the posterior for each kind of observation, and of no use to a prediction
+        return model
+
     def _predict_batch(self, batch: Batch, first: int, wanted: frozenset[str]) -> Prediction:
-        if self.model_ is not None:
+        if self.terms_ is None:
             return self._predict_observed(self.model_, batch, first, wanted)
         references = baseline_energies(self.reference_energies_, batch.numbers, batch.structure + first)
-        model = SparseModel(self.terms_, self.posterior_, self.threads)
-        energies, forces, strain, features = model.mean(batch, first, spread="energy" in wanted)
+        model = self.model_.on(self._xp, self._workers)
+        *means, features = model.mean(batch, first, spread="energies" in wanted)
+        energies, forces, strain = backends.host(means)
         mean = total(self.prior_means_, batch, first)
         energies, forces, strain = energies + references + mean.energies, forces + mean.forces, strain + mean.strain
         designs = model.designs(batch, first) if wanted & {"forces", "stress"} else []
         per_atom = batch.offsets[1:-1]
         std = {}
         if features is not None:
-            std["energy_std"] = np.sqrt(model.energy_variance(batch, features))
-            std["energies_std"] = np.split(np.sqrt(features.atom_variance), per_atom)
+            std["energies_std"] = np.split(np.sqrt(backends.host(features.atom_variance)), per_atom)
+        if "energy" in wanted:
+            std["energy_std"] = np.sqrt(backends.host(model.energy_variance(batch, features)))
         if "forces" in wanted:
-            std["forces_std"] = np.split(np.sqrt(model.forces_variance(designs)), per_atom)
+            std["forces_std"] = np.split(np.sqrt(backends.host(model.forces_variance(designs))), per_atom)
         if "stress" in wanted:
-            std["stress_std"] = np.sqrt(model.strain_variance(designs)) / batch.volumes[:, None]
+            std["stress_std"] = np.sqrt(backends.host(model.strain_variance(designs))) / batch.volumes[:, None]
         return Prediction(
             energy=np.bincount(batch.structure, energies, minlength=len(batch)),
             energies=np.split(energies, per_atom),

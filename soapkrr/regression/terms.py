@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
 
+from soapkrr import backends
 from soapkrr.descriptors.base import Descriptor
 from soapkrr.errors import InputError, ModelFileError, require_positive
 from soapkrr.kernels import Kernel, squares
@@ -76,8 +77,19 @@ class SparseTerm:
     @classmethod
     def build(cls, term: Term, points, tolerance: float) -> SparseTerm:
         """Whiten the kernel of the sparse points, truncating eigenvalues below ``tolerance`` × the largest."""
-        transform = tuple(whitening(term.kernel(x), tolerance) if len(x) else np.zeros((0, 0)) for x in points)
+        transform = tuple(whitening(term.kernel(x), tolerance) if len(x) else backends.namespace(x).zeros((0, 0)) for x in points)
         return cls(term.descriptor, term.kernel, term.signal, tuple(points), transform)
+
+    @property
+    def xp(self):
+        """The library of its arrays: where it is evaluated."""
+        return backends.namespace(self.points[0])
+
+    def moved(self, xp) -> SparseTerm:
+        """The same with arrays of another library."""
+        return (
+            self if xp is self.xp else replace(self, points=backends.moved(xp, self.points), transform=backends.moved(xp, self.transform))
+        )
 
     @cached_property
     def columns(self) -> np.ndarray:
@@ -98,15 +110,20 @@ class SparseTerm:
     def rank(self) -> int:
         return int(self.columns[-1])
 
+    @property
+    def n_points(self) -> int:
+        """Sparse points of all species."""
+        return sum(map(len, self.points))
+
     def sparse_weights(self, weights: np.ndarray) -> list[np.ndarray]:
         """Coefficients of the sparse points, E_i = Σ_q a_q κ(x_i, x_q), from weights of the features; per species."""
         return [t @ weights[a:b] for t, a, b in zip(self.scaled_transform, self.columns, self.columns[1:], strict=False)]
 
     def whiten(self, kernel_rows: list[np.ndarray]) -> np.ndarray:
         """Features (m, rank) from kernel rows per species (m, M_s)."""
-        out = np.empty((len(kernel_rows[0]), self.rank))
+        out = self.xp.empty((len(kernel_rows[0]), self.rank))
         for s, (k, t) in enumerate(zip(kernel_rows, self.scaled_transform, strict=True)):
-            np.matmul(k, t, out=out[:, self.columns[s] : self.columns[s + 1]])
+            out[:, self.columns[s] : self.columns[s + 1]] = k @ t
         return out
 
     def prior(self, X: np.ndarray) -> np.ndarray:
@@ -115,7 +132,7 @@ class SparseTerm:
 
     def state(self) -> dict:
         """For a model file."""
-        return {name: getattr(self, name) for name in ("descriptor", "kernel", "signal", "points", "transform")}
+        return backends.host({name: getattr(self, name) for name in ("descriptor", "kernel", "signal", "points", "transform")})
 
     @classmethod
     def restore(cls, state: dict) -> SparseTerm:

@@ -1,11 +1,11 @@
 """Hot loops compiled by numba for NumPy arrays; serial, without the GIL: callers run them on blocks, one block per thread."""
 
-from soapkrr.backends.cpu import acsf, acsf_jacobian, compressed, dense, directional, pair, pair_list, regression, soap
+from soapkrr.backends.cpu import acsf, acsf_jacobian, compressed, dense, directional, neighbours, pair, regression, soap
 
-__all__ = ["acsf", "acsf_jacobian", "compressed", "dense", "directional", "pair", "pair_list", "regression", "soap"]
+__all__ = ["acsf", "acsf_jacobian", "compressed", "dense", "directional", "pair", "neighbours", "regression", "soap"]
 
 #: Atoms whose energies and gradients are made at once: (block × n_sparse) products stay in the second-level cache.
-EVALUATED = 96
+EVALUATED = 64
 
 #: Training environments of an exact process that meet such a block at once.
 POINTS = 512

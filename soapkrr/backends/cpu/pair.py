@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from soapkrr.backends.cpu.basis import radial, radial_slope
 from soapkrr.backends.cpu.compile import jit
-from soapkrr.backends.cpu.soap import _radial, _radial_slope
 
 
 @jit
@@ -22,7 +22,7 @@ def values(start, stop, pairs, table, r_cut, X):
         x = X[i - start]
         x[:] = 0.0
         for p in range(pairs.offsets[i], pairs.offsets[i + 1]):
-            _radial(_distance(pairs.vectors[p]) / r_cut, table, S)
+            radial(_distance(pairs.vectors[p]) / r_cut, table, 0, S)
             f0 = pairs.kinds[pairs.neighbours[p]] * n_b
             for b in range(n_b):
                 x[f0 + b] += S[b]
@@ -37,7 +37,7 @@ def pullback(start, stop, pairs, table, r_cut, G, out):
         g = G[i - start]
         for p in range(pairs.offsets[i], pairs.offsets[i + 1]):
             r = _distance(pairs.vectors[p])
-            _radial_slope(r / r_cut, table, dS)
+            radial_slope(r / r_cut, table, 0, dS)
             f0, total = pairs.kinds[pairs.neighbours[p]] * n_b, 0.0
             for b in range(n_b):
                 total += g[f0 + b] * dS[b]
@@ -59,7 +59,7 @@ def jacobian(start, stop, pairs, table, r_cut, rows, out):
         for p in range(offsets[a], offsets[a + 1]):
             d, i, row = pairs.vectors[p], pairs.neighbours[p], out[rows[p - first]]
             r = _distance(d)
-            _radial_slope(r / r_cut, table, dS)
+            radial_slope(r / r_cut, table, 0, dS)
             row[:, :] = 0.0
             for x in range(3):
                 u = d[x] / (r * r_cut)
@@ -80,7 +80,7 @@ def strain_jacobian(start, stop, pairs, table, r_cut, out):
         for p in range(pairs.offsets[i], pairs.offsets[i + 1]):
             d = pairs.vectors[p]
             r = _distance(d)
-            _radial_slope(r / r_cut, table, dS)
+            radial_slope(r / r_cut, table, 0, dS)
             f0 = pairs.kinds[pairs.neighbours[p]] * n_b
             for v in range(6):
                 lever = d[va[v]] * d[vb[v]] / (r * r_cut)

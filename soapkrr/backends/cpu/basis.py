@@ -1,0 +1,108 @@
+"""Radial functions of one distance and solid harmonics of `WIDTH` vectors at once, with their derivatives.
+
+Lengths are in units of r_cut; radial tables come from `descriptors.radial`. Harmonics are ordered k = lm = l² + l + m.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from soapkrr.backends.cpu.compile import jit
+from soapkrr.backends.cpu.simd import WIDTH, load, load_part, spread, store, store_part
+
+
+@jit
+def radial(r, table, at, S):
+    """S_nl at distance r, all (l, n) at once, into ``S`` from flat index ``at``."""
+    n, size = table.shape[0], table.shape[2]
+    k = min(int(r * n), n - 1)
+    t = r * n - k
+    for e in range(0, size, WIDTH):
+        left, row = size - e, 6 * k * size + e
+        value = load_part(table, row + 5 * size, left)
+        for power in (4, 3, 2, 1, 0):
+            value = value * t + load_part(table, row + power * size, left)
+        store_part(S, at + e, value, left)
+
+
+@jit
+def radial_slope(r, table, at, dS):
+    """dS_nl/dr into ``dS`` from flat index ``at``."""
+    n, size = table.shape[0], table.shape[2]
+    k = min(int(r * n), n - 1)
+    t = r * n - k
+    for e in range(0, size, WIDTH):
+        left, row = size - e, 6 * k * size + e
+        value = load_part(table, row + 5 * size, left) * (5.0 * n)
+        for power in (4, 3, 2, 1):
+            value = value * t + load_part(table, row + power * size, left) * float(power * n)
+        store_part(dS, at + e, value, left)
+
+
+@jit
+def lanes(first, last, vectors, inv_r_cut, u):
+    """Pair vectors ``first : first + WIDTH`` in units of r_cut into ``u`` (3, WIDTH), the last one repeated from ``last`` on."""
+    for v in range(WIDTH):
+        p = min(first + v, last - 1)
+        for b in range(3):
+            u[b, v] = vectors[p, b] * inv_r_cut
+
+
+@jit
+def length(u, v):
+    """Length of the vector in lane v."""
+    return np.sqrt(u[0, v] * u[0, v] + u[1, v] * u[1, v] + u[2, v] * u[2, v])
+
+
+@jit
+def harmonics(u, l_max, norm, q, Y):
+    """Real solid harmonics r^l Y_lm of vectors ``u`` (3, WIDTH) into ``Y`` (n_lm, WIDTH).
+
+    ``q`` (n_lm packed by l(l+1)/2 + m, WIDTH) receives the Legendre-like polynomials Q_l^m(z, r²).
+    """
+    x, y, z = load(u, 0), load(u, WIDTH), load(u, 2 * WIDTH)
+    r2 = x * x + y * y + z * z
+    c, s = spread(1.0), spread(0.0)
+    first = 1.0
+    for m in range(l_max + 1):
+        here, below = spread(first), spread(0.0)
+        for l in range(m, l_max + 1):
+            t, k = l * (l + 1) // 2 + m, l * l + l
+            store(q, t * WIDTH, here)
+            value = here * norm[t]
+            store(Y, (k + m) * WIDTH, value * c)
+            if m > 0:
+                store(Y, (k - m) * WIDTH, value * s)
+            inverse = 1.0 / (l + 1 - m)
+            here, below = z * here * ((2 * l + 1) * inverse) - r2 * below * ((l + m) * inverse), here
+        first *= 2 * m + 1
+        c, s = x * c - y * s, x * s + y * c
+
+
+@jit
+def harmonics_gradient(u, l_max, norm, q, dY):
+    """Cartesian gradients of the solid harmonics into ``dY`` (3, n_lm, WIDTH); ``q`` as left by `harmonics`."""
+    x, y = load(u, 0), load(u, WIDTH)
+    along_y = (l_max + 1) ** 2 * WIDTH
+    along_z = 2 * along_y
+    c0, s0, c1, s1 = spread(0.0), spread(0.0), spread(1.0), spread(0.0)
+    for m in range(l_max + 1):
+        mc, ms, xc, yc, xs, ys = c0 * float(m), s0 * float(m), x * c1, y * c1, x * s1, y * s1
+        for l in range(m, l_max + 1):
+            t, below = l * (l + 1) // 2 + m, (l - 1) * l // 2 + m
+            here, turned, raised = load(q, t * WIDTH) * norm[t], spread(0.0), spread(0.0)
+            if l >= m + 2:
+                turned = load(q, (below + 1) * WIDTH) * norm[t]
+            if l >= m + 1:
+                raised = load(q, below * WIDTH) * ((l + m) * norm[t])
+            k = (l * l + l + m) * WIDTH
+            store(dY, k, here * mc - turned * xc)
+            store(dY, along_y + k, spread(0.0) - here * ms - turned * yc)
+            store(dY, along_z + k, raised * c1)
+            if m > 0:
+                k = (l * l + l - m) * WIDTH
+                store(dY, k, here * ms - turned * xs)
+                store(dY, along_y + k, here * mc - turned * ys)
+                store(dY, along_z + k, raised * s1)
+        c0, s0 = c1, s1
+        c1, s1 = x * c0 - y * s0, x * s0 + y * c0

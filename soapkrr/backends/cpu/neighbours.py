@@ -1,0 +1,39 @@
+"""Neighbour list of one structure, by vesin."""
+
+from __future__ import annotations
+
+import numpy as np
+import vesin
+
+from soapkrr.backends.cpu.compile import jit
+
+
+def neighbours(points: np.ndarray, box: np.ndarray, periodic: np.ndarray, cutoff: float):
+    """(offsets, j, r_ij) of all pairs nearer than ``cutoff``, every image counted, sorted by centre.
+
+    ``box`` is zero where nothing is periodic; offsets (n_atoms + 1,) and j (n_pairs,) are int64, r_ij (n_pairs, 3).
+    """
+    # Half the search, and no sort.
+    search = vesin.NeighborList(cutoff=cutoff, full_list=False, n_threads=1)
+    i, j, vectors = search.compute(points=points, box=box, periodic=periodic, quantities="ijD", copy=False)
+    offsets, both, full = np.zeros(len(points) + 1, dtype=np.int64), np.empty(2 * len(i), dtype=np.int64), np.empty((2 * len(i), 3))
+    _both_directions(i, j, vectors, offsets, both, full)
+    return offsets, both, full
+
+
+@jit
+def _both_directions(i, j, vectors, offsets, neighbours, full):
+    """The full list, sorted by centre, of a half list of n pairs i → j: ``offsets`` (zeros before), ``neighbours``, ``full`` (2·n, 3)."""
+    for p in range(i.shape[0]):
+        offsets[i[p] + 1] += 1
+        offsets[j[p] + 1] += 1
+    for a in range(offsets.shape[0] - 1):
+        offsets[a + 1] += offsets[a]
+    place = offsets.copy()
+    for p in range(i.shape[0]):
+        there, back = place[i[p]], place[j[p]] + (1 if i[p] == j[p] else 0)
+        place[i[p]] += 1
+        place[j[p]] += 1
+        neighbours[there], neighbours[back] = j[p], i[p]
+        for b in range(3):
+            full[there, b], full[back, b] = vectors[p, b], -vectors[p, b]

@@ -1,0 +1,161 @@
+"""Models with ``device="cuda"`` against the same on the CPU: on the simulated device, and with ``pytest -m gpu`` on a real one."""
+
+import pickle
+import sys
+
+import numpy as np
+import pytest
+from sklearn.base import clone
+from small import crystals
+from systems import small_soap, variations
+
+import soapkrr
+from soapkrr import (
+    ACSF,
+    Compressed,
+    CompressedSOAP,
+    DotProduct,
+    InputError,
+    Linear,
+    Matern52,
+    Pair,
+    SparseGP,
+    SquaredExponential,
+    Stratified,
+    Term,
+)
+
+#: Rounding of sums in another order, through a regression: relative to the spread of each quantity.
+TOLERANCE = 1e-10
+
+
+def everything(p) -> dict[str, np.ndarray]:
+    """Every array of a prediction, flat."""
+    parts = {name: getattr(p, name) for name in p.__dataclass_fields__}
+    return {name: np.concatenate([np.ravel(v) for v in value]) for name, value in parts.items() if value is not None}
+
+
+def assert_same(p, q):
+    """Two predictions agree to `TOLERANCE`; standard deviations, which are roots of differences, to the root of it times their size."""
+    a, b = everything(p), everything(q)
+    assert a.keys() == b.keys()
+    for name in a:
+        np.testing.assert_array_equal(np.isnan(a[name]), np.isnan(b[name]))
+        known = ~np.isnan(a[name])
+        size = max(np.abs(b[name][known]).max(initial=0.0), 1e-3)
+        loose = 1e3 if name.endswith("_std") else 1.0
+        np.testing.assert_allclose(a[name][known], b[name][known], rtol=0, atol=loose * TOLERANCE * size, err_msg=name)
+
+
+def both(model, frames, **options):
+    """The model fitted on the CPU and on the GPU."""
+    return [clone(model).set_params(device=device).fit(frames, **options) for device in ("cpu", "cuda")]
+
+
+SI = ["Si"]
+MODELS = {
+    "soap": ("primitive", SparseGP(small_soap(SI), DotProduct(2), n_sparse=6)),
+    "several species": ("alloy", SparseGP(small_soap(["O", "Sr", "Ti"]), DotProduct(2), n_sparse=9)),
+    "real exponent": ("dimer", SparseGP(small_soap(["H", "Cl"]), DotProduct(2.5), n_sparse=6)),
+    "matern": ("primitive", SparseGP(small_soap(SI), Matern52(0.5) + 0.1 * DotProduct(2), n_sparse=6)),
+    "acsf": (
+        "primitive",
+        SparseGP(ACSF(SI, r_cut=3.0, g2_params=[(1.0, 2.0)], g4_params=[(0.1, 2.0, -1.0)]), SquaredExponential(3.0), n_sparse=5),
+    ),
+    "terms": (
+        "primitive",
+        SparseGP(Term(Pair(SI, r_cut=3.0, n_basis=5), Linear()) + Term(small_soap(SI), DotProduct(2), n_sparse=5), baseline={"Si": -1.0}),
+    ),
+    "contracted": (
+        "dimer",
+        SparseGP(CompressedSOAP(["H", "Cl"], r_cut=4.0, n_max=3, l_max=2, compression="mu1nu1"), DotProduct(2), n_sparse=6),
+    ),
+    "components": ("primitive", SparseGP(Compressed(small_soap(SI), n_components=5), DotProduct(2), n_sparse=6)),
+}
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_fit_and_predictions_equal_those_of_the_cpu(cuda, name):
+    system, model = MODELS[name]
+    *train, test = variations(system, 5)
+    on_cpu, on_gpu = both(model, train)
+    assert on_gpu.n_observations_ == on_cpu.n_observations_
+    np.testing.assert_allclose(on_gpu.log_likelihood_, on_cpu.log_likelihood_, rtol=1e-9)
+    assert_same(on_gpu.predict([test, train[0]], uncertainty=True), on_cpu.predict([test, train[0]], uncertainty=True))
+
+
+@pytest.fixture
+def fitted(cuda):
+    # Environments so much alike that without truncation weights of 1e5 times the energy would cancel.
+    return both(SparseGP(small_soap(["Ar"]), DotProduct(2), n_sparse=6, tolerance=1e-6), crystals(4))
+
+
+def test_fitted_arrays_are_of_the_host(fitted):
+    def arrays(value):
+        if isinstance(value, (list, tuple)):
+            return [a for part in value for a in arrays(part)]
+        if isinstance(value, dict):
+            return arrays(list(value.values()))
+        return [value] if hasattr(value, "shape") else []
+
+    held = arrays(fitted[1].state())
+    assert held and all(type(a) is np.ndarray for a in held if a.shape)
+
+
+def test_a_model_moves_between_devices(fitted, tmp_path):
+    on_gpu, test = fitted[1], crystals(2, seed=1)
+    expected = on_gpu.predict(test, uncertainty=True)
+    on_gpu.save(tmp_path / "model")
+    for device in ("cpu", "cuda"):
+        assert_same(soapkrr.load(tmp_path / "model", device=device).predict(test, uncertainty=True), expected)
+    assert_same(pickle.loads(pickle.dumps(on_gpu)).predict(test, uncertainty=True), expected)
+    assert_same(on_gpu.set_params(device="cpu").predict(test, uncertainty=True), expected)
+
+
+def test_calculator(fitted):
+    atoms = crystals(1, seed=2)[0]
+    results = []
+    for model in fitted:
+        probe = atoms.copy()
+        probe.calc = model.calculator()
+        results.append([probe.get_potential_energy(), *probe.get_forces().ravel(), *probe.get_stress(), probe.calc.results["energy_std"]])
+    np.testing.assert_allclose(results[1], results[0], rtol=1e-8, atol=1e-10)
+
+
+@pytest.mark.parametrize("optimize", ["evidence", "cross-validation"])
+def test_optimised_noise_is_the_same(cuda, optimize):
+    on_cpu, on_gpu = both(SparseGP(small_soap(["Ar"]), DotProduct(2), n_sparse=6), crystals(6), optimize=optimize)
+    for kind, level in on_cpu.noise_.items():
+        assert on_gpu.noise_[kind] == pytest.approx(level, rel=1e-5)
+
+
+@pytest.mark.parametrize("selection", ["fps", "cur", "leverage", "random", "kmeans", Stratified(by="half")])
+def test_selection_picks_the_same_points(cuda, selection):
+    frames = crystals(6)
+    for k, atoms in enumerate(frames):
+        atoms.info["half"] = str(k // 3)
+    on_cpu, on_gpu = both(SparseGP(small_soap(["Ar"]), DotProduct(2), n_sparse=4, selection=selection), frames)
+    np.testing.assert_allclose(on_gpu.terms_[0].points[0], on_cpu.terms_[0].points[0], rtol=0, atol=1e-12)
+
+
+def test_blocks_of_a_prediction_do_not_matter(fitted, monkeypatch):
+    model, test = fitted[1], crystals(3, seed=1)
+    expected = model.predict(test, uncertainty=True)
+    for name, value in (("EVALUATED", 5), ("DISPLACED", 3)):
+        monkeypatch.setattr(soapkrr.backends.gpu, name, value)
+    assert_same(model.predict(test, uncertainty=True), expected)
+
+
+def test_auto_takes_the_gpu_where_there_is_one(cuda, monkeypatch):
+    assert soapkrr.backends.library("auto") is sys.modules["cupy"]
+    monkeypatch.setattr(sys.modules["cupy"].cuda.runtime, "getDeviceCount", lambda: 0)
+    assert soapkrr.backends.library("auto") is np
+
+
+def test_without_a_gpu_the_error_says_what_is_missing(monkeypatch):
+    monkeypatch.setitem(sys.modules, "cupy", None)
+    with pytest.raises(InputError, match=r"soapkrr\[gpu\]"):
+        SparseGP(small_soap(["Ar"]), DotProduct(2), n_sparse=6, device="cuda").fit(crystals(2))
+    assert SparseGP(small_soap(["Ar"]), DotProduct(2), n_sparse=6, device="auto").fit(crystals(2)).predict(crystals(1)).energy.shape == (1,)
+    with pytest.raises(InputError, match="`device`"):
+        SparseGP(small_soap(["Ar"]), DotProduct(2), device="gpu").fit(crystals(2))
