@@ -10,7 +10,8 @@ from taylor import assert_derivative
 
 import soapkrr
 from soapkrr import DotProduct, GaussianProcess, InputError, KernelRidge, Matern52, Observations, SquaredExponential, Term, backends
-from soapkrr.regression import conjugate_gradients, exact
+from soapkrr.memory import format_memory
+from soapkrr.regression import conjugate_gradients, observation_fit
 from soapkrr.regression.conjugate_gradients import NystromPreconditioner
 from soapkrr.regression.observation_fit import total_covariance
 from soapkrr.regression.observed import ObservedStructures
@@ -232,9 +233,9 @@ def test_auto_is_cg_where_the_matrix_is_large(monkeypatch):
     model = GaussianProcess(small_soap(["Si"]), DotProduct(2), **_settings(["Si"]))
     assert model.fit(frames).residual_ is None and np.isfinite(model.log_likelihood_)
     n = sum(model.n_observations_.values())
-    monkeypatch.setattr(exact, "CHOLESKY_BYTES", 8 * n**2 - 1)
+    monkeypatch.setattr(observation_fit, "CHOLESKY_BYTES", 8 * n**2 - 1)
     assert model.fit(frames).residual_ <= 1e-4 and np.isnan(model.log_likelihood_)
-    monkeypatch.setattr(exact, "CHOLESKY_BYTES", 8 * n**2)
+    monkeypatch.setattr(observation_fit, "CHOLESKY_BYTES", 8 * n**2)
     assert model.fit(frames).residual_ is None
 
 
@@ -320,3 +321,31 @@ def test_bad_parameters(changes, match):
     model = GaussianProcess(small_soap(["Si"]), DotProduct(2), **_settings(["Si"]))
     with pytest.raises(InputError, match=match):
         model.set_params(**changes).fit(variations("primitive", 2), y="energy")
+
+
+# --- plans -------------------------------------------------------------------------------------------------------------
+
+
+def test_plan_of_a_fit_has_no_matrix():
+    """Its bytes are those of the preconditioner's rows and the descriptors; a limit that it calls enough changes nothing."""
+    frames, names = [*variations("vacancy", 4), *variations("skewed", 3)], ["Si"]
+    model = GaussianProcess(small_soap(names), DotProduct(3), **_settings(names, solver="cg", n_preconditioner=9))
+    plan = model.plan(frames)
+    N = sum(plan.rows.values())
+    assert plan.memory["conjugate gradients"]["rows of the preconditioner"] == 8 * N * 9
+    assert not any("matrix" in items for items in plan.memory.values())
+    assert "products with the covariance" in str(plan)
+    free = model.fit(frames).predict(frames)
+    limited = model.set_params(memory_limit=format_memory(plan.enough)).fit(frames).predict(frames)
+    np.testing.assert_array_equal(free.energy, limited.energy)
+    with pytest.raises(InputError, match="`memory_limit`=.* is too small for .*would be enough"):
+        model.set_params(memory_limit="33MB").fit(frames)
+
+
+def test_plan_of_deviations_counts_solutions(crystal):
+    frames, iterative, direct = crystal
+    plans = [model.plan(frames[:1], predict=True, uncertainty="forces") for model in (iterative, direct)]
+    names = [[step.name for step in plan.steps] for plan in plans]
+    assert any("products with the covariance" in name for name in names[0]) and "triangular solves" not in names[0]
+    assert "triangular solves" in names[1]
+    assert plans[0].flops > plans[1].flops

@@ -21,8 +21,8 @@ from soapkrr.potential import wanted_uncertainties
 from soapkrr.prediction import Prediction
 from soapkrr.regression import planning
 from soapkrr.regression.additive import AdditivePotential
-from soapkrr.regression.data import TrainingData, check_optimize, check_structures, checked_noise, prepared
-from soapkrr.regression.observation_fit import CHOLESKY_BYTES, fit_exact, fit_iterative, optimised
+from soapkrr.regression.data import check_optimize, check_structures, checked_noise, prepared
+from soapkrr.regression.observation_fit import check_solver, fit_exact, fit_iterative, iterates, optimised
 from soapkrr.regression.observation_model import IterativeModel, ObservationModel
 from soapkrr.regression.plan import Plan
 from soapkrr.regression.properties import PROPERTIES, PropertyModel, fit_property
@@ -30,9 +30,6 @@ from soapkrr.regression.sparse_set import learnt
 from soapkrr.regression.targets import observation_counts, observed_structures
 from soapkrr.regression.terms import Term
 from soapkrr.structures import Batch, as_frames, split_by_atoms
-
-#: How an exact process is solved.
-SOLVERS = ("auto", "cholesky", "cg")
 
 
 class GaussianProcess(AdditivePotential):
@@ -120,8 +117,9 @@ class GaussianProcess(AdditivePotential):
                 f"`client`: {type(self).__name__} is fitted in one process; a `SparseGP` is fitted on the workers of a client."
             )
         check_optimize(optimize, ("evidence",))
-        self._check_solver()
-        if self._of_property():
+        of_property = self._of_property()
+        check_solver(self.solver, self.cg_tolerance, self.n_preconditioner, self.target)
+        if of_property:
             return self._fit_property(as_frames(frames), y, optimize, progress)
         noise, terms, frames = self._noise(), self._terms(), as_frames(frames)
         data = prepared(frames, [t.descriptor for t in terms], self.baseline, self.observations, noise)
@@ -133,27 +131,13 @@ class GaussianProcess(AdditivePotential):
             data = data.labelled()
             if optimize:
                 noise, terms = optimised(terms, data, noise, threads)
-            if self._iterates(data):
+            if iterates(self.solver, observed_structures(data).size):
                 model = fit_iterative(terms, data, noise, threads, self.cg_tolerance, self.n_preconditioner)
                 evidence = np.nan
             else:
                 model, evidence = fit_exact(terms, data, noise, threads)
         self._set_fitted(model, data.references, observation_counts(data), noise, evidence)
         return self
-
-    def _check_solver(self) -> None:
-        if self.solver not in SOLVERS:
-            raise InputError(f"`solver` must be one of {SOLVERS}, received {self.solver!r}.")
-        if self.solver == "cg" and self._of_property():
-            raise InputError(f"`solver`='cg' is for potentials, this model has `target`={self.target!r}; use 'cholesky'.")
-        n = self.n_preconditioner
-        if n is not None and not (isinstance(n, (int, np.integer)) and n > 0):
-            raise InputError(f"`n_preconditioner` must be a positive integer or None, received {n!r}.")
-        require_positive(cg_tolerance=self.cg_tolerance)
-
-    def _iterates(self, data: TrainingData) -> bool:
-        """Whether the fit is by conjugate gradients."""
-        return self.solver == "cg" or (self.solver == "auto" and 8 * observed_structures(data).size ** 2 > CHOLESKY_BYTES)
 
     def _fit_property(self, frames: list[Atoms], y, optimize: bool, progress: bool) -> GaussianProcess:
         terms, noise = self._terms(), self._property_noise()

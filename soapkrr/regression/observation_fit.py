@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 
 from soapkrr import linear
-from soapkrr.errors import InputError
+from soapkrr.errors import InputError, require_positive
 from soapkrr.regression.collapsed import CollapsedPart
 from soapkrr.regression.conjugate_gradients import ObservedSystem
 from soapkrr.regression.data import TrainingData
@@ -24,6 +24,9 @@ logger = logging.getLogger(__name__)
 
 #: Observations from which hyperparameters are found: each step of the optimiser costs N³.
 OPTIMISE_ON = 1000
+
+#: How an exact process is solved.
+SOLVERS = ("auto", "cholesky", "cg")
 
 #: A matrix of all observations larger than this, bytes, is not made unless asked for: 32,768 observations.
 CHOLESKY_BYTES = 2**33
@@ -69,8 +72,7 @@ def fit_iterative(terms: list[Term], data: TrainingData, noise, threads: int | N
     structures = observed_structures(data)
     y, sigma = observation_targets(data, noise)
     operator = CovarianceOperator(terms, structures, threads)
-    n_atoms, (least, most) = operator.batch.n_atoms, PRECONDITIONER
-    n = min(n or max(least, min(most, n_atoms // 5)), n_atoms)
+    n = preconditioning_points(n, operator.batch.n_atoms)
     sparse = [preconditioning_term(term, seen.points, n // len(terms)) for term, seen in zip(terms, operator.seen, strict=True)]
     weights, residual, iterations = ObservedSystem.of(operator, sigma, sparse, threads).solve(y, tolerance)
     logger.info("%d observations, %d iterations to a residual of %.1e of the noise", len(y), iterations, residual)
@@ -80,12 +82,39 @@ def fit_iterative(terms: list[Term], data: TrainingData, noise, threads: int | N
 
 
 def preconditioning_term(term: Term, environments, n: int) -> SparseTerm:
-    """A sparse term of up to ``n`` points, at least one of each species present, of ``environments`` (n_s, d) per species."""
-    counts = np.array([len(x) for x in environments])
+    """A sparse term of about ``n`` points of ``environments`` (n_s, d) per species."""
+    wanted = points_of_species(np.array([len(x) for x in environments]), n)
+    points = [x[farthest_point_sampling(x, int(k))] if k else x for x, k in zip(environments, wanted, strict=True)]
+    return SparseTerm.build(term, points, TRUNCATION)
+
+
+def points_of_species(counts: np.ndarray, n: int) -> np.ndarray:
+    """``n`` points, or as many as there are, shared among species with ``counts`` environments; at least one of each present."""
     wanted = np.zeros_like(counts)
     wanted[counts > 0] = share(counts[counts > 0], max(n, np.count_nonzero(counts)))
-    points = [x[farthest_point_sampling(x, min(k, len(x)))] if k else x for x, k in zip(environments, wanted, strict=True)]
-    return SparseTerm.build(term, points, TRUNCATION)
+    return wanted
+
+
+def preconditioning_points(n: int | None, n_atoms: int) -> int:
+    """``n``, or if None a fifth of the environments within `PRECONDITIONER`; not more than there are."""
+    least, most = PRECONDITIONER
+    return min(max(least, min(most, n_atoms // 5)) if n is None else n, n_atoms)
+
+
+def iterates(solver: str, n_observations: int) -> bool:
+    """Whether a fit is by conjugate gradients."""
+    return solver == "cg" or (solver == "auto" and 8 * n_observations**2 > CHOLESKY_BYTES)
+
+
+def check_solver(solver: str, tolerance: float, n_preconditioner: int | None, target: str) -> None:
+    """Raise on what no fit can use."""
+    if solver not in SOLVERS:
+        raise InputError(f"`solver` must be one of {SOLVERS}, received {solver!r}.")
+    if solver == "cg" and target != "potential":
+        raise InputError(f"`solver`='cg' is for potentials, this model has `target`={target!r}; use 'cholesky'.")
+    if n_preconditioner is not None and not (isinstance(n_preconditioner, (int, np.integer)) and n_preconditioner > 0):
+        raise InputError(f"`n_preconditioner` must be a positive integer or None, received {n_preconditioner!r}.")
+    require_positive(cg_tolerance=tolerance)
 
 
 def solve_exact(K: np.ndarray, y: np.ndarray, sigma: np.ndarray, threads: int | None) -> tuple[np.ndarray, np.ndarray, float]:
