@@ -13,8 +13,8 @@ from soapkrr.regression.terms import Term
 from soapkrr.regression.work import Data, Work, at_once, design_steps, learning_bytes, value_flops
 from soapkrr.regression.work_exact import Compositions
 
-#: Products with the covariance that a solution is expected to take; silicon of 3,325 and 13,233 atoms took 20 to 60.
-PRODUCTS = 50
+#: Products with the covariance that a solution is expected to take; fits of 1,100 to 13,233 atoms of silicon took 25 to 35.
+PRODUCTS = 30
 
 
 def product_steps(
