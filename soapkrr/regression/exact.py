@@ -132,7 +132,7 @@ class GaussianProcess(AdditivePotential):
             if optimize:
                 noise, terms = optimised(terms, data, noise, threads)
             if iterates(self.solver, observed_structures(data).size):
-                model = fit_iterative(terms, data, noise, threads, self.cg_tolerance, self.n_preconditioner)
+                model = fit_iterative(terms, data, noise, threads, self.cg_tolerance, self.n_preconditioner, self.device)
                 evidence = np.nan
             else:
                 model, evidence = fit_exact(terms, data, noise, threads)
@@ -267,7 +267,7 @@ class GaussianProcess(AdditivePotential):
             if self._of_property():
                 model = PropertyModel.restore(self.target, state["reference_energies"], state)
             elif "sparse" in state:
-                model = IterativeModel.restore(state, self.threads, self.cg_tolerance)
+                model = IterativeModel.restore(state, self.threads, self.cg_tolerance, self.device)
             else:
                 model = ObservationModel.restore(state, self.threads)
         self._set_fitted(model, *(state[name] for name in ("reference_energies", "n_observations", "noise", "log_likelihood")))

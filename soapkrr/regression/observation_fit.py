@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from soapkrr import linear
+from soapkrr import backends, linear
 from soapkrr.errors import InputError, require_positive
 from soapkrr.regression.collapsed import CollapsedPart
 from soapkrr.regression.conjugate_gradients import ObservedSystem
@@ -67,18 +67,19 @@ def fit_exact(terms: list[Term], data: TrainingData, noise, threads: int | None)
     return ObservationModel(collapse(terms, groups, weights), structures, groups, known, L, threads=threads), evidence
 
 
-def fit_iterative(terms: list[Term], data: TrainingData, noise, threads: int | None, tolerance: float, n: int | None) -> IterativeModel:
+def fit_iterative(terms: list[Term], data: TrainingData, noise, threads, tolerance: float, n: int | None, device: str) -> IterativeModel:
     """`fit_exact` without K: by conjugate gradients to the ``tolerance`` of `ObservedSystem.solve`, with ``n`` sparse points to help."""
     structures = observed_structures(data)
     y, sigma = observation_targets(data, noise)
-    operator = CovarianceOperator(terms, structures, threads)
+    operator = CovarianceOperator(terms, structures, threads, backends.library(device))
     n = preconditioning_points(n, operator.batch.n_atoms)
     sparse = [preconditioning_term(term, seen.points, n // len(terms)) for term, seen in zip(terms, operator.seen, strict=True)]
     weights, residual, iterations = ObservedSystem.of(operator, sigma, sparse, threads).solve(y, tolerance)
     logger.info("%d observations, %d iterations to a residual of %.1e of the noise", len(y), iterations, residual)
-    options = {"threads": threads, "sigma": sigma, "sparse": tuple(sparse), "tolerance": tolerance}
     known = np.flatnonzero(np.isfinite(sigma))
-    return IterativeModel(operator.collapse(weights), structures, [], known, residual=residual, iterations=iterations, **options)
+    parts, sparse = [part.moved(np) for part in operator.collapse(weights)], tuple(term.moved(np) for term in sparse)
+    options = {"threads": threads, "sigma": sigma, "sparse": sparse, "tolerance": tolerance, "device": device}
+    return IterativeModel(parts, structures, [], known, residual=residual, iterations=iterations, **options)
 
 
 def preconditioning_term(term: Term, environments, n: int) -> SparseTerm:

@@ -12,7 +12,7 @@ from functools import cached_property
 import numpy as np
 from ase import Atoms
 
-from soapkrr import linear
+from soapkrr import backends, linear
 from soapkrr.baselines.base import Mean
 from soapkrr.descriptors.base import Descriptor
 from soapkrr.errors import ModelFileError
@@ -136,7 +136,7 @@ class IterativeModel(ObservationModel):
     Attributes
     ----------
     sigma : (n_observations,) noise, NaN where unknown.  sparse : sparse terms of the preconditioner.
-    tolerance : relative, of standard deviations.  residual, iterations : of the fit.
+    tolerance : relative, of standard deviations.  residual, iterations : of the fit.  device : where K + Σ is solved for.
     """
 
     sigma: np.ndarray | None = None
@@ -144,12 +144,15 @@ class IterativeModel(ObservationModel):
     tolerance: float = 1e-4
     residual: float = np.nan
     iterations: int = 0
+    device: str = "cpu"
 
     @cached_property
     def system(self) -> ObservedSystem:
         """K + Σ, made when the first variance is asked for."""
         terms = [Term(part.descriptor, part.kernel, signal=part.signal) for part in self.parts]
-        return ObservedSystem.of(CovarianceOperator(terms, self.structures, self.threads), self.sigma, self.sparse, self.threads)
+        xp = backends.library(self.device)
+        operator = CovarianceOperator(terms, self.structures, self.threads, xp)
+        return ObservedSystem.of(operator, self.sigma, [term.moved(xp) for term in self.sparse], self.threads)
 
     def state(self) -> dict:
         """For a model file."""
@@ -162,14 +165,14 @@ class IterativeModel(ObservationModel):
         }
 
     @classmethod
-    def restore(cls, state: dict, threads: int | None, tolerance: float) -> IterativeModel:
+    def restore(cls, state: dict, threads: int | None, tolerance: float, device: str) -> IterativeModel:
         """From `state`; raises `ModelFileError` where the parts do not fit together."""
         parts, structures = [CollapsedPart.restore(part) for part in state["parts"]], ObservedStructures.restore(state["structures"])
         sparse = tuple(SparseTerm.restore(term) for term in state["sparse"])
         own = {name: state[name] for name in ("sigma", "residual", "iterations")}
         if len(own["sigma"]) != structures.size or len(sparse) != len(parts):
             raise ModelFileError(f"the arrays do not fit together: {structures.size} observations, {len(own['sigma'])} noise levels.")
-        return cls(parts, structures, [], state["picked"], threads=threads, sparse=sparse, tolerance=tolerance, **own)
+        return cls(parts, structures, [], state["picked"], threads=threads, sparse=sparse, tolerance=tolerance, device=device, **own)
 
     def _std(self, queries: list[list[Group]]) -> np.ndarray:
         priors = sum(part.signal**2 * variances(part.kernel, query) for part, query in zip(self.parts, queries, strict=True))
@@ -178,6 +181,7 @@ class IterativeModel(ObservationModel):
             unit = np.zeros(len(priors))
             unit[row] = 1.0
             parts = [CollapsedPart.collapse(part, query, unit) for part, query in zip(self.parts, queries, strict=True)]
+            parts = [part.moved(self.system.operator.xp) for part in parts]
             left[row] = prior - self.system.explained(self.system.operator.observe(parts), prior, self.tolerance)
         return np.sqrt(np.maximum(left, 0.0))
 
