@@ -102,7 +102,7 @@ def sparse_fit(terms: list[Term], sizes: list[TermSize], data: Data, threads: in
     room, held = usable(limit), ATOM * data.atoms
     rows, R, wanted = Rows.of(sizes, data), sum(t.rank for t in sizes) + 1, [sum(t.points) for t in sizes]
     triangles, lane = rows.triangles(data.atoms), lane_atoms(sum(wanted))
-    searched = {"cross-validation": (2 * FOLDS + 2) * 8.0 * R * R * len(data.rows)}.get(optimize, (2 * triangles if optimize else 0.0))
+    searched = {"cross-validation": (FOLDS * len(data.rows) + 4) * 8.0 * R * R}.get(optimize, (2 * triangles if optimize else 0.0))
     folds = (FOLDS - 1) * triangles if optimize == "cross-validation" else 0.0
     kept = held + sum(8.0 * (sum(t.points) * t.features + 2 * sum(a * b for a, b in zip(t.points, t.ranks, strict=True))) for t in sizes)
     solving = searched + folds + 2 * triangles + 32.0 * R * R
@@ -166,15 +166,16 @@ def _sparse_fit_steps(terms, sizes, data: Data, k: int, lane: int, optimize) -> 
     # Farthest-point sampling, of which the triangle inequality spares about nineteen in twenty distances.
     chosen = sum(0.15 * n * t.features * max(t.points, default=0) for t in sizes)
     steps.append(Step("choice of sparse points", "loops", chosen, 8 * chosen, parallel=False))
-    kernels = sum(9.0 * p**3 for t in sizes for p in t.points)
-    steps.append(Step("kernel of the sparse points", "products", kernels, parallel=False))
+    # A Cholesky factor and its inverse; where eigenvalues must be cut off, their vectors take some ten times as long.
+    kernels = sum(p**3 for t in sizes for p in t.points)
+    steps.append(Step("kernel of the sparse points", "factorisation", kernels, parallel=False))
     forces, stress = "forces" in data.rows, "stress" in data.rows
     steps += design_steps(descriptors, sizes, data, forces, stress, len(data.rows) * k)
     absorbed = sum(2.0 * n * k**2 for n in data.rows.values() if n > k)
     steps.append(Step("QR of rows", "factorisation", absorbed))
     lanes = -(-n // lane)
     steps.append(Step("merging of triangles", "factorisation", (lanes - 1) * 2 / 3 * k**3 * len(data.rows), parallel=False))
-    solving = len(data.rows) * 2.0 * k**3
+    solving = len(data.rows) * 2 / 3 * k**3
     searched = {"cross-validation": 40 * (FOLDS + 1) * k**3 / 3}.get(optimize, STEPS * (solving + k**3) if optimize else 0.0)
     steps.append(Step("regression", "factorisation", solving + searched, parallel=False))
     return tuple(steps)

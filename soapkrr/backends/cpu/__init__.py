@@ -4,8 +4,8 @@ from soapkrr.backends.cpu import acsf, acsf_jacobian, compressed, dense, directi
 
 __all__ = ["acsf", "acsf_jacobian", "compressed", "dense", "directional", "pair", "neighbours", "regression", "soap"]
 
-#: Atoms whose energies and gradients are made at once: (block × n_sparse) products stay in the second-level cache.
-EVALUATED = 64
+#: Atoms whose energies and gradients are made at once: their products with the sparse points stay in the cache.
+EVALUATED = 128
 
 #: Training environments of an exact process that meet such a block at once.
 POINTS = 512
