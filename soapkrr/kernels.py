@@ -66,6 +66,28 @@ class Kernel(Specification, ABC):
         jet = self.jet(u, a, b, 1)
         return jet.value @ weights, jet.u * weights, None if jet.a is None else 2 * (jet.a @ weights)
 
+    def observed(self, u: np.ndarray, along: np.ndarray, a: np.ndarray, b: np.ndarray, weights: np.ndarray, own: np.ndarray):
+        """Parts of e_i = Σ_q [w_q κ(x_i, x_q) + v_q·∂κ(x_i, x_q)/∂x_q] and its gradient by x_i.
+
+        ``along`` (n, m) is x_i·v_q and ``own`` (m,) x_q·v_q; with ``u`` it may be overwritten. Returns e (n,), the coefficients (n, m) of
+        x_q and (n, m) of v_q in ∂e_i/∂x_i, and those (n,) of x_i, or None.
+        """
+        jet, of_x = self.jet(u, a, b, 2), None
+        energies = jet.value @ weights + (jet.u * along).sum(axis=1)
+        of_points = jet.u * weights
+        for part, factor in ((jet.uu, along), (jet.ub, 2 * own)):
+            if part is not None:
+                of_points += part * factor
+        if jet.b is not None:
+            energies += 2 * jet.b @ own
+        if jet.a is not None:
+            of_x = 2 * (jet.a @ weights)
+        if jet.ua is not None:
+            of_x += 2 * (jet.ua * along).sum(axis=1)
+        if jet.ab is not None:
+            of_x += 4 * (jet.ab @ own)
+        return energies, of_points, jet.u, of_x
+
     def __add__(self, other: Kernel) -> Kernel:
         return Sum(self, other) if isinstance(other, Kernel) else NotImplemented
 
@@ -121,6 +143,11 @@ class DotProduct(Kernel):
         out = backends.namespace(u).empty(len(u))
         backends.of(u).regression.dot_product_energy(u, weights, float(self.zeta), out)
         return out, u, None
+
+    def observed(self, u, along, a, b, weights, own):
+        out = backends.namespace(u).empty(len(u))
+        backends.of(u).regression.dot_product_observed(u, along, weights, float(self.zeta), out)
+        return out, u, along, None
 
 
 @dataclass(frozen=True)

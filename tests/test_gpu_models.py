@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from sklearn.base import clone
 from small import crystals
-from systems import small_soap, variations
+from systems import small_soap, species, variations
 
 import soapkrr
 from soapkrr import (
@@ -15,6 +15,7 @@ from soapkrr import (
     Compressed,
     CompressedSOAP,
     DotProduct,
+    GaussianProcess,
     InputError,
     Linear,
     Matern52,
@@ -24,6 +25,10 @@ from soapkrr import (
     Stratified,
     Term,
 )
+from soapkrr.regression.conjugate_gradients import NystromPreconditioner
+from soapkrr.regression.observed import ObservedStructures
+from soapkrr.regression.operator import CovarianceOperator
+from soapkrr.regression.terms import SparseTerm
 
 #: Rounding of sums in another order, through a regression: relative to the spread of each quantity.
 TOLERANCE = 1e-10
@@ -159,3 +164,38 @@ def test_without_a_gpu_the_error_says_what_is_missing(monkeypatch):
     assert SparseGP(small_soap(["Ar"]), DotProduct(2), n_sparse=6, device="auto").fit(crystals(2)).predict(crystals(1)).energy.shape == (1,)
     with pytest.raises(InputError, match="`device`"):
         SparseGP(small_soap(["Ar"]), DotProduct(2), device="gpu").fit(crystals(2))
+
+
+@pytest.mark.parametrize("name", ["primitive", "alloy", "molecule"])
+def test_covariance_operator(cuda, name):
+    """K w on the device, and rows of its preconditioner."""
+    descriptors = [small_soap(species(name)), ACSF(species(name), r_cut=3.5, g2_params=[(1.0, 1.5)], scale=False)]
+    terms = [Term(descriptors[0], DotProduct(2.5)), Term(descriptors[1], SquaredExponential(2.0))]
+    frames = variations(name, 3)
+    stress = bool(frames[0].pbc.all())
+    structures = ObservedStructures(frames, [True, False, True], [stress] * 3)
+    ours, theirs = CovarianceOperator(terms, structures, 1), CovarianceOperator(terms, structures, 1, cuda)
+    w = np.random.default_rng(0).normal(size=ours.size)
+    expected = ours(w)
+    np.testing.assert_allclose(theirs(w), expected, rtol=0, atol=TOLERANCE * np.abs(expected).max())
+    sparse = [SparseTerm.build(t, seen.points, 1e-10) for t, seen in zip(terms, ours.seen, strict=True)]
+    rows = theirs.design_rows([term.moved(cuda) for term in sparse])
+    assert isinstance(rows, cuda.ndarray)
+    expected = ours.design_rows(sparse)
+    np.testing.assert_allclose(rows.get(), expected, rtol=0, atol=TOLERANCE * np.abs(expected).max())
+    r = np.random.default_rng(1).normal(size=len(expected))
+    np.testing.assert_allclose(NystromPreconditioner(rows, 1)(r), NystromPreconditioner(expected, 1)(r), rtol=0, atol=1e-9)
+
+
+def test_exact_process_by_conjugate_gradients(cuda):
+    """Solved on the device, with fitted arrays of NumPy."""
+    frames = variations("alloy", 3, rattle=0.2)
+    model = GaussianProcess(small_soap(species("alloy")), DotProduct(2), solver="cg", cg_tolerance=1e-10, n_preconditioner=8)
+    ours, theirs = both(model.set_params(noise={"energy": 0.01, "forces": 0.1, "stress": 0.01}, signal=1.0), frames)
+    assert isinstance(theirs.model_.parts[0].slopes[0], np.ndarray)
+    test = variations("alloy", 1, seed=3)
+    p, q = (m.predict(test, uncertainty=("energy", "stress")) for m in (ours, theirs))
+    # Both are within 1e-10 of the noise of the exact solution, and so are deviations in relative terms.
+    np.testing.assert_allclose(q.forces[0], p.forces[0], rtol=0, atol=1e-8)
+    np.testing.assert_allclose(q.energy_std, p.energy_std, rtol=1e-6)
+    np.testing.assert_allclose(q.stress_std, p.stress_std, rtol=1e-6)

@@ -30,6 +30,21 @@ def test_dot_product_energies(cuda, loops, zeta, shape):
     assert_same(there, U)
 
 
+@pytest.mark.parametrize("zeta", [1, 2, 4, 1.5, 2.7, 17])
+@pytest.mark.parametrize("shape", [(3, 5), (4, 300)])
+def test_dot_product_of_observations(cuda, loops, zeta, shape):
+    rng = np.random.default_rng(0)
+    U, V, weights, energies = rng.uniform(0.01, 1, size=shape), rng.normal(size=shape), rng.normal(size=shape[1]), np.empty(shape[0])
+    U[:, 1] = 0.0
+    V[:, 1] = 0.0
+    there, out = backends.moved(cuda, [U, V]), cuda.empty(shape[0])
+    loops.dot_product_observed(*there, cuda.asarray(weights), float(zeta), out)
+    cpu.regression.dot_product_observed(U, V, weights, float(zeta), energies)
+    assert_same(out, energies)
+    assert_same(there[0], U)
+    assert_same(there[1], V)
+
+
 @pytest.mark.parametrize("k, m", [(3, 40), (6, 7), (1, 300)])
 def test_scattered_rows(cuda, loops, k, m):
     """Targets out of order, some without entries; what is there is added to."""

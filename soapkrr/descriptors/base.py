@@ -76,6 +76,22 @@ class Descriptor(Specification, ABC):
     def strain_jacobian(self, start: int, stop: int, env: Environments, out: np.ndarray) -> None:
         """∂X_i/∂ε of centres ``start:stop`` in Voigt order into ``out`` (stop − start, 6, n_features)."""
 
+    def directional(self, start: int, stop: int, arrays: PairArrays, X, state, direction: np.ndarray) -> np.ndarray:
+        """Σ_j ∂X_i/∂r_ij · direction_ij (stop − start, n_features) of atoms ``start:stop``; direction (n_pairs, 3), Å.
+
+        X and state as `compute` gave them. Here the transpose of `pullback`, one feature after the other; SOAP has a faster way.
+        """
+        here = slice(int(arrays.offsets[start]), int(arrays.offsets[stop]))
+        xp = backends.namespace(X)
+        out, unit, pairs = xp.empty((stop - start, self.n_features)), xp.zeros((stop - start, self.n_features)), xp.empty_like(direction)
+        centre = xp.searchsorted(arrays.offsets, xp.arange(here.start, here.stop), side="right") - 1 - start
+        for f in range(self.n_features):
+            unit[:, f - 1] = 0.0
+            unit[:, f] = 1.0
+            self.pullback(start, stop, arrays, X, state, unit, pairs)
+            out[:, f] = xp.bincount(centre, xp.einsum("pa,pa->p", pairs[here], direction[here]), minlength=stop - start)
+        return out
+
     @cached_property
     def _kind_of(self) -> np.ndarray:
         table = np.full(130, -1, dtype=np.int64)

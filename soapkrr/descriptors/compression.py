@@ -172,6 +172,10 @@ class CompressedSOAP(ByValue, SOAP):
         loops.power_spectrum_pullback(gradient, X, norms, c, self._on(c, "_partners"), basis.weight, basis.l_max, H)
         loops.expansion_pullback(start, stop, arrays, basis, self._per_l(H, self._on(c, "_contraction").transpose(0, 2, 1)), out)
 
+    def _expansion_along(self, start, stop, arrays, direction):
+        dc = super()._expansion_along(start, stop, arrays, direction)
+        return self._per_l(dc, self._on(dc, "_contraction"))
+
     def jacobian(self, start, stop, env, rows, out):
         """See `Descriptor.jacobian`."""
         c, norms = env.state

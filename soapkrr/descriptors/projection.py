@@ -44,6 +44,10 @@ class Wrapper(Descriptor):
         """See `Descriptor.pullback`."""
         self.descriptor.pullback(start, stop, arrays, X, state, gradient, out)
 
+    def directional(self, start, stop, arrays, X, state, direction):
+        """See `Descriptor.directional`."""
+        return self.descriptor.directional(start, stop, arrays, X, state, direction)
+
     def jacobian(self, start, stop, env, rows, out):
         """See `Descriptor.jacobian`."""
         self.descriptor.jacobian(start, stop, env, rows, out)
@@ -172,6 +176,12 @@ class Projected(ByValue, Wrapper):
         norms, Y, *inner = state
         G = self._through_norm(gradient, X, norms) @ self._on(X, "matrix").T
         self.descriptor.pullback(start, stop, arrays, Y, tuple(inner), G, out)
+
+    def directional(self, start, stop, arrays, X, state, direction):
+        """See `Descriptor.directional`."""
+        norms, Y, *inner = state
+        V = self.descriptor.directional(start, stop, arrays, Y, tuple(inner), direction)
+        return self._through_norm(V @ self._on(V, "matrix"), X, norms)
 
     def jacobian(self, start, stop, env, rows, out):
         """See `Descriptor.jacobian`; few displaced atoms at a time, so that the inner Jacobian stays within `BUDGET`."""

@@ -73,6 +73,10 @@ class Standardized(Wrapper):
         """See `Descriptor.pullback`."""
         self.descriptor.pullback(start, stop, arrays, state[0], state[1:], gradient * self._on(gradient, "_map")[1], out)
 
+    def directional(self, start, stop, arrays, X, state, direction):
+        """See `Descriptor.directional`."""
+        return self.descriptor.directional(start, stop, arrays, state[0], state[1:], direction) * self._on(direction, "_map")[1]
+
     def jacobian(self, start, stop, env, rows, out):
         """See `Descriptor.jacobian`."""
         self.descriptor.jacobian(start, stop, _inner(env), rows, out)

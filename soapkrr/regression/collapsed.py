@@ -77,28 +77,33 @@ class CollapsedPart:
 
     @cached_property
     def _norms(self):
-        return [(squares(x)[None, :], np.einsum("jd,jd->j", x, b)) for x, b in zip(self.points, self.slopes, strict=True)]
+        """Per species |x_j|² (1, M_s) and x_j·b_j (M_s,)."""
+        return [(squares(x)[None, :], (x * b).sum(axis=1)) for x, b in zip(self.points, self.slopes, strict=True)]
 
     def evaluate(self, s: int, x: np.ndarray, spread: bool = False):
         """Energies (n,) and gradients (n, d) of environments x of species s."""
-        X, a, B = self.points[s], self.values[s], self.slopes[s]
-        b2, yb = self._norms[s]
-        jet = self.kernel.jet(x @ X.T, squares(x)[:, None], b2, 2)
-        xb = x @ B.T
-        energies = jet.value @ a + np.einsum("ij,ij->i", jet.u, xb)
-        of_points, of_x = jet.u * a, self.xp.zeros(len(x))
-        if jet.uu is not None:
-            of_points += jet.uu * xb
-        if jet.b is not None:
-            energies += 2 * jet.b @ yb
-        if jet.ub is not None:
-            of_points += 2 * jet.ub * yb
-        if jet.a is not None:
-            of_x += 2 * jet.a @ a
-        if jet.ua is not None:
-            of_x += 2 * np.einsum("ij,ij->i", jet.ua, xb)
-        if jet.ab is not None:
-            of_x += 4 * jet.ab @ yb
-        gradient = of_points @ X + jet.u @ B + of_x[:, None] * x
+        xp = backends.namespace(x)
+        energies, gradient, of_x = xp.zeros(len(x)), xp.zeros_like(x), xp.zeros(len(x))
+        for points, slopes, e, of_points, of_slopes, along_x in self._tiles(s, x):
+            energies += e
+            gradient += of_points @ points
+            gradient += of_slopes @ slopes
+            if along_x is not None:
+                of_x += along_x
+        gradient += of_x[:, None] * x
         scale = self.signal**2
         return scale * energies, scale * gradient, None
+
+    def energies(self, s: int, x: np.ndarray) -> np.ndarray:
+        """Energies (n,) alone, at half the cost."""
+        return self.signal**2 * sum((tile[2] for tile in self._tiles(s, x)), start=backends.namespace(x).zeros(len(x)))
+
+    def _tiles(self, s: int, x: np.ndarray):
+        """Training environments, their slopes and what `Kernel.observed` says of them, some at a time."""
+        X, a, B = self.points[s], self.values[s], self.slopes[s]
+        b2, own = self._norms[s]
+        step, a2 = backends.of(x).POINTS, squares(x)[:, None]
+        for start in range(0, len(X), step):
+            here = slice(start, start + step)
+            points, slopes = X[here], B[here]
+            yield points, slopes, *self.kernel.observed(x @ points.T, x @ slopes.T, a2, b2[:, here], a[here], own[here])

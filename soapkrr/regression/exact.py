@@ -22,22 +22,24 @@ from soapkrr.prediction import Prediction
 from soapkrr.regression import planning
 from soapkrr.regression.additive import AdditivePotential
 from soapkrr.regression.data import check_optimize, check_structures, checked_noise, prepared
-from soapkrr.regression.observation_fit import fit_exact, optimised
-from soapkrr.regression.observation_model import ObservationModel
+from soapkrr.regression.observation_fit import check_solver, fit_exact, fit_iterative, iterates, optimised
+from soapkrr.regression.observation_model import IterativeModel, ObservationModel
 from soapkrr.regression.plan import Plan
 from soapkrr.regression.properties import PROPERTIES, PropertyModel, fit_property
 from soapkrr.regression.sparse_set import learnt
-from soapkrr.regression.targets import observation_counts
+from soapkrr.regression.targets import observation_counts, observed_structures
 from soapkrr.regression.terms import Term
 from soapkrr.structures import Batch, as_frames, split_by_atoms
 
 
 class GaussianProcess(AdditivePotential):
-    """Exact Gaussian process on total energies, forces and stress, for small sets of data; or on a property of structures or atoms.
+    """Exact Gaussian process on total energies, forces and stress; or on a property of structures or atoms.
 
     cov(L, L′) = Σ_ij L L′ δ²κ(x_i, x_j) for every pair of observations, through the mixed second derivative of the kernel; the weights
-    (K + Σ)⁻¹y collapse onto the training environments, so that prediction costs about two sparse points for each of them. Memory
-    8·N² bytes and N³/3 operations for N observations (Rasmussen and Williams 2006, algorithm 2.1).
+    (K + Σ)⁻¹y collapse onto the training environments, so that prediction costs about two sparse points for each of them. By Cholesky
+    decomposition 8·N² bytes and N³/3 operations for N observations (Rasmussen and Williams 2006, algorithm 2.1). By conjugate gradients
+    K is never stored: 8·n²·d operations an iteration for n environments with d features, some twenty to a hundred iterations, and
+    8·N·``n_preconditioner`` bytes; but each standard deviation takes as long as a fit.
 
     Parameters
     ----------
@@ -53,16 +55,22 @@ class GaussianProcess(AdditivePotential):
     observations : `Observations`, as in `SparseGP`.
     target : ``"potential"``, or a property p = Σ_i w_i f(x_i) of structures, ``"extensive"`` (w = 1) or ``"intensive"`` (w = 1/N), or of
         atoms, ``"atom"`` (p = f). Then `fit` takes the values, and `predict` returns them.
+    solver : ``"cholesky"``, ``"cg"`` (conjugate gradients; potentials only), or ``"auto"``: Cholesky up to 32,768 observations.
+    cg_tolerance : residual at which conjugate gradients stop, root mean square over all observations in units of their noise. The mean at
+        the training data is that close to the exact one; standard deviations have this relative error.
+    n_preconditioner : sparse points of the preconditioner of conjugate gradients; None: a fifth of the environments, 1000 to 3000.
     memory_limit : as in `SparseGP`; a fit whose covariance does not fit is an error.
 
     Attributes
     ----------
-    reference_energies_ : {symbol: eV}.  n_observations_ : {kind: number of rows}.  log_likelihood_ : log evidence of the data.
+    reference_energies_ : {symbol: eV}.  n_observations_ : {kind: number of rows}.
+    log_likelihood_ : log evidence of the data; NaN after conjugate gradients, which do not give log|K + Σ|.
     noise_ : {kind: σ} used.  signals_ : δ of each term, eV.
+    residual_, iterations_ : of conjugate gradients, as ``cg_tolerance``; None where they were not used.
 
     Raises
     ------
-    InputError : a parameter or structure cannot be used.
+    InputError : a parameter or structure cannot be used, or conjugate gradients do not converge.
     """
 
     def __init__(
@@ -77,6 +85,9 @@ class GaussianProcess(AdditivePotential):
         device: str = "cpu",
         observations: Observations | None = None,
         target: str = "potential",
+        solver: str = "auto",
+        cg_tolerance: float = 1e-4,
+        n_preconditioner: int | None = None,
         memory_limit: int | str | None = None,
     ):
         self.descriptor = descriptor
@@ -88,6 +99,9 @@ class GaussianProcess(AdditivePotential):
         self.device = device
         self.observations = observations
         self.target = target
+        self.solver = solver
+        self.cg_tolerance = cg_tolerance
+        self.n_preconditioner = n_preconditioner
         self.memory_limit = memory_limit
 
     def fit(self, frames: list[Atoms], y=None, *, optimize: bool | str = False, progress: bool = False, client=None) -> GaussianProcess:
@@ -103,7 +117,9 @@ class GaussianProcess(AdditivePotential):
                 f"`client`: {type(self).__name__} is fitted in one process; a `SparseGP` is fitted on the workers of a client."
             )
         check_optimize(optimize, ("evidence",))
-        if self._of_property():
+        of_property = self._of_property()
+        check_solver(self.solver, self.cg_tolerance, self.n_preconditioner, self.target)
+        if of_property:
             return self._fit_property(as_frames(frames), y, optimize, progress)
         noise, terms, frames = self._noise(), self._terms(), as_frames(frames)
         data = prepared(frames, [t.descriptor for t in terms], self.baseline, self.observations, noise)
@@ -115,7 +131,11 @@ class GaussianProcess(AdditivePotential):
             data = data.labelled()
             if optimize:
                 noise, terms = optimised(terms, data, noise, threads)
-            model, evidence = fit_exact(terms, data, noise, threads)
+            if iterates(self.solver, observed_structures(data).size):
+                model = fit_iterative(terms, data, noise, threads, self.cg_tolerance, self.n_preconditioner, self.device)
+                evidence = np.nan
+            else:
+                model, evidence = fit_exact(terms, data, noise, threads)
         self._set_fitted(model, data.references, observation_counts(data), noise, evidence)
         return self
 
@@ -227,6 +247,7 @@ class GaussianProcess(AdditivePotential):
 
     def _set_fitted(self, model: ObservationModel | PropertyModel, references, counts, noise, evidence: float) -> None:
         self.model_, self.signals_ = model, model.signals
+        self.residual_, self.iterations_ = getattr(model, "residual", None), getattr(model, "iterations", None)
         self.reference_energies_, self.n_observations_, self.noise_, self.log_likelihood_ = references, counts, noise, evidence
 
     def state(self) -> dict:
@@ -245,6 +266,8 @@ class GaussianProcess(AdditivePotential):
         with serial_blas():
             if self._of_property():
                 model = PropertyModel.restore(self.target, state["reference_energies"], state)
+            elif "sparse" in state:
+                model = IterativeModel.restore(state, self.threads, self.cg_tolerance, self.device)
             else:
                 model = ObservationModel.restore(state, self.threads)
         self._set_fitted(model, *(state[name] for name in ("reference_energies", "n_observations", "noise", "log_likelihood")))
@@ -267,7 +290,8 @@ class KernelRidge(GaussianProcess):
 
     Parameters
     ----------
-    descriptor, kernel, baseline, threads, device, observations, target, memory_limit : as in `GaussianProcess`.
+    descriptor, kernel, baseline, threads, device, observations, target, solver, cg_tolerance, n_preconditioner, memory_limit : as in
+        `GaussianProcess`.
     alpha : regularisation, eV² at unit signal.
     force_weight : relative weight of force components, Å.  stress_weight : relative weight of stress components, Å³.
     """
@@ -285,6 +309,9 @@ class KernelRidge(GaussianProcess):
         device: str = "cpu",
         observations: Observations | None = None,
         target: str = "potential",
+        solver: str = "auto",
+        cg_tolerance: float = 1e-4,
+        n_preconditioner: int | None = None,
         memory_limit: int | str | None = None,
     ):
         self.descriptor = descriptor
@@ -297,6 +324,9 @@ class KernelRidge(GaussianProcess):
         self.device = device
         self.observations = observations
         self.target = target
+        self.solver = solver
+        self.cg_tolerance = cg_tolerance
+        self.n_preconditioner = n_preconditioner
         self.memory_limit = memory_limit
 
     signal = 1.0

@@ -2,22 +2,40 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import replace
 
 import numpy as np
 
-from soapkrr import linear
-from soapkrr.errors import InputError
+from soapkrr import backends, linear
+from soapkrr.errors import InputError, require_positive
 from soapkrr.regression.collapsed import CollapsedPart
+from soapkrr.regression.conjugate_gradients import ObservedSystem
 from soapkrr.regression.data import TrainingData
 from soapkrr.regression.evidence import exact_evidence, maximise, optimise_sparse
-from soapkrr.regression.observation_model import ObservationModel
+from soapkrr.regression.observation_model import IterativeModel, ObservationModel
 from soapkrr.regression.observed import Group, covariance
+from soapkrr.regression.operator import CovarianceOperator
 from soapkrr.regression.targets import KINDS, observation_kinds, observation_targets, observed_structures, subset
-from soapkrr.regression.terms import Term
+from soapkrr.regression.terms import SparseTerm, Term
+from soapkrr.selection import farthest_point_sampling, share
+
+logger = logging.getLogger(__name__)
 
 #: Observations from which hyperparameters are found: each step of the optimiser costs N³.
 OPTIMISE_ON = 1000
+
+#: How an exact process is solved.
+SOLVERS = ("auto", "cholesky", "cg")
+
+#: A matrix of all observations larger than this, bytes, is not made unless asked for: 32,768 observations.
+CHOLESKY_BYTES = 2**33
+
+#: Fewest and most sparse points of a preconditioner whose number is not given; between them a fifth of the environments.
+PRECONDITIONER = (1000, 3000)
+
+#: Eigenvalues of the preconditioner's kernel matrix below this fraction of the largest are dropped.
+TRUNCATION = 1e-13
 
 
 def total_covariance(terms: list[Term], groups: list[list[Group]], threads: int | None) -> np.ndarray:
@@ -47,6 +65,57 @@ def fit_exact(terms: list[Term], data: TrainingData, noise, threads: int | None)
     weights = np.zeros(len(y))
     weights[known] = linear.backward(L, half)
     return ObservationModel(collapse(terms, groups, weights), structures, groups, known, L, threads=threads), evidence
+
+
+def fit_iterative(terms: list[Term], data: TrainingData, noise, threads, tolerance: float, n: int | None, device: str) -> IterativeModel:
+    """`fit_exact` without K: by conjugate gradients to the ``tolerance`` of `ObservedSystem.solve`, with ``n`` sparse points to help."""
+    structures = observed_structures(data)
+    y, sigma = observation_targets(data, noise)
+    operator = CovarianceOperator(terms, structures, threads, backends.library(device))
+    n = preconditioning_points(n, operator.batch.n_atoms)
+    sparse = [preconditioning_term(term, seen.points, n // len(terms)) for term, seen in zip(terms, operator.seen, strict=True)]
+    weights, residual, iterations = ObservedSystem.of(operator, sigma, sparse, threads).solve(y, tolerance)
+    logger.info("%d observations, %d iterations to a residual of %.1e of the noise", len(y), iterations, residual)
+    known = np.flatnonzero(np.isfinite(sigma))
+    parts, sparse = [part.moved(np) for part in operator.collapse(weights)], tuple(term.moved(np) for term in sparse)
+    options = {"threads": threads, "sigma": sigma, "sparse": sparse, "tolerance": tolerance, "device": device}
+    return IterativeModel(parts, structures, [], known, residual=residual, iterations=iterations, **options)
+
+
+def preconditioning_term(term: Term, environments, n: int) -> SparseTerm:
+    """A sparse term of about ``n`` points of ``environments`` (n_s, d) per species."""
+    wanted = points_of_species(np.array([len(x) for x in environments]), n)
+    points = [x[farthest_point_sampling(x, int(k))] if k else x for x, k in zip(environments, wanted, strict=True)]
+    return SparseTerm.build(term, points, TRUNCATION)
+
+
+def points_of_species(counts: np.ndarray, n: int) -> np.ndarray:
+    """``n`` points, or as many as there are, shared among species with ``counts`` environments; at least one of each present."""
+    wanted = np.zeros_like(counts)
+    wanted[counts > 0] = share(counts[counts > 0], max(n, np.count_nonzero(counts)))
+    return wanted
+
+
+def preconditioning_points(n: int | None, n_atoms: int) -> int:
+    """``n``, or if None a fifth of the environments within `PRECONDITIONER`; not more than there are."""
+    least, most = PRECONDITIONER
+    return min(max(least, min(most, n_atoms // 5)) if n is None else n, n_atoms)
+
+
+def iterates(solver: str, n_observations: int) -> bool:
+    """Whether a fit is by conjugate gradients."""
+    return solver == "cg" or (solver == "auto" and 8 * n_observations**2 > CHOLESKY_BYTES)
+
+
+def check_solver(solver: str, tolerance: float, n_preconditioner: int | None, target: str) -> None:
+    """Raise on what no fit can use."""
+    if solver not in SOLVERS:
+        raise InputError(f"`solver` must be one of {SOLVERS}, received {solver!r}.")
+    if solver == "cg" and target != "potential":
+        raise InputError(f"`solver`='cg' is for potentials, this model has `target`={target!r}; use 'cholesky'.")
+    if n_preconditioner is not None and not (isinstance(n_preconditioner, (int, np.integer)) and n_preconditioner > 0):
+        raise InputError(f"`n_preconditioner` must be a positive integer or None, received {n_preconditioner!r}.")
+    require_positive(cg_tolerance=tolerance)
 
 
 def solve_exact(K: np.ndarray, y: np.ndarray, sigma: np.ndarray, threads: int | None) -> tuple[np.ndarray, np.ndarray, float]:

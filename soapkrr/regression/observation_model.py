@@ -1,17 +1,18 @@
 """Posterior of a Gaussian process whose representers are observations: all of them (exact), or a chosen part (Nyström).
 
 Exact: variance k_LL − |L⁻¹k_L|² with L Lᵀ = K + Σ. Nyström: features φ_L = Tᵀ k_L of the chosen observations, then as for sparse points,
-k_LL − |φ_L|² + |R⁻ᵀφ_L|².
+k_LL − |φ_L|² + |R⁻ᵀφ_L|². Exact without a factor: k_LL − k_Lᵀ(K + Σ)⁻¹k_L by conjugate gradients, one system for each L.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from ase import Atoms
 
-from soapkrr import linear
+from soapkrr import backends, linear
 from soapkrr.baselines.base import Mean
 from soapkrr.descriptors.base import Descriptor
 from soapkrr.errors import ModelFileError
@@ -19,8 +20,11 @@ from soapkrr.kernels import Kernel
 from soapkrr.linear import Posterior
 from soapkrr.prediction import Prediction
 from soapkrr.regression.collapsed import CollapsedPart
+from soapkrr.regression.conjugate_gradients import ObservedSystem
 from soapkrr.regression.mean import evaluate
 from soapkrr.regression.observed import Group, Layout, ObservedStructures, block_covariance, covariance, observe
+from soapkrr.regression.operator import CovarianceOperator
+from soapkrr.regression.terms import SparseTerm, Term
 from soapkrr.structures import Batch
 
 
@@ -123,6 +127,63 @@ class ObservationModel:
             return np.sqrt(np.maximum(prior - np.einsum("no,no->o", half, half), 0.0))
         phi = cross @ self.transform
         return np.sqrt(np.maximum(prior - np.einsum("or,or->o", phi, phi), 0.0) + self.posterior.spread(phi))
+
+
+@dataclass(frozen=True, eq=False)
+class IterativeModel(ObservationModel):
+    """The exact process without a factor of K + Σ: variances solve for it again. ``groups`` is empty, ``picked`` what is known.
+
+    Attributes
+    ----------
+    sigma : (n_observations,) noise, NaN where unknown.  sparse : sparse terms of the preconditioner.
+    tolerance : relative, of standard deviations.  residual, iterations : of the fit.  device : where K + Σ is solved for.
+    """
+
+    sigma: np.ndarray | None = None
+    sparse: tuple[SparseTerm, ...] = ()
+    tolerance: float = 1e-4
+    residual: float = np.nan
+    iterations: int = 0
+    device: str = "cpu"
+
+    @cached_property
+    def system(self) -> ObservedSystem:
+        """K + Σ, made when the first variance is asked for."""
+        terms = [Term(part.descriptor, part.kernel, signal=part.signal) for part in self.parts]
+        xp = backends.library(self.device)
+        operator = CovarianceOperator(terms, self.structures, self.threads, xp)
+        return ObservedSystem.of(operator, self.sigma, [term.moved(xp) for term in self.sparse], self.threads)
+
+    def state(self) -> dict:
+        """For a model file."""
+        own = {name: getattr(self, name) for name in ("picked", "sigma", "residual", "iterations")}
+        return {
+            "parts": [p.state() for p in self.parts],
+            "structures": self.structures.state(),
+            "sparse": [t.state() for t in self.sparse],
+            **own,
+        }
+
+    @classmethod
+    def restore(cls, state: dict, threads: int | None, tolerance: float, device: str) -> IterativeModel:
+        """From `state`; raises `ModelFileError` where the parts do not fit together."""
+        parts, structures = [CollapsedPart.restore(part) for part in state["parts"]], ObservedStructures.restore(state["structures"])
+        sparse = tuple(SparseTerm.restore(term) for term in state["sparse"])
+        own = {name: state[name] for name in ("sigma", "residual", "iterations")}
+        if len(own["sigma"]) != structures.size or len(sparse) != len(parts):
+            raise ModelFileError(f"the arrays do not fit together: {structures.size} observations, {len(own['sigma'])} noise levels.")
+        return cls(parts, structures, [], state["picked"], threads=threads, sparse=sparse, tolerance=tolerance, device=device, **own)
+
+    def _std(self, queries: list[list[Group]]) -> np.ndarray:
+        priors = sum(part.signal**2 * variances(part.kernel, query) for part, query in zip(self.parts, queries, strict=True))
+        left = np.empty_like(priors)
+        for row, prior in enumerate(priors):
+            unit = np.zeros(len(priors))
+            unit[row] = 1.0
+            parts = [CollapsedPart.collapse(part, query, unit) for part, query in zip(self.parts, queries, strict=True)]
+            parts = [part.moved(self.system.operator.xp) for part in parts]
+            left[row] = prior - self.system.explained(self.system.operator.observe(parts), prior, self.tolerance)
+        return np.sqrt(np.maximum(left, 0.0))
 
 
 def single_atoms(descriptor: Descriptor, atoms: Atoms) -> list[Group]:

@@ -59,6 +59,11 @@ class ObservedStructures:
     forces: list[bool]
     stress: list[bool]
 
+    @property
+    def size(self) -> int:
+        """Observations in all."""
+        return sum(1 + 3 * len(atoms) * f + 6 * s for atoms, f, s in zip(self.frames, self.forces, self.stress, strict=True))
+
     def groups(self, descriptor: Descriptor, threads: int | None = None) -> list[Group]:
         """See `observe`."""
         return observe(descriptor, self.frames, self.forces, self.stress, threads)

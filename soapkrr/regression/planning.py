@@ -15,12 +15,15 @@ from soapkrr.memory import parse_memory
 from soapkrr.parallel import default_threads
 from soapkrr.regression.data import TrainingData
 from soapkrr.regression.footprint import TermSize, neighbours
+from soapkrr.regression.observation_fit import iterates, points_of_species, preconditioning_points
+from soapkrr.regression.observation_model import IterativeModel
 from soapkrr.regression.plan import Plan, product_rate
 from soapkrr.regression.sparse_set import numbers_wanted
 from soapkrr.regression.targets import observation_counts
 from soapkrr.regression.terms import Term
 from soapkrr.regression.work import Data, Work, sparse_fit, sparse_prediction
 from soapkrr.regression.work_exact import Compositions, observation_fit, observation_prediction, property_fit, property_prediction
+from soapkrr.regression.work_iterative import iterative_fit, with_deviations
 from soapkrr.selectors import GivenPoints, Sites, as_selection
 
 
@@ -110,6 +113,10 @@ def observation_fit_work(model, terms: list[Term], frames: list[Atoms], noise, n
     data, sizes = data_of(frames, rows), sizes_of(terms, frames)
     seen = [Compositions(t.descriptor, frames, forces, stress) for t in terms]
     limit, threads = parse_memory(model.memory_limit), model.threads or default_threads()
+    if n_sparse is None and iterates(model.solver, seen[0].observations):
+        n = preconditioning_points(model.n_preconditioner, data.atoms) // len(terms)
+        sizes = sizes_of(terms, frames, [points_of_species(c.m.sum(axis=0).astype(int), n) for c in seen])
+        return data, sizes, iterative_fit(terms, sizes, seen, data, threads, limit)
     return data, sizes, observation_fit(terms, sizes, seen, data, threads, limit, n_sparse)
 
 
@@ -124,7 +131,12 @@ def observation_prediction_work(model, frames: list[Atoms], wanted: frozenset[st
     trained = [Compositions(t.descriptor, seen.frames, seen.forces, seen.stress) for t in terms]
     asked = [Compositions(t.descriptor, frames, some if "forces" in wanted else none, some if "stress" in wanted else none) for t in terms]
     limit, threads = parse_memory(model.memory_limit), model.threads or default_threads()
-    return terms, data, sizes, observation_prediction(terms, sizes, trained, asked, data, threads, limit, wanted)
+    work = observation_prediction(terms, sizes, trained, asked, data, threads, limit, wanted)
+    if wanted and isinstance(fitted, IterativeModel):
+        solutions = float((1 + asked[0].k).sum()) + data.atoms * ("energies" in wanted)
+        held = sizes_of(terms, seen.frames, [[len(x) for x in t.points] for t in fitted.sparse])
+        work = with_deviations(work, terms, held, trained, solutions, limit)
+    return terms, data, sizes, work
 
 
 def property_fit_work(model, terms: list[Term], frames: list[Atoms], y) -> tuple[Data, list[TermSize], Work]:

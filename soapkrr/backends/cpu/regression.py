@@ -62,6 +62,40 @@ def pair_sums(offsets, neighbours, vectors, atom_offsets, gradient, forces, stra
 
 
 @jit
+def dot_product_observed(U, V, weights, zeta, energies):
+    """Energies Σ_q [w_q F(u) + F′(u) v], F = u^ζ, of each row of U and V, which are overwritten with w_q F′ + F″ v and F′."""
+    power = int(zeta)
+    whole = power == zeta and power <= 16
+    # Below ζ = 2 the curvature diverges at u = 0, where v, a derivative of u, vanishes faster.
+    least = 0.0 if zeta >= 2.0 else 1e-12
+    rest = np.empty(U.shape[1])
+    for i in range(U.shape[0]):
+        u, v, total = U[i], V[i], 0.0
+        if zeta == 1.0:
+            for q in range(u.shape[0]):
+                total += weights[q] * u[q] + v[q]
+                u[q], v[q] = weights[q], 1.0
+            energies[i] = total
+            continue
+        if whole:
+            rest[:] = 1.0
+            for _ in range(power - 2):
+                for q in range(u.shape[0]):
+                    rest[q] *= u[q]
+        else:
+            for q in range(u.shape[0]):
+                rest[q] = max(u[q], least) ** (zeta - 2.0)
+                u[q] = max(u[q], 0.0)
+        for q in range(u.shape[0]):
+            t, x = rest[q], v[q]
+            slope = zeta * t * u[q]
+            total += weights[q] * t * u[q] * u[q] + slope * x
+            u[q] = weights[q] * slope + zeta * (zeta - 1.0) * t * x
+            v[q] = slope
+        energies[i] = total
+
+
+@jit
 def scatter_rows(T, slope, centre, atom, out):
     """out[atom[e], b] −= Σ_q slope[centre[e], q] T[e, b, q]: force rows of displaced atoms from Jacobian products."""
     for e in range(T.shape[0]):

@@ -20,6 +20,36 @@ extern "C" __global__ void __launch_bounds__(256) dot_product_energy(int n, cons
     if (threadIdx.x == 0) energies[blockIdx.x] = total;
 }
 
+// One block per row of U and V: energies[i] = sum_q [w_q F(u) + F'(u) v] with F = u^zeta; U becomes w_q F' + F'' v, V becomes F'.
+extern "C" __global__ void __launch_bounds__(256) dot_product_observed(int n, const double* __restrict__ weights, double zeta, double* U, double* V,
+    double* energies) {
+    double *u = U + (long long)blockIdx.x * n, *v = V + (long long)blockIdx.x * n, total = 0;
+    const int power = (int)zeta;
+    const bool whole = power == zeta && power <= 16;
+    const double least = zeta >= 2 ? 0 : 1e-12;  // below zeta = 2 the curvature diverges at u = 0, where v vanishes faster
+    for (int q = threadIdx.x; q < n; q += blockDim.x) {
+        double x = u[q], rest = 1;
+        if (zeta == 1) {
+            total += weights[q] * x + v[q];
+            u[q] = weights[q];
+            v[q] = 1;
+            continue;
+        }
+        if (whole) {
+            for (int k = 2; k < power; k++) rest *= x;
+        } else {
+            rest = pow(max(x, least), zeta - 2);
+            x = max(x, 0.0);
+        }
+        const double slope = zeta * rest * x;
+        total += weights[q] * rest * x * x + slope * v[q];
+        u[q] = weights[q] * slope + zeta * (zeta - 1) * rest * v[q];
+        v[q] = slope;
+    }
+    total = block_sum(total);
+    if (threadIdx.x == 0) energies[blockIdx.x] = total;
+}
+
 // One block per row (target, b) of out (n_targets, k, n): entries order[offsets[target]:offsets[target + 1]] are gathered in their order.
 extern "C" __global__ void __launch_bounds__(256) scatter_rows(const double* __restrict__ T, const double* __restrict__ slope, const long long* centre,
     const long long* order, const long long* offsets, int k, int n, double* out) {

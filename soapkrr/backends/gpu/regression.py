@@ -17,6 +17,12 @@ def dot_product_energy(U, weights, zeta, energies):
     launch("regression", "dot_product_energy", n, warps(m), np.int32(m), weights, float(zeta), U, energies)
 
 
+def dot_product_observed(U, V, weights, zeta, energies):
+    """Energies Σ_q [w_q F(u) + F′(u) v], F = u^ζ, of each row of U and V, which are overwritten with w_q F′ + F″ v and F′."""
+    n, m = U.shape
+    launch("regression", "dot_product_observed", n, warps(m), np.int32(m), weights, float(zeta), U, V, energies)
+
+
 def _grouped(target, n: int):
     """(order, offsets): entries of ``target`` t are order[offsets[t]:offsets[t + 1]], in their order."""
     order = cupy.argsort(target.astype(np.int32), kind="stable")

@@ -6,16 +6,18 @@ __device__ const int VOIGT_A[6] = {0, 1, 2, 1, 0, 0};
 __device__ const int VOIGT_B[6] = {0, 1, 2, 2, 2, 1};
 
 // One block: sum over the pairs of an atom of A_lm S_nl (values), or of A_lm S_nl + B_lm S'_nl (derivatives), by species.
-// Derivatives by the position of the atom (3 directions) or by strain (6), per Angstrom; values include the central atom.
+// Derivatives by the position of the atom (3 directions) or by strain (6), per Angstrom, or along `turns` (n_pairs, 3), Angstrom, with n_dir 1;
+// values include the central atom.
 template <bool MOVED>
 __device__ __forceinline__ void density(long long start, const long long* offsets, const long long* neighbours, const double* __restrict__ vectors,
     const long long* kinds, const double* __restrict__ table, int n_knots, const double* __restrict__ norm, double inv_r_cut, int l_max, int n_max,
-    int n_channels, int n_dir, int chunk, double* all) {
+    int n_channels, int n_dir, int chunk, double* all, const double* __restrict__ turns = nullptr) {
     double* shared = shared_doubles();
     const int n_lm = (l_max + 1) * (l_max + 1), n_e = (l_max + 1) * n_max, t = threadIdx.x, n_t = blockDim.x;
     double *S = shared, *A = S + chunk * n_e, *dS = A + chunk * n_lm, *B = dS + (MOVED ? chunk * n_e : 0);
     Point* place = (Point*)(B + (MOVED ? chunk * n_lm : 0));
     int *kind = (int*)(place + chunk), *unsorted = kind + chunk;
+    Point* turn = (Point*)(unsorted + chunk);  // only with `turns`
     const long long i = start + blockIdx.x / n_dir, last = offsets[i + 1];
     const int direction = blockIdx.x % n_dir;
     const int axis = n_dir == 6 ? VOIGT_B[direction] : direction;
@@ -33,6 +35,7 @@ __device__ __forceinline__ void density(long long start, const long long* offset
             for (int q = 0; q < count; q++) at += unsorted[q] < unsorted[p] || (unsorted[q] == unsorted[p] && q < p);
             kind[at] = unsorted[p];
             place[at] = scaled(vectors, first + p, inv_r_cut);
+            if (MOVED && turns) turn[at] = scaled(turns, first + p, inv_r_cut);
         }
         __syncthreads();
         for (int o = t; o < count * n_e; o += n_t) {
@@ -44,6 +47,15 @@ __device__ __forceinline__ void density(long long start, const long long* offset
         for (int o = t; o < count * (l_max + 1); o += n_t) {
             const int p = o / (l_max + 1);
             const Point v = place[p];
+            if (MOVED && turns) {
+                const Point d = turn[p];
+                const double stretch = (v.x * d.x + v.y * d.y + v.z * d.z) / v.r;
+                harmonics(v, o % (l_max + 1), l_max, norm, [&](int k, double y, double dx, double dy, double dz) {
+                    A[p * n_lm + k] = d.x * dx + d.y * dy + d.z * dz;
+                    B[p * n_lm + k] = stretch * y;
+                });
+                continue;
+            }
             const double along = axis == 0 ? v.x : axis == 1 ? v.y : v.z;
             const int lever = VOIGT_A[direction];
             const double factor = n_dir == 6 ? (lever == 0 ? v.x : lever == 1 ? v.y : v.z) : -inv_r_cut;
@@ -80,6 +92,33 @@ extern "C" __global__ void __launch_bounds__(128) expand_moved(long long start, 
     const double* __restrict__ vectors, const long long* kinds, const double* __restrict__ table, int n_knots, const double* __restrict__ norm,
     double inv_r_cut, int l_max, int n_max, int n_channels, int n_dir, int chunk, double* out) {
     density<true>(start, offsets, neighbours, vectors, kinds, table, n_knots, norm, inv_r_cut, l_max, n_max, n_channels, n_dir, chunk, out);
+}
+
+// Derivative of c_i along a direction of the pair vectors.
+extern "C" __global__ void __launch_bounds__(128) expand_along(long long start, const long long* offsets, const long long* neighbours,
+    const double* __restrict__ vectors, const long long* kinds, const double* __restrict__ table, int n_knots, const double* __restrict__ norm,
+    double inv_r_cut, int l_max, int n_max, int n_channels, int chunk, const double* __restrict__ turns, double* out) {
+    density<true>(start, offsets, neighbours, vectors, kinds, table, n_knots, norm, inv_r_cut, l_max, n_max, n_channels, 1, chunk, out, turns);
+}
+
+// Derivative of normalised spectra X along `moves` of the expansions; arguments as of power_spectrum. One block per atom.
+extern "C" __global__ void __launch_bounds__(256) power_spectrum_along(const double* __restrict__ all, const double* __restrict__ moves,
+    const double* __restrict__ X, const double* __restrict__ norms, const int* __restrict__ side_a, const int* __restrict__ side_b,
+    const double* __restrict__ weight, int l_max, int n_channels, int n_pairs, double* out) {
+    const int n_f = (l_max + 1) * n_pairs;
+    const long long at = (long long)blockIdx.x * (l_max + 1) * (l_max + 1) * n_channels;
+    const double *c = all + at, *d = moves + at, *x = X + (long long)blockIdx.x * n_f, length = norms[blockIdx.x];
+    const double inverse = length > 0 ? 1 / length : 0;
+    double *row = out + (long long)blockIdx.x * n_f, along = 0;
+    for (int f = threadIdx.x; f < n_f; f += blockDim.x) {
+        const int l = f / n_pairs, a = side_a[f % n_pairs], b = side_b[f % n_pairs];
+        double sum = 0;
+        for (int k = l * l; k < (l + 1) * (l + 1); k++) sum += c[k * n_channels + a] * d[k * n_channels + b] + d[k * n_channels + a] * c[k * n_channels + b];
+        row[f] = sum * weight[l] * (a == b ? 1 : SQRT2);
+        along += row[f] * x[f];
+    }
+    along = block_sum(along);
+    for (int f = threadIdx.x; f < n_f; f += blockDim.x) row[f] = (row[f] - along * x[f]) * inverse;
 }
 
 // Channels of feature g of each degree: side_a[g], side_b[g]. One block per atom.
