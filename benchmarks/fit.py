@@ -2,9 +2,8 @@
 
     python benchmarks/fit.py --train TRAIN.xyz [--n-sparse 4000] [--output results.json]
 
-Operations are those of `SparseGP.plan` that matrix products, factorisations and eigenvectors take (a symmetric eigendecomposition counts 9 n³),
-over the time of the whole fit: what loops take counts against it. The rate of products is measured before and after, one thread of BLAS
-on every core, as the fit runs.
+Operations are those of `SparseGP.plan` that matrix products and factorisations take, over the time of the whole fit: what loops take counts
+against it. The rate of products is measured before and after, one thread of BLAS on every core, as the fit runs.
 """
 
 from __future__ import annotations

@@ -172,7 +172,7 @@ def main() -> None:
     parser.add_argument("--n-sparse", type=int, default=1000)
     parser.add_argument("--l-max", type=int, default=SETTINGS["l_max"], help="of the descriptor (default %(default)s)")
     parser.add_argument("--peer", action="store_true", help="also time quippy's calculator and gap_fit")
-    parser.add_argument("--output", type=Path, default=HERE / "results" / "cpu.json")
+    parser.add_argument("--output", type=Path, default=HERE / "results" / "run.json")
     options = parser.parse_args()
     SETTINGS["l_max"] = options.l_max
 

@@ -14,6 +14,9 @@ import numpy as np
 
 from soapkrr import backends
 
+#: An estimated reciprocal condition number so many times the tolerance leaves no doubt that no eigenvalue is below it.
+CLEARLY = 100.0
+
 
 def triangle(rows: np.ndarray) -> np.ndarray:
     """R of the QR decomposition of ``rows`` (m, k), min(m, k) × k; ``rows`` is overwritten when it is Fortran-ordered."""
@@ -27,7 +30,8 @@ def absorb(factor: np.ndarray | None, rows: np.ndarray) -> np.ndarray:
     """
     if factor is not None and len(factor) == factor.shape[1] and len(factor) > 1:
         return backends.of(rows).dense.update(factor, rows)
-    stacked = rows if factor is None else backends.namespace(rows).asfortranarray(backends.namespace(rows).concatenate([factor, rows]))
+    xp = backends.namespace(rows)
+    stacked = rows if factor is None else xp.asfortranarray(xp.concatenate([factor, rows]))
     return triangle(stacked) if len(stacked) >= stacked.shape[1] else stacked
 
 
@@ -82,9 +86,18 @@ def solve(factors: Mapping[str, np.ndarray], noise: Mapping[str, float]) -> Post
     return Posterior(mean, R, 1.0 / rcond if rcond > 0 else np.inf, float(rest @ rest))
 
 
-def whitening(K: np.ndarray, tolerance: float) -> np.ndarray:
-    """T (M, r) with Tᵀ K T = 1 from the eigenvectors of K above ``tolerance`` × the largest eigenvalue."""
-    xp = backends.namespace(K)
+def whitening(K: np.ndarray, tolerance: float, threads: int | None = None) -> np.ndarray:
+    """T (M, r) with Tᵀ K T = 1, on the eigenvectors of K above ``tolerance`` × the largest eigenvalue.
+
+    Where these are clearly all, T is the inverse of the Cholesky factor, an upper triangle: a tenth of the work of the eigenvectors.
+    """
+    xp, dense = backends.namespace(K), backends.of(K).dense
+    try:
+        R = xp.ascontiguousarray(xp.tril(cholesky(K.copy(), threads)).T)
+    except np.linalg.LinAlgError:
+        R = None
+    if R is not None and dense.inverse_condition(R) ** 2 > CLEARLY * tolerance:
+        return dense.inverse_triangle(R)
     values, vectors = xp.linalg.eigh(K)
     keep = xp.flatnonzero(values > tolerance * values[-1])
     return xp.ascontiguousarray(vectors[:, keep] / xp.sqrt(values[keep]))

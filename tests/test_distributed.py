@@ -34,7 +34,7 @@ from soapkrr import (
 from soapkrr.chunked_selection import farthest_points
 from soapkrr.distributed import Workers
 from soapkrr.parallel import Threads
-from soapkrr.regression import factors
+from soapkrr.regression import factors, sparse_set
 from soapkrr.selection import farthest_point_sampling
 
 #: Largest difference from one process: eV, eV/Å, eV/Å³.
@@ -104,7 +104,8 @@ CASES = {
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_a_fit_equals_that_of_one_process(client, case):
+def test_a_fit_equals_that_of_one_process(client, monkeypatch, case):
+    monkeypatch.setattr(sparse_set, "CHUNK", 100)
     build, model, options = CASES[case]
     data = build() if build is alloys else build(150)
     for k, atoms in enumerate(data):

@@ -166,3 +166,12 @@ def test_whitening_of_duplicates_loses_only_the_copies():
     T = whitening(K, 1e-10)
     assert T.shape == (7, 5)
     np.testing.assert_allclose(K @ T @ T.T @ K, K, atol=1e-10 * np.abs(K).max())
+
+
+@pytest.mark.parametrize("smallest, triangular", [(1e-5, True), (1e-13, False)])
+def test_whitening_is_a_triangle_where_no_eigenvalue_is_near_the_tolerance(smallest, triangular):
+    Q, _ = np.linalg.qr(np.random.default_rng(10).normal(size=(8, 8)))
+    K = (Q * np.geomspace(1, smallest, 8)) @ Q.T
+    T = whitening((K + K.T) / 2, 1e-9)
+    assert (T.shape == (8, 8) and not np.tril(T, -1).any()) == triangular
+    np.testing.assert_allclose(T.T @ K @ T, np.eye(T.shape[1]), atol=1e-6)

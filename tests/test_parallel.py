@@ -1,12 +1,14 @@
 """Threads over blocks: order, exceptions, bounded work, BLAS threads restored."""
 
 import threading
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from threadpoolctl import threadpool_info, threadpool_limits
 
 from soapkrr.parallel import Threads, default_threads, one_thread, serial_blas, thread_map, tree
+from soapkrr.regression.mean import block_size
 
 THREADS = [1, 2, 5]
 
@@ -158,3 +160,14 @@ def test_a_pool_of_threads_maps_and_reduces_in_order(threads):
 
 def test_default_threads_is_a_positive_number():
     assert default_threads() >= 1
+
+
+@pytest.mark.parametrize("n_species, n_features, most", [(1, 50, 128), (4, 50, 512), (4, 4096, 256), (10, 10**6, 128)])
+def test_blocks_of_a_prediction_are_even_in_number_and_size(n_species, n_features, most):
+    part = SimpleNamespace(descriptor=SimpleNamespace(n_features=n_features, species=range(n_species)))
+    for n_atoms in (*range(1, 1000, 37), most, most + 1, 10 * most):
+        size = block_size([part], n_atoms, 128)
+        blocks = -(-n_atoms // size)
+        assert size <= most
+        assert blocks == 1 if n_atoms <= most else blocks % 2 == 0
+        assert blocks * size - n_atoms < blocks

@@ -152,6 +152,7 @@ def test_gto_values_equal_dscribe(case):
 QUADRATURE_CASES = {
     "molecule": (lambda: _ethanol()[[0, 2, 5]], dict(r_cut=3.0, n_max=4, l_max=4, sigma=0.5)),
     "periodic": (lambda: build("primitive"), dict(r_cut=3.4, n_max=5, l_max=3, sigma=0.4)),
+    "more radial functions than lanes": (lambda: _ethanol()[[0, 2, 5]], dict(r_cut=4.0, n_max=9, l_max=1, sigma=0.5)),
     "wire": (lambda: build("wire-z")[:2], dict(r_cut=3.5, n_max=3, l_max=6, sigma=0.7)),
 }
 
@@ -307,6 +308,28 @@ def test_strain_jacobian_is_the_derivative_of_the_features(name, rbf):
     soap.strain_jacobian(0, batch.n_atoms, env, out)
     derivative = np.einsum("ivf,v->if", out, _voigt_dot(np.eye(6), strain))
     assert_derivative(lambda t: soap.create(_strained(atoms, strain, t)), derivative)
+
+
+@pytest.mark.parametrize("n_max", [9, 16])
+def test_derivatives_with_more_radial_functions_than_lanes(n_max):
+    atoms, rng = _ethanol(), np.random.default_rng(8)
+    soap = SOAP(species=["H", "C", "O"], r_cut=4.0, n_max=n_max, l_max=2, sigma=0.5, rbf="bessel")
+    w, u = rng.normal(size=(len(atoms), soap.n_features)), rng.normal(size=(len(atoms), 3))
+    assert_derivative(lambda t: np.vdot(w, soap.create(_moved(atoms, u, t))), -np.vdot(_linear_energy(soap, atoms, w)[1], u))
+    assert_derivative(lambda t: soap.create(_moved(atoms, u, t)), _feature_change(soap, atoms, u))
+
+
+def test_lone_atoms_between_others():
+    """Pairs are taken several at a time, whatever their centres; centres without pairs come between."""
+    soap, ethanol = small_soap(["H", "C", "O"]), _ethanol()
+    lone = Atoms("HCO", positions=[[40, 0, 0], [50, 0, 0], [60, 0, 0]])
+    atoms = lone[:2] + ethanol[:3] + lone[2:] + ethanol[3:]
+    order = [0, 1, 5, 2, 3, 4, *range(6, len(atoms))]
+    w = np.random.default_rng(9).normal(size=(len(atoms), soap.n_features))
+    _, forces, _ = _linear_energy(soap, atoms, w)
+    _, apart, _ = _linear_energy(soap, ethanol, w[order[3:]])
+    np.testing.assert_allclose(soap.create(atoms)[order], np.concatenate([soap.create(lone), soap.create(ethanol)]), atol=1e-13)
+    np.testing.assert_allclose(forces[order], np.concatenate([np.zeros((3, 3)), apart]), atol=1e-11)
 
 
 @pytest.mark.parametrize("name", SYSTEMS)

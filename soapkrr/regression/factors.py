@@ -13,7 +13,7 @@ from soapkrr import backends, linear
 from soapkrr.baselines import baseline_energies
 from soapkrr.errors import InputError
 from soapkrr.labels import Labels, stacked
-from soapkrr.parallel import halving
+from soapkrr.parallel import halving, thread_map
 from soapkrr.regression.data import TrainingData
 from soapkrr.regression.design import DesignRows
 from soapkrr.regression.terms import SparseTerm
@@ -42,7 +42,9 @@ def factors_of(
     items = [(frames, data.labels[first : first + len(frames)], first) for first, frames in lanes]
     make, common = (_lane_on, (device, pool.share(terms))) if pool.remote else (partial(lane_factors, group), (terms,))
     parts = pool.reduce(make, merged, items, *common, data.references, label="design rows", progress=progress)
-    return {kind: whitened(terms, factor) for kind, (factor, _) in parts.items()}, {kind: n for kind, (_, n) in parts.items()}
+    threads = None if pool.remote else pool.threads
+    factors = thread_map(lambda part: whitened(terms, part[0]), parts.values(), threads)
+    return dict(zip(parts, factors, strict=True)), {kind: n for kind, (_, n) in parts.items()}
 
 
 def lane_atoms(n_points: int) -> int:
@@ -104,7 +106,10 @@ def whitened(terms: list[SparseTerm], factor: np.ndarray) -> np.ndarray:
     for term in terms:
         columns.append(term.whiten(kernel_rows[: len(term.points)]))
         kernel_rows = kernel_rows[len(term.points) :]
-    return linear.absorb(None, xp.asfortranarray(xp.concatenate([*columns, factor[:, -1:]], axis=1)))
+    table = xp.asfortranarray(xp.concatenate([*columns, factor[:, -1:]], axis=1))
+    if len(table) == table.shape[1] and not any(bool(xp.tril(t, -1).any()) for term in terms for t in term.transform):
+        return xp.triu(table)  # a triangle times a triangle
+    return linear.absorb(None, table)
 
 
 def rescaled(terms: list[SparseTerm], factors: Mapping[str, np.ndarray], signals) -> tuple[list[SparseTerm], dict[str, np.ndarray]]:

@@ -20,7 +20,7 @@ def evaluate(parts, batch: Batch, first: int, threads: int | None, spread: Calla
     thread that made them; what it returns is given to ``spread.collect(start, stop, result)`` in order.
     """
     xp = parts[0].xp
-    step = backends.loops(xp).EVALUATED
+    step = block_size(parts, batch.n_atoms, backends.loops(xp).EVALUATED)
     lists = {r_cut: batch.pairs(r_cut, first, xp) for r_cut in {p.descriptor.r_cut for p in parts}}
     pairs = [lists[p.descriptor.r_cut] for p in parts]
     arrays = [part.descriptor.arrays(batch, p, first) for part, p in zip(parts, pairs, strict=True)]
@@ -37,6 +37,16 @@ def evaluate(parts, batch: Batch, first: int, threads: int | None, spread: Calla
             spread.collect(start, stop, result)
     sums = [forces_and_strain(batch, p, g) for p, g in zip(pairs, gradients, strict=True)]
     return energies, sum(f for f, _ in sums), sum(s for _, s in sums)
+
+
+def block_size(parts, n_atoms: int, most: int) -> int:
+    """Atoms per block: at most ``most``, or, as species have products of their own, as many of each within 8 MB of descriptors.
+
+    Blocks are nearly equal and even in number, so that two threads end together, and do not depend on the number of threads.
+    """
+    n_features, n_species = max(p.descriptor.n_features for p in parts), max(len(p.descriptor.species) for p in parts)
+    blocks = -(-n_atoms // max(most, min(most * n_species, 2**20 // n_features)))
+    return -(-n_atoms // (blocks + (blocks % 2 if blocks > 1 else 0)))
 
 
 def _block(part, arrays, start: int, stop: int, energies, gradient, spread: bool):

@@ -218,7 +218,7 @@ class SparseGP(AdditivePotential):
     def _sparse_term(self, term: Term, frames, pool, progress, work) -> SparseTerm:
         limits = () if work is None else (work.selection, work.learning)
         descriptor, points = sparse_points(term, frames, pool, self.device, progress, *limits)
-        return SparseTerm.build(replace(term, descriptor=descriptor), points, self.tolerance)
+        return SparseTerm.build(replace(term, descriptor=descriptor), points, self.tolerance, self._workers)
 
     def state(self) -> dict:
         """See `Potential.state`."""

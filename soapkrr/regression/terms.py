@@ -75,9 +75,9 @@ class SparseTerm:
     transform: tuple[np.ndarray, ...]
 
     @classmethod
-    def build(cls, term: Term, points, tolerance: float) -> SparseTerm:
+    def build(cls, term: Term, points, tolerance: float, threads: int | None = None) -> SparseTerm:
         """Whiten the kernel of the sparse points, truncating eigenvalues below ``tolerance`` × the largest."""
-        transform = tuple(whitening(term.kernel(x), tolerance) if len(x) else backends.namespace(x).zeros((0, 0)) for x in points)
+        transform = tuple(whitening(term.kernel(x), tolerance, threads) if len(x) else backends.namespace(x).zeros((0, 0)) for x in points)
         return cls(term.descriptor, term.kernel, term.signal, tuple(points), transform)
 
     @property

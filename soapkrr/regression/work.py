@@ -172,15 +172,16 @@ def _sparse_fit_steps(terms, sizes, data: Data, k: int, lane: int, optimize) -> 
     # Farthest-point sampling, of which the triangle inequality spares about nineteen in twenty distances.
     chosen = sum(0.15 * n * t.features * max(t.points, default=0) for t in sizes)
     steps.append(Step("choice of sparse points", "loops", chosen, 8 * chosen, parallel=False))
-    kernels = sum(9.0 * p**3 for t in sizes for p in t.points)
-    steps.append(Step("kernel of the sparse points", "products", kernels, parallel=False))
+    # A Cholesky factor and its inverse; where eigenvalues must be cut off, their vectors take some ten times as long.
+    kernels = sum(p**3 for t in sizes for p in t.points)
+    steps.append(Step("kernel of the sparse points", "factorisation", kernels, parallel=False))
     forces, stress = "forces" in data.rows, "stress" in data.rows
     steps += design_steps(descriptors, sizes, data, forces, stress, len(data.rows) * k)
     absorbed = sum(2.0 * n * k**2 for n in data.rows.values() if n > k)
     steps.append(Step("QR of rows", "factorisation", absorbed))
     lanes = -(-n // lane)
     steps.append(Step("merging of triangles", "factorisation", (lanes - 1) * 2 / 3 * k**3 * len(data.rows), parallel=False))
-    solving = len(data.rows) * 2.0 * k**3
+    solving = len(data.rows) * 2 / 3 * k**3
     searched = {"cross-validation": 40 * (FOLDS + 1) * k**3 / 3}.get(optimize, STEPS * (solving + k**3) if optimize else 0.0)
     steps.append(Step("regression", "factorisation", solving + searched, parallel=False))
     return tuple(steps)

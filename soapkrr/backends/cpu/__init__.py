@@ -4,8 +4,8 @@ from soapkrr.backends.cpu import acsf, acsf_jacobian, compressed, dense, neighbo
 
 __all__ = ["acsf", "acsf_jacobian", "compressed", "dense", "pair", "neighbours", "regression", "soap"]
 
-#: Atoms whose energies and gradients are made at once: (block × n_sparse) products stay in the second-level cache.
-EVALUATED = 64
+#: Atoms whose energies and gradients are made at once: their products with the sparse points stay in the cache.
+EVALUATED = 128
 
 #: Displaced atoms whose Jacobians are made at once: (n_neighbours·3·block) × n_sparse products stay in the cache.
 DISPLACED = 8

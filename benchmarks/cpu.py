@@ -1,0 +1,154 @@
+"""Time the CPU loops, each beside the bare matrix products of the same shapes, in one run.
+
+    python benchmarks/cpu.py [--repeats 15] [--output results.json]
+
+Silicon (1,000 rattled atoms) and small molecules of C, H, N and O, SOAP r_cut 5 Å, l_max 6, σ 0.5 Å, ζ 4, 1,000 sparse points. Timings of
+one figure and of its products alternate, so that other work on the machine falls on both; medians and least times are given.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from pathlib import Path
+
+import numpy as np
+from ase.build import molecule
+from ase.calculators.emt import EMT
+from ase.calculators.singlepoint import SinglePointCalculator
+from ase.io import read
+from run import HERE, SETTINGS, crystal, machine
+
+from soapkrr import SOAP, DotProduct, SparseGP
+from soapkrr.parallel import serial_blas
+from soapkrr.regression.design import DesignRows, DisplacedBlock
+from soapkrr.structures import Batch
+
+MOLECULES = ("CH3CH2OH", "CH3CH2NH2", "CH3CONH2", "HCOOH", "CH3NO2", "N2H4")
+
+
+def alternating(repeats: int, **functions) -> dict[str, np.ndarray]:
+    """Seconds (repeats,) of each function, called in turn after one warm-up."""
+    times = {name: [] for name in functions}
+    for k in range(repeats + 1):
+        for name, function in functions.items():
+            start = time.perf_counter()
+            function()
+            if k:
+                times[name].append(time.perf_counter() - start)
+    return {name: np.array(values) for name, values in times.items()}
+
+
+def figures(times: dict[str, np.ndarray], n_atoms: int) -> dict:
+    """µs per atom, median and least, and the ratio of each to the ``products`` where there are any."""
+    out = {}
+    for name, values in times.items():
+        out[name] = {"median_us_per_atom": 1e6 * float(np.median(values)) / n_atoms, "least_us_per_atom": 1e6 * values.min() / n_atoms}
+        if "products" in times and name != "products":
+            out[name]["to_products"] = float(np.median(values) / np.median(times["products"]))
+            out[name]["to_products_of_least"] = values.min() / times["products"].min()
+    return out
+
+
+def labelled(atoms, **results):
+    atoms.calc = SinglePointCalculator(atoms, **results)
+    return atoms
+
+
+def silicon_model() -> SparseGP:
+    """Fitted to the energies of the package's silicon data."""
+    frames = [labelled(atoms.copy(), energy=atoms.get_potential_energy()) for atoms in read(HERE.parent / "data/silicon/train.xyz", ":")]
+    return SparseGP(SOAP(species=["Si"], **SETTINGS), DotProduct(zeta=4), n_sparse=1000).fit(frames)
+
+
+def molecules(n: int, seed: int) -> list:
+    """Rattled molecules with energies of the effective-medium theory."""
+    frames, rng = [], np.random.default_rng(seed)
+    for k in range(n):
+        atoms = molecule(MOLECULES[k % len(MOLECULES)])
+        atoms.rattle(0.1, rng=rng)
+        atoms.calc = EMT()
+        frames.append(labelled(atoms, energy=atoms.get_potential_energy()))
+    return frames
+
+
+def shapes(model: SparseGP, numbers: np.ndarray) -> list:
+    """Per species, arrays of the shapes of a prediction's two products: (n_s, d), (M_s, d), (n_s, M_s)."""
+    term, rng = model.terms_[0], np.random.default_rng(0)
+    kinds, out = term.descriptor.kinds(numbers), []
+    for s, points in enumerate(term.points):
+        n = int(np.count_nonzero(kinds == s))
+        out.append((rng.random((n, points.shape[1])), points, rng.random((n, len(points)))))
+    return out
+
+
+def measure_prediction(model: SparseGP, frames, repeats: int) -> dict:
+    """Energy, forces and stress on all threads and on one; how far the two differ."""
+    batch = Batch.from_atoms(frames)
+    arrays, single = shapes(model, batch.numbers), SparseGP(**model.get_params(deep=False)).set_params(threads=1)
+    vars(single).update({name: value for name, value in vars(model).items() if name.endswith("_")})
+
+    def products():
+        for x, points, w in arrays:
+            x @ points.T
+            w @ points
+
+    def on_one(function):
+        def run():
+            with serial_blas():
+                function()
+
+        return run
+
+    out = figures(alternating(repeats, products=products, efs=lambda: model.predict(frames)), batch.n_atoms)
+    one = alternating(repeats, products=on_one(products), efs=lambda: single.predict(frames))
+    a, b = (np.concatenate(m.predict(frames).forces) for m in (model, single))
+    out |= {"one_thread": figures(one, batch.n_atoms), "threads_change_forces_by": float(np.abs(a - b).max() / np.abs(a).max())}
+    return out | {"features": model.terms_[0].descriptor.n_features, "neighbours": len(batch.pairs(SETTINGS["r_cut"]).j) / batch.n_atoms}
+
+
+def measure_descriptor(model: SparseGP, frames, repeats: int) -> dict:
+    """On one thread: neighbour list, values, values and full Jacobian; force and strain rows of a fit beside the products they need."""
+    descriptor, batch = model.terms_[0].descriptor, Batch.from_atoms(frames)
+    pairs, n, few = batch.pairs(descriptor.r_cut), batch.n_atoms, 32
+
+    def jacobian():
+        env = descriptor.environments(batch, pairs)
+        for start in range(0, n, 8):
+            DisplacedBlock(descriptor, env, start, min(start + 8, n))
+
+    with serial_blas():
+        design = DesignRows(model.terms_[0], batch)
+        design.energy()  # makes the kernel's derivatives, once per batch
+        blocks = [DisplacedBlock(descriptor, design.env, start, start + 8) for start in range(0, few, 8)]
+        parts = [(b.of_species(s)[0].reshape(-1, x.shape[1]), x) for b in blocks for s, x in enumerate(model.terms_[0].points)]
+        functions = {"neighbours": lambda: batch.pairs(descriptor.r_cut), "values": lambda: descriptor.environments(batch, pairs)}
+        out = figures(alternating(repeats, **functions, values_and_jacobian=jacobian), n)
+        rows = alternating(max(repeats // 3, 3), products=lambda: [J @ x.T for J, x in parts], rows=lambda: design.forces(0, few))
+        out["force_rows"] = figures(rows, few)
+    return out
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--repeats", type=int, default=15)
+    parser.add_argument("--output", type=Path, default=HERE / "results" / "cpu.json")
+    options = parser.parse_args()
+    results = {"machine": machine()}
+    model, frames = silicon_model(), [crystal(5)]
+    results["silicon"] = measure_prediction(model, frames, options.repeats) | {"loops": measure_descriptor(model, frames, options.repeats)}
+    for n_max in (6, 8):
+        descriptor = SOAP(species=["C", "H", "N", "O"], **{**SETTINGS, "n_max": n_max})
+        model = SparseGP(descriptor, DotProduct(zeta=4), n_sparse=1000).fit(molecules(160, 0))
+        frames = molecules(120, 1)
+        prediction = measure_prediction(model, frames, options.repeats)
+        results[f"molecules, n_max {n_max}"] = prediction | {"loops": measure_descriptor(model, frames[:20], options.repeats)}
+    text = json.dumps(results, indent=1)
+    print(text)
+    options.output.parent.mkdir(exist_ok=True)
+    options.output.write_text(text + "\n")
+
+
+if __name__ == "__main__":
+    main()
