@@ -97,7 +97,7 @@ def whitening(K: np.ndarray, tolerance: float, threads: int | None = None) -> np
     except np.linalg.LinAlgError:
         R = None
     if R is not None and dense.inverse_condition(R) ** 2 > CLEARLY * tolerance:
-        return dense.inverse_triangle(R)
+        return xp.ascontiguousarray(dense.inverse_triangle(R))
     values, vectors = xp.linalg.eigh(K)
     keep = xp.flatnonzero(values > tolerance * values[-1])
     return xp.ascontiguousarray(vectors[:, keep] / xp.sqrt(values[keep]))

@@ -339,7 +339,7 @@ def test_plan_of_a_fit_has_no_matrix():
     limited = model.set_params(memory_limit=format_memory(plan.enough)).fit(frames).predict(frames)
     np.testing.assert_array_equal(free.energy, limited.energy)
     with pytest.raises(InputError, match="`memory_limit`=.* is too small for .*would be enough"):
-        model.set_params(memory_limit="33MB").fit(frames)
+        model.set_params(memory_limit=int(plan.enough / 2)).fit(frames)
 
 
 def test_plan_of_deviations_counts_solutions(crystal):

@@ -17,6 +17,7 @@ from soapkrr import (
     DotProduct,
     GaussianProcess,
     InputError,
+    KernelRidge,
     Linear,
     Matern52,
     Pair,
@@ -77,6 +78,33 @@ MODELS = {
     ),
     "components": ("primitive", SparseGP(Compressed(small_soap(SI), n_components=5), DotProduct(2), n_sparse=6)),
 }
+
+
+OBSERVED = {
+    "exact": ("primitive", GaussianProcess(small_soap(SI), DotProduct(2))),
+    "exact, several species": ("dimer", GaussianProcess(small_soap(["H", "Cl"]), DotProduct(2))),
+    "exact, matern": ("primitive", GaussianProcess(small_soap(SI), Matern52(0.5))),
+    "ridge": ("primitive", KernelRidge(small_soap(SI), DotProduct(2), alpha=1e-4)),
+    "observations": ("primitive", SparseGP(small_soap(SI), DotProduct(2), n_sparse=9, representers="observations")),
+}
+
+
+@pytest.mark.parametrize("name", OBSERVED)
+@pytest.mark.parametrize("optimize", [False, True])
+def test_models_of_observations_equal_those_of_the_cpu(cuda, name, optimize):
+    system, model = OBSERVED[name]
+    *train, test = variations(system, 4)
+    on_cpu, on_gpu = both(model, train, optimize=optimize)
+    for kind, level in on_cpu.noise_.items():
+        assert on_gpu.noise_[kind] == pytest.approx(level, rel=1e-9 if not optimize else 1e-3)
+    if not optimize:
+        assert_same(on_gpu.predict([test, train[0]], uncertainty=True), on_cpu.predict([test, train[0]], uncertainty=True))
+
+
+def test_a_property_is_refused(cuda):
+    model = GaussianProcess(small_soap(["Ar"]), DotProduct(2), noise=0.1, target="intensive", device="cuda")
+    with pytest.raises(InputError, match="`device`='cuda' is for potentials"):
+        model.fit(crystals(2), [1.0, 2.0])
 
 
 @pytest.mark.parametrize("name", MODELS)

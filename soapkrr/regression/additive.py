@@ -42,4 +42,4 @@ class AdditivePotential(Potential):
         """Prediction of a model of observations on top of reference energies and prior means."""
         references = baseline_energies(self.reference_energies_, batch.numbers, batch.structure + first)
         mean = total(split_baseline(self.baseline)[1], batch, first)
-        return model.predict(batch, first, mean._replace(energies=mean.energies + references), wanted)
+        return model.on(self._xp, self._workers).predict(batch, first, mean._replace(energies=mean.energies + references), wanted)

@@ -36,17 +36,17 @@ class CollapsedPart:
 
     @classmethod
     def collapse(cls, term, groups: list[Group], weights: np.ndarray) -> CollapsedPart:
-        """From the weights (`Layout` order) of all observations."""
-        layout, parts = Layout(groups), []
+        """From the weights (`Layout` order) of all observations, a NumPy array; the part has arrays of the groups' library."""
+        layout, parts, xp = Layout(groups), [], groups[0].xp
         for s in range(len(term.descriptor.species)):
-            X, a, B = [np.zeros((0, term.descriptor.n_features))], [np.zeros(0)], [np.zeros((0, term.descriptor.n_features))]
+            X, a, B = [xp.zeros((0, term.descriptor.n_features))], [xp.zeros(0)], [xp.zeros((0, term.descriptor.n_features))]
             for group in groups:
-                w = weights[layout.rows(group, slice(0, len(group)))]
+                w = xp.asarray(weights[layout.rows(group, slice(0, len(group)))])
                 n, m, d = group.X[s].shape
                 X.append(group.X[s].reshape(n * m, d))
-                a.append(np.repeat(w[:, 0], m))
-                B.append(np.matmul(group.V[s], w[:, None, 1:, None])[..., 0].reshape(n * m, d))
-            parts.append([np.concatenate(p) for p in (X, a, B)])
+                a.append(xp.repeat(w[:, 0], m))
+                B.append(xp.matmul(group.V[s], w[:, None, 1:, None])[..., 0].reshape(n * m, d))
+            parts.append([xp.concatenate(p) for p in (X, a, B)])
         return cls(term.descriptor, term.kernel, term.signal, *(tuple(p) for p in zip(*parts, strict=True)))
 
     def state(self) -> dict:

@@ -118,24 +118,26 @@ class GaussianProcess(AdditivePotential):
             )
         check_optimize(optimize, ("evidence",))
         of_property = self._of_property()
+        if of_property and self.device == "cuda":
+            raise InputError(f"`device`='cuda' is for potentials; a property (`target`={self.target!r}) is computed on the CPU.")
         check_solver(self.solver, self.cg_tolerance, self.n_preconditioner, self.target)
         if of_property:
             return self._fit_property(as_frames(frames), y, optimize, progress)
         noise, terms, frames = self._noise(), self._terms(), as_frames(frames)
         data = prepared(frames, [t.descriptor for t in terms], self.baseline, self.observations, noise)
         work = None if parse_memory(self.memory_limit) is None else self._fit_work(frames)[2]
-        threads = self.threads if work is None else work.threads
+        threads = self._workers if work is None else work.threads
         learning = Threads(self._workers if work is None else work.filling), self.device, progress, None if work is None else work.learning
         with serial_blas():
             terms = [replace(t, descriptor=learnt(t.descriptor, data.frames, *learning)) for t in terms]
             data = data.labelled()
             if optimize:
-                noise, terms = optimised(terms, data, noise, threads)
+                noise, terms = optimised(terms, data, noise, threads, self._xp)
             if iterates(self.solver, observed_structures(data).size):
                 model = fit_iterative(terms, data, noise, threads, self.cg_tolerance, self.n_preconditioner, self.device)
                 evidence = np.nan
             else:
-                model, evidence = fit_exact(terms, data, noise, threads)
+                model, evidence = fit_exact(terms, data, noise, threads, self._xp)
         self._set_fitted(model, data.references, observation_counts(data), noise, evidence)
         return self
 

@@ -53,18 +53,25 @@ def collapse(terms, groups, weights: np.ndarray) -> list[CollapsedPart]:
     return [CollapsedPart.collapse(t, g, weights) for t, g in zip(terms, groups, strict=True)]
 
 
-def fit_exact(terms: list[Term], data: TrainingData, noise, threads: int | None) -> tuple[ObservationModel, float]:
-    """Every known observation a representer; the model and its log evidence."""
+def fit_exact(terms: list[Term], data: TrainingData, noise, threads: int | None, xp=np) -> tuple[ObservationModel, float]:
+    """Every known observation a representer; the model and its log evidence. ``xp``: library of the arrays it is computed with."""
     structures = observed_structures(data)
-    groups = [structures.groups(t.descriptor, threads) for t in terms]
+    groups = [structures.groups(t.descriptor, threads, xp) for t in terms]
     y, sigma = observation_targets(data, noise)
     K, known = total_covariance(terms, groups, threads), np.flatnonzero(np.isfinite(sigma))
     if len(known) < len(y):
-        K = K[np.ix_(known, known)]
+        K = some_of(K, known)
     L, half, evidence = solve_exact(K, y[known], sigma[known], threads)
     weights = np.zeros(len(y))
-    weights[known] = linear.backward(L, half)
-    return ObservationModel(collapse(terms, groups, weights), structures, groups, known, L, threads=threads), evidence
+    weights[known] = backends.host(linear.backward(L, half))
+    model = ObservationModel(collapse(terms, groups, weights), structures, groups, known, L, threads=threads)
+    return model.on(np, threads), evidence
+
+
+def some_of(K: np.ndarray, index: np.ndarray) -> np.ndarray:
+    """Rows and columns ``index`` (a NumPy array) of K."""
+    at = backends.namespace(K).asarray(index)
+    return K[at[:, None], at[None, :]]
 
 
 def fit_iterative(terms: list[Term], data: TrainingData, noise, threads, tolerance: float, n: int | None, device: str) -> IterativeModel:
@@ -120,13 +127,14 @@ def check_solver(solver: str, tolerance: float, n_preconditioner: int | None, ta
 
 def solve_exact(K: np.ndarray, y: np.ndarray, sigma: np.ndarray, threads: int | None) -> tuple[np.ndarray, np.ndarray, float]:
     """L with L Lᵀ = K + Σ, L⁻¹y, and the log evidence (Rasmussen and Williams 2006, algorithm 2.1); K is overwritten."""
-    K.reshape(-1)[:: len(K) + 1] += sigma**2
+    xp = backends.namespace(K)
+    K.reshape(-1)[:: len(K) + 1] += xp.asarray(sigma**2)
     try:
         L = linear.cholesky(K, threads)
     except np.linalg.LinAlgError as error:
         raise InputError(f"the covariance of the observations is not positive definite ({error}); raise `noise`.") from error
-    half = linear.forward(L, y)
-    return L, half, float(-0.5 * half @ half - np.log(np.diagonal(L)).sum() - 0.5 * len(half) * np.log(2 * np.pi))
+    half = linear.forward(L, xp.asarray(y))
+    return L, half, float(-0.5 * half @ half - xp.log(xp.diagonal(L)).sum() - 0.5 * len(half) * np.log(2 * np.pi))
 
 
 def pivoted_cholesky(K: np.ndarray, scale: np.ndarray, n: int, tolerance: float) -> np.ndarray:
@@ -134,21 +142,22 @@ def pivoted_cholesky(K: np.ndarray, scale: np.ndarray, n: int, tolerance: float)
 
     K is only read. Source: Harbrecht, Peters and Schneider 2012, doi 10.1016/j.apnum.2011.10.001.
     """
-    left = np.diagonal(K).copy()
-    rows, picked = np.empty((min(n, len(K)), len(K))), []
-    first = (left / scale**2).max()
+    xp = backends.namespace(K)
+    left, precision = xp.diagonal(K).copy(), xp.asarray(1 / scale**2)
+    rows, picked = xp.empty((min(n, len(K)), len(K))), []
+    first = float((left * precision).max())
     for k in range(len(rows)):
-        pivot = int(np.argmax(left / scale**2))
-        if left[pivot] / scale[pivot] ** 2 <= tolerance * first:
+        pivot = int(xp.argmax(left * precision))
+        if float(left[pivot] * precision[pivot]) <= tolerance * first:
             break
-        rows[k] = (K[pivot] - rows[:k, pivot] @ rows[:k]) / np.sqrt(left[pivot])
+        rows[k] = (K[pivot] - rows[:k, pivot] @ rows[:k]) / xp.sqrt(left[pivot])
         left -= rows[k] ** 2
         left[pivot] = 0.0
         picked.append(pivot)
     return np.array(picked, dtype=np.int64)
 
 
-def fit_nystrom(terms: list[Term], data: TrainingData, noise, n: int, tolerance: float, threads: int | None, counts=None):
+def fit_nystrom(terms: list[Term], data: TrainingData, noise, n: int, tolerance: float, threads: int | None, counts=None, xp=np):
     """Up to ``n`` observations chosen by pivoted Cholesky of their covariance in units of their noise, fitted to all observations.
 
     With ``counts``, the number of rows of each kind, noise levels and one factor of all signals are those of highest evidence; the
@@ -157,40 +166,40 @@ def fit_nystrom(terms: list[Term], data: TrainingData, noise, n: int, tolerance:
     Returns the model, per kind the triangle of [Φ | y] of its rows, as `SparseGP` keeps them, and the noise.
     """
     structures = observed_structures(data)
-    groups = [structures.groups(t.descriptor, threads) for t in terms]
+    groups = [structures.groups(t.descriptor, threads, xp) for t in terms]
     y, sigma = observation_targets(data, noise)
     K, known = total_covariance(terms, groups, threads), np.flatnonzero(np.isfinite(sigma))
     if len(known) < len(y):
-        K = K[np.ix_(known, known)]
+        K = some_of(K, known)
     picked = pivoted_cholesky(K, sigma[known], n, tolerance)
     # Energies, forces and stresses meet in one matrix: in units of their noise it is the better conditioned one.
-    unit = 1 / sigma[known][picked]
-    transform = unit[:, None] * linear.whitening(unit[:, None] * K[np.ix_(picked, picked)] * unit, tolerance)
+    unit = xp.asarray(1 / sigma[known][picked])
+    transform = unit[:, None] * linear.whitening(unit[:, None] * some_of(K, picked) * unit, tolerance, threads)
     kinds = observation_kinds(data)[known]
-    table = np.column_stack([K[:, picked] @ transform, y[known]])
-    table *= (np.array([noise[k] for k in KINDS])[kinds] / sigma[known])[:, None]
-    factors = {kind: linear.merge([table[kinds == k]]) for k, kind in enumerate(KINDS) if (kinds == k).any()}
+    table = xp.column_stack([K[:, xp.asarray(picked)] @ transform, xp.asarray(y[known])])
+    table *= xp.asarray((np.array([noise[k] for k in KINDS])[kinds] / sigma[known])[:, None])
+    factors = {kind: linear.merge([table[xp.asarray(kinds == k)]]) for k, kind in enumerate(KINDS) if (kinds == k).any()}
     if counts is not None:
         rank = transform.shape[1]
         found = optimise_sparse(factors, counts, noise, [rank], [terms[0].signal])
         factor = found.signals[0] / terms[0].signal
         noise, terms = {**noise, **found.noise}, [replace(t, signal=factor * t.signal) for t in terms]
         # Features of a kernel factor² times as large.
-        transform, factors = transform / factor, {kind: f * np.append(np.full(rank, factor), 1.0) for kind, f in factors.items()}
+        transform, factors = transform / factor, {kind: f * xp.append(xp.full(rank, factor), xp.ones(1)) for kind, f in factors.items()}
     posterior = linear.solve(factors, {kind: noise[kind] for kind in factors})
     picked, weights = known[picked], np.zeros(len(y))
-    weights[picked] = transform @ posterior.mean
-    parts = collapse(terms, groups, weights)
-    return ObservationModel(parts, structures, groups, picked, None, transform, posterior, threads), factors, noise
+    weights[picked] = backends.host(transform @ posterior.mean)
+    model = ObservationModel(collapse(terms, groups, weights), structures, groups, picked, None, transform, posterior, threads)
+    return model.on(np, threads), backends.host(factors), noise
 
 
-def optimised(terms: list[Term], data: TrainingData, noise, threads: int | None) -> tuple[dict[str, float], list[Term]]:
+def optimised(terms: list[Term], data: TrainingData, noise, threads: int | None, xp=np) -> tuple[dict[str, float], list[Term]]:
     """Noise levels and terms of highest evidence, of at most `OPTIMISE_ON` observations in structures drawn at random."""
     data = data.some(subset(data.labels, OPTIMISE_ON))
     structures = observed_structures(data)
     y, unit = observation_targets(data, dict.fromkeys(KINDS, 1.0))
-    known = np.isfinite(unit)
-    K = [covariance(t.kernel, structures.groups(t.descriptor, threads), threads=threads)[np.ix_(known, known)] for t in terms]
+    known = np.flatnonzero(np.isfinite(unit))
+    K = [some_of(covariance(t.kernel, structures.groups(t.descriptor, threads, xp), threads=threads), known) for t in terms]
     present, index = np.unique(observation_kinds(data)[known], return_inverse=True)
     names = [KINDS[k] for k in present]
 

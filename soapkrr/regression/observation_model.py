@@ -6,7 +6,7 @@ k_LL − |φ_L|² + |R⁻ᵀφ_L|². Exact without a factor: k_LL − k_Lᵀ(K +
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -54,6 +54,27 @@ class ObservationModel:
         """Prior standard deviation of an atom's energy, of each term."""
         return tuple(part.signal for part in self.parts)
 
+    def on(self, xp, threads: int | None) -> ObservationModel:
+        """The same computing with arrays of ``xp`` on so many threads; made once."""
+        copies = self.__dict__.setdefault("_copies", {})
+        key = (xp.__name__, threads)
+        if key not in copies:
+            copies[key] = replace(self, threads=threads, **self._moved(xp))
+        return copies[key]
+
+    def _moved(self, xp) -> dict:
+        return {
+            "parts": [part.moved(xp) for part in self.parts],
+            "groups": [[group.moved(xp) for group in of_term] for of_term in self.groups],
+            "factor": backends.moved(xp, self.factor),
+            "transform": backends.moved(xp, self.transform),
+            "posterior": None if self.posterior is None else self.posterior.moved(xp),
+        }
+
+    def __getstate__(self):
+        """Without the copies."""
+        return {name: value for name, value in self.__dict__.items() if name != "_copies"}
+
     def counts(self) -> dict[str, int]:
         """{kind: number of representers}, of kinds that occur."""
         seen = self.structures
@@ -87,7 +108,8 @@ class ObservationModel:
 
     def predict(self, batch: Batch, first: int, mean: Mean, wanted: frozenset[str]) -> Prediction:
         """Prediction of a batch on top of a prior ``mean``."""
-        energies, forces, strain = (a + b for a, b in zip(mean, evaluate(self.parts, batch, first, self.threads), strict=True))
+        own = backends.host(evaluate(self.parts, batch, first, self.threads))
+        energies, forces, strain = (a + b for a, b in zip(mean, own, strict=True))
         per_atom = batch.offsets[1:-1]
         return Prediction(
             energy=np.bincount(batch.structure, energies, minlength=len(batch)),
@@ -104,7 +126,7 @@ class ObservationModel:
         if "energy" in wanted:
             std["energy_std"] = np.array([self._structure_std(atoms)[0] for atoms in frames])
         if "energies" in wanted:
-            std["energies_std"] = [self._std([single_atoms(p.descriptor, atoms) for p in self.parts]) for atoms in frames]
+            std["energies_std"] = [self._std([single_atoms(p.descriptor, atoms, p.xp) for p in self.parts]) for atoms in frames]
         if "forces" in wanted:
             std["forces_std"] = [self._structure_std(atoms, forces=True)[1:].reshape(-1, 3) for atoms in frames]
         if "stress" in wanted:
@@ -115,18 +137,18 @@ class ObservationModel:
 
     def _structure_std(self, atoms: Atoms, forces: bool = False, stress: bool = False) -> np.ndarray:
         """(1 + k,) posterior standard deviations of the energy and the derivatives of one structure."""
-        return self._std([observe(p.descriptor, [atoms], [forces], [stress], self.threads) for p in self.parts])
+        return self._std([observe(p.descriptor, [atoms], [forces], [stress], self.threads, p.xp) for p in self.parts])
 
     def _std(self, queries: list[list[Group]]) -> np.ndarray:
-        cross, prior = 0.0, 0.0
+        cross, prior, xp = 0.0, 0.0, self.parts[0].xp
         for part, query, trained in zip(self.parts, queries, self.groups, strict=True):
-            cross = cross + part.signal**2 * covariance(part.kernel, query, trained, self.threads)[:, self.picked]
+            cross = cross + part.signal**2 * covariance(part.kernel, query, trained, self.threads)[:, xp.asarray(self.picked)]
             prior = prior + part.signal**2 * variances(part.kernel, query)
         if self.factor is not None:
             half = linear.forward(self.factor, cross.T)
-            return np.sqrt(np.maximum(prior - np.einsum("no,no->o", half, half), 0.0))
+            return backends.host(xp.sqrt(xp.maximum(prior - xp.einsum("no,no->o", half, half), 0.0)))
         phi = cross @ self.transform
-        return np.sqrt(np.maximum(prior - np.einsum("or,or->o", phi, phi), 0.0) + self.posterior.spread(phi))
+        return backends.host(xp.sqrt(xp.maximum(prior - xp.einsum("or,or->o", phi, phi), 0.0) + self.posterior.spread(phi)))
 
 
 @dataclass(frozen=True, eq=False)
@@ -154,6 +176,9 @@ class IterativeModel(ObservationModel):
         operator = CovarianceOperator(terms, self.structures, self.threads, xp)
         return ObservedSystem.of(operator, self.sigma, [term.moved(xp) for term in self.sparse], self.threads)
 
+    def _moved(self, xp) -> dict:
+        return {"parts": [part.moved(xp) for part in self.parts], "device": "cpu" if xp is np else "cuda"}
+
     def state(self) -> dict:
         """For a model file."""
         own = {name: getattr(self, name) for name in ("picked", "sigma", "residual", "iterations")}
@@ -175,7 +200,8 @@ class IterativeModel(ObservationModel):
         return cls(parts, structures, [], state["picked"], threads=threads, sparse=sparse, tolerance=tolerance, device=device, **own)
 
     def _std(self, queries: list[list[Group]]) -> np.ndarray:
-        priors = sum(part.signal**2 * variances(part.kernel, query) for part, query in zip(self.parts, queries, strict=True))
+        pairs = zip(self.parts, queries, strict=True)
+        priors = backends.host(sum(part.signal**2 * variances(part.kernel, query) for part, query in pairs))
         left = np.empty_like(priors)
         for row, prior in enumerate(priors):
             unit = np.zeros(len(priors))
@@ -186,24 +212,26 @@ class IterativeModel(ObservationModel):
         return np.sqrt(np.maximum(left, 0.0))
 
 
-def single_atoms(descriptor: Descriptor, atoms: Atoms) -> list[Group]:
+def single_atoms(descriptor: Descriptor, atoms: Atoms, xp=np) -> list[Group]:
     """Groups in which every atom stands alone, in the order of the atoms."""
     batch = Batch.from_atoms([atoms])
-    env = descriptor.environments(batch, batch.pairs(descriptor.r_cut))
-    groups, d = [], env.X.shape[1]
-    for s in np.unique(env.pairs.kinds):
-        members = np.flatnonzero(env.pairs.kinds == s)
-        X = [env.X[members][:, None] if t == s else np.zeros((len(members), 0, d)) for t in range(len(descriptor.species))]
-        groups.append(Group(X, [np.zeros((*x.shape, 0)) for x in X], members))
+    env = descriptor.environments(batch, batch.pairs(descriptor.r_cut, xp=xp))
+    groups, d, kinds = [], env.X.shape[1], descriptor.kinds(atoms.numbers)
+    for s in np.unique(kinds):
+        members = np.flatnonzero(kinds == s)
+        x = env.X[xp.asarray(members)][:, None]
+        X = [x if t == s else xp.zeros((len(members), 0, d)) for t in range(len(descriptor.species))]
+        groups.append(Group(X, [xp.zeros((*x.shape, 0)) for x in X], members))
     return groups
 
 
 def variances(kernel: Kernel, groups: list[Group]) -> np.ndarray:
     """Prior variances of every observation of the groups, `Layout` order; unit signal."""
     layout = Layout(groups)
-    out = np.empty(layout.size)
+    xp = groups[0].xp
+    out = xp.empty(layout.size)
     for group in groups:
         for s in range(len(group)):
             own = block_covariance(kernel, group, s, group, slice(s, s + 1))[:, 0]
-            out[layout.rows(group, slice(s, s + 1)).ravel()] = np.diagonal(own)
+            out[xp.asarray(layout.rows(group, slice(s, s + 1)).ravel())] = xp.diagonal(own)
     return out

@@ -14,6 +14,7 @@ from functools import partial
 import numpy as np
 from ase import Atoms
 
+from soapkrr import backends
 from soapkrr.descriptors.base import Descriptor
 from soapkrr.kernels import Kernel, squares
 from soapkrr.parallel import thread_map
@@ -42,6 +43,15 @@ class Group:
         return len(self.index)
 
     @property
+    def xp(self):
+        """The library of its arrays."""
+        return backends.namespace(self.X[0])
+
+    def moved(self, xp) -> Group:
+        """The same with arrays of another library."""
+        return Group(backends.moved(xp, self.X), backends.moved(xp, self.V), self.index)
+
+    @property
     def n_derivatives(self) -> int:
         return self.V[0].shape[3]
 
@@ -64,9 +74,9 @@ class ObservedStructures:
         """Observations in all."""
         return sum(1 + 3 * len(atoms) * f + 6 * s for atoms, f, s in zip(self.frames, self.forces, self.stress, strict=True))
 
-    def groups(self, descriptor: Descriptor, threads: int | None = None) -> list[Group]:
+    def groups(self, descriptor: Descriptor, threads: int | None = None, xp=np) -> list[Group]:
         """See `observe`."""
-        return observe(descriptor, self.frames, self.forces, self.stress, threads)
+        return observe(descriptor, self.frames, self.forces, self.stress, threads, xp)
 
     def state(self) -> dict:
         """For a model file."""
@@ -89,8 +99,8 @@ class ObservedStructures:
         return cls(frames, state["forces"].tolist(), state["stress"].tolist())
 
 
-def observe(descriptor: Descriptor, frames, forces: list[bool], stress: list[bool], threads=None) -> list[Group]:
-    """Groups of structures with their descriptors and, where asked for, the vectors of forces (3·n_atoms) and stress (6)."""
+def observe(descriptor: Descriptor, frames, forces: list[bool], stress: list[bool], threads=None, xp=np) -> list[Group]:
+    """Groups of structures with their descriptors and, where asked for, the vectors of forces (3·n_atoms) and stress (6), in ``xp``."""
     keys: dict[tuple, list[int]] = {}
     for index, atoms in enumerate(frames):
         kinds = descriptor.kinds(atoms.numbers)
@@ -98,37 +108,38 @@ def observe(descriptor: Descriptor, frames, forces: list[bool], stress: list[boo
 
     def fill(group, place):
         index = group.index[place]
-        for out, part in zip((group.X, group.V), _structure(descriptor, frames[index], forces[index], stress[index], index), strict=True):
+        made = _structure(descriptor, frames[index], forces[index], stress[index], index, xp)
+        for out, part in zip((group.X, group.V), made, strict=True):
             for arrays, array in zip(out, part, strict=True):
                 arrays[place] = array
 
     groups, d = [], descriptor.n_features
     for (counts, has_forces, has_stress), members in keys.items():
         k = 3 * sum(counts) * has_forces + 6 * has_stress
-        X, V = ([np.empty((len(members), m, *shape)) for m in counts] for shape in ((d,), (d, k)))
+        X, V = ([xp.empty((len(members), int(m), *shape)) for m in counts] for shape in ((d,), (d, k)))
         groups.append(Group(X, V, np.array(members)))
         for _ in thread_map(partial(fill, groups[-1]), range(len(members)), threads):
             pass
     return groups
 
 
-def _structure(descriptor, atoms, forces: bool, stress: bool, index: int):
+def _structure(descriptor, atoms, forces: bool, stress: bool, index: int, xp):
     """Per species X (m, d) and V (m, d, k) of one structure."""
     batch = Batch.from_atoms([atoms], index)
-    env = descriptor.environments(batch, batch.pairs(descriptor.r_cut, index), index)
+    env = descriptor.environments(batch, batch.pairs(descriptor.r_cut, index, xp), index)
     n, d = env.X.shape
-    V = np.zeros((n, (3 * n if forces else 0) + (6 if stress else 0), d))
+    V = xp.zeros((n, (3 * n if forces else 0) + (6 if stress else 0), d))
     if forces:
         for start in range(0, n, 8):
             block = DisplacedBlock(descriptor, env, start, min(start + 8, n))
-            np.subtract.at(V[:, : 3 * n].reshape(n, n, 3, d), (block.centre, block.atom), block.jacobian)
+            xp.subtract.at(V[:, : 3 * n].reshape(n, n, 3, d), (block.centre, block.atom), block.jacobian)
     if stress:
-        strain = np.empty((n, 6, d))
+        strain = xp.empty((n, 6, d))
         descriptor.strain_jacobian(0, n, env, strain)
-        V[:, -6:] = strain / batch.volumes[0]
+        V[:, -6:] = strain / float(batch.volumes[0])
     V = V.transpose(0, 2, 1)
-    members = [np.flatnonzero(env.pairs.kinds == s) for s in range(len(descriptor.species))]
-    return [env.X[m] for m in members], [np.ascontiguousarray(V[m]) for m in members]
+    members = [xp.flatnonzero(env.pairs.kinds == s) for s in range(len(descriptor.species))]
+    return [env.X[m] for m in members], [xp.ascontiguousarray(V[m]) for m in members]
 
 
 def tiles(group: Group, size: int = TILE) -> Iterator[slice]:
@@ -140,7 +151,7 @@ def tiles(group: Group, size: int = TILE) -> Iterator[slice]:
 def block_covariance(kernel: Kernel, A: Group, s: int, B: Group, tile: slice) -> np.ndarray:
     """(1 + k_A, n_tile, 1 + k_B) covariance of the observations of structure s of A with those of a tile of B; unit signal."""
     n = tile.stop - tile.start
-    out = np.zeros((A.size, n, B.size))
+    out = A.xp.zeros((A.size, n, B.size))
     for xa, va, xb, vb in zip(A.X, A.V, B.X, B.V, strict=True):
         if xa.shape[1] and xb.shape[1]:
             _species_covariance(kernel, xa[s], va[s], xb[tile], vb[tile], out)
@@ -149,7 +160,7 @@ def block_covariance(kernel: Kernel, A: Group, s: int, B: Group, tile: slice) ->
 
 def _species_covariance(kernel, x, v, y, w, out) -> None:
     """Add one species' part: x (m, d), v (m, d, k) of one structure; y (n, p, d), w (n, p, d, l) of a tile."""
-    (m, d, k), (n, p, _, l) = v.shape, w.shape
+    (m, d, k), (n, p, _, l), xp = v.shape, w.shape, backends.namespace(x)
     flat = y.reshape(n * p, d)
     jet = kernel.jet(x @ flat.T, squares(x)[:, None], squares(flat)[None, :], 2 if l else 1 if k else 0)
 
@@ -157,32 +168,32 @@ def _species_covariance(kernel, x, v, y, w, out) -> None:
         return None if part is None else part.reshape(m, n, p).transpose(1, 0, 2)
 
     out[0, :, 0] += by_structure(jet.value).sum((1, 2))
-    vy = np.matmul(flat[None], v).reshape(m, n, p, k)  # v_i·x′_j
-    xw = np.matmul(x[None, None], w)  # (n, p, m, l): x_i·w_j
-    vx = np.einsum("idk,id->ik", v, x)
-    yw = np.einsum("jpdl,jpd->jpl", w, y)
+    vy = xp.matmul(flat[None], v).reshape(m, n, p, k)  # v_i·x′_j
+    xw = xp.matmul(x[None, None], w)  # (n, p, m, l): x_i·w_j
+    vx = xp.einsum("idk,id->ik", v, x)
+    yw = xp.einsum("jpdl,jpd->jpl", w, y)
     f_u, f_a = by_structure(jet.u), by_structure(jet.a)
     if k:
-        out[1:, :, 0] += np.einsum("nij,injk->kn", f_u, vy, optimize=True)
+        out[1:, :, 0] += xp.einsum("nij,injk->kn", f_u, vy, optimize=True)
         if f_a is not None:
-            out[1:, :, 0] += 2 * np.einsum("nij,ik->kn", f_a, vx, optimize=True)
+            out[1:, :, 0] += 2 * xp.einsum("nij,ik->kn", f_a, vx, optimize=True)
     if l:
-        out[0, :, 1:] += np.einsum("nij,njil->nl", f_u, xw, optimize=True)
+        out[0, :, 1:] += xp.einsum("nij,njil->nl", f_u, xw, optimize=True)
         f_b = by_structure(jet.b)
         if f_b is not None:
-            out[0, :, 1:] += 2 * np.einsum("nij,njl->nl", f_b, yw, optimize=True)
+            out[0, :, 1:] += 2 * xp.einsum("nij,njl->nl", f_b, yw, optimize=True)
     if k and l:
-        weighted = np.matmul(f_u, w.reshape(n, p, d * l)).reshape(n, m * d, l)
-        block = np.matmul(v.reshape(m * d, k).T[None], weighted)
+        weighted = xp.matmul(f_u, w.reshape(n, p, d * l)).reshape(n, m * d, l)
+        block = xp.matmul(v.reshape(m * d, k).T[None], weighted)
         left, right = vy.transpose(1, 0, 2, 3).reshape(n, m * p, k), xw.transpose(0, 2, 1, 3).reshape(n, m * p, l)
         if jet.uu is not None:
-            block += np.matmul((left * by_structure(jet.uu).reshape(n, m * p, 1)).transpose(0, 2, 1), right)
+            block += xp.matmul((left * by_structure(jet.uu).reshape(n, m * p, 1)).transpose(0, 2, 1), right)
         if jet.ua is not None:
-            block += 2 * np.einsum("nij,ik,njil->nkl", by_structure(jet.ua), vx, xw, optimize=True)
+            block += 2 * xp.einsum("nij,ik,njil->nkl", by_structure(jet.ua), vx, xw, optimize=True)
         if jet.ub is not None:
-            block += 2 * np.einsum("nij,injk,njl->nkl", by_structure(jet.ub), vy, yw, optimize=True)
+            block += 2 * xp.einsum("nij,injk,njl->nkl", by_structure(jet.ub), vy, yw, optimize=True)
         if jet.ab is not None:
-            block += 4 * np.einsum("nij,ik,njl->nkl", by_structure(jet.ab), vx, yw, optimize=True)
+            block += 4 * xp.einsum("nij,ik,njl->nkl", by_structure(jet.ab), vx, yw, optimize=True)
         out[1:, :, 1:] += block.transpose(1, 0, 2)
 
 
@@ -212,7 +223,7 @@ def covariance(kernel: Kernel, left: list[Group], right: list[Group] | None = No
     symmetric = right is None
     right = left if symmetric else right
     rows, columns = Layout(left), Layout(right)
-    K = np.empty((rows.size, columns.size))
+    K = left[0].xp.empty((rows.size, columns.size))
     tasks = [(a, s, b, t) for a in left for s in range(len(a)) for b in right for t in tiles(b)]
     if symmetric:
         tasks = [(a, s, b, t) for a, s, b, t in tasks if b.index[t].min() <= a.index[s]]

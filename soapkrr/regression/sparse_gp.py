@@ -181,14 +181,15 @@ class SparseGP(AdditivePotential):
         self._set_fitted(data.references, counts, noise, evidence, backends.host(factors), posterior.moved(np), terms=terms)
 
     def _fit_observations(self, terms: list[Term], data: TrainingData, noise, optimize, progress, work) -> None:
-        threads = self.threads if work is None else work.threads
+        threads = self._workers if work is None else work.threads
         learning = Threads(self._workers if work is None else work.filling), self.device, progress, None if work is None else work.learning
         terms = [replace(t, descriptor=learnt(t.descriptor, data.frames, *learning)) for t in terms]
         data = data.labelled()
         if optimize and len(terms) > 1:
-            terms = optimised(terms, data, noise, threads)[1]
+            terms = optimised(terms, data, noise, threads, self._xp)[1]
         counts = observation_counts(data)
-        model, factors, noise = fit_nystrom(terms, data, noise, self.n_sparse, self.tolerance, threads, counts if optimize else None)
+        options = counts if optimize else None, self._xp
+        model, factors, noise = fit_nystrom(terms, data, noise, self.n_sparse, self.tolerance, threads, *options)
         evidence = log_likelihood(model.posterior, counts, noise) + log_weights(data)
         self._set_fitted(data.references, counts, noise, evidence, factors, model.posterior, model=model)
 
