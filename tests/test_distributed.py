@@ -55,8 +55,15 @@ def client():
 
 @pytest.fixture(scope="module")
 def frames():
-    """Enough atoms for several groups of each kind: 600."""
+    """Enough atoms for two tasks of a prediction and five of a fit: 600."""
     return crystals(150)
+
+
+@pytest.fixture(autouse=True)
+def small_tasks(monkeypatch):
+    """Few atoms in a task of a fit, so that there are several."""
+    monkeypatch.setattr(factors, "LANE", 128)
+    monkeypatch.setattr(sparse_set, "CHUNK", 100)
 
 
 def _flat(value) -> np.ndarray:
@@ -95,7 +102,7 @@ CASES = {
     "fps": (crystals, lambda: small_gp(n_sparse=40), {}),
     "evidence": (crystals, lambda: small_gp(n_sparse=40), {"optimize": True}),
     "cross-validation": (crystals, lambda: small_gp(n_sparse=20), {"optimize": "cross-validation"}),
-    "sum of terms": (crystals, lambda: SparseGP(_terms()), {"optimize": True}),
+    "sum of terms": (crystals, lambda: SparseGP(_terms()), {}),
     "cur": (crystals, lambda: small_gp(n_sparse=15, selection="cur"), {}),
     "stratified": (crystals, lambda: small_gp(n_sparse=15, selection=Stratified(by="config_type")), {}),
     "several species": (alloys, lambda: SparseGP(small_soap(species("alloy")), DotProduct(zeta=2), n_sparse=40), {}),
@@ -104,8 +111,7 @@ CASES = {
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_a_fit_equals_that_of_one_process(client, monkeypatch, case):
-    monkeypatch.setattr(sparse_set, "CHUNK", 100)
+def test_a_fit_equals_that_of_one_process(client, case):
     build, model, options = CASES[case]
     data = build() if build is alloys else build(150)
     for k, atoms in enumerate(data):
@@ -151,9 +157,9 @@ def two_workers(client):
 
 @pytest.mark.parametrize("lost", [1, 2], ids=["one", "all"])
 def test_a_fit_survives_the_loss_of_workers(two_workers, frames, monkeypatch, tmp_path, lost):
-    log, original, track = tmp_path / "log", factors.group_factors, distributed.track
+    log, original, track = tmp_path / "log", factors._lane_on, distributed.track
 
-    def slow_factors(*arguments):
+    def slow_lane(*arguments):
         with open(log, "a") as file:
             file.write(f"{os.getpid()}\n")
         time.sleep(0.15)
@@ -167,7 +173,7 @@ def test_a_fit_survives_the_loss_of_workers(two_workers, frames, monkeypatch, tm
 
     reference = small_gp(n_sparse=40).fit(frames)
     before = set(two_workers.run(os.getpid).values())
-    monkeypatch.setattr(factors, "group_factors", slow_factors)
+    monkeypatch.setattr(factors, "_lane_on", slow_lane)
     monkeypatch.setattr(distributed, "track", fatal_track)
     model = small_gp(n_sparse=40).fit(frames, client=two_workers)
     pids = set(map(int, log.read_text().split()))
@@ -267,7 +273,7 @@ def test_errors_in_the_rows_of_a_fit_reach_the_caller(client, frames, monkeypatc
     def fail(*arguments):
         raise InputError("not these")
 
-    monkeypatch.setattr(factors, "group_factors", fail)
+    monkeypatch.setattr(factors, "_lane_on", fail)
     model = small_gp(n_sparse=20)
     with pytest.raises(InputError, match="not these"):
         model.fit(frames, client=client)

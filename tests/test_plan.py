@@ -21,7 +21,6 @@ from soapkrr import (
     Observations,
     SparseGP,
     SquaredExponential,
-    Standardized,
     Term,
 )
 from soapkrr.parallel import default_threads
@@ -48,9 +47,7 @@ MODELS = {
     "exact": lambda: GaussianProcess(soap(), DotProduct(2)),
     "ridge": lambda: KernelRidge(soap(), DotProduct(2)),
     "compressed": lambda: SparseGP(Compressed(soap(), n_components=4), DotProduct(2), n_sparse=5),
-    "acsf": lambda: SparseGP(
-        Standardized(ACSF(["Ar"], r_cut=5.0, g2_params=[(0.5, 2.0), (0.5, 3.0)])), SquaredExponential(2.0), n_sparse=5
-    ),
+    "acsf": lambda: SparseGP(ACSF(["Ar"], r_cut=5.0, g2_params=[(0.5, 2.0), (0.5, 3.0)]), SquaredExponential(2.0), n_sparse=5),
 }
 
 

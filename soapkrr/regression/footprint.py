@@ -169,7 +169,8 @@ class Rows:
     def waiting(self, threads: int, lane: int) -> float:
         """Of triangles of lanes that wait to be merged, and of merging."""
         lanes = ceil(self.n_atoms / lane)
-        held = min(lanes, ceil(log2(lanes)) + 1 + (threads + 1 if threads > 1 else 0)) * (lanes > 1)
+        # Of the tree of merges and, in order of the lanes, of those that are done before the ones ahead of them.
+        held = min(max(lanes - threads, 0), ceil(log2(lanes)) + 1 + (threads + 1 if threads > 1 else 0))
         return held * self.triangles(lane) + 16.0 * self.columns**2
 
     def thread(self, group: int, lane: int) -> float:

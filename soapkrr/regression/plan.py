@@ -26,7 +26,7 @@ CARD_BANDWIDTH_PART = 0.5
 
 
 #: Limits hold ``MARGIN`` times what is counted and ``SLACK`` bytes: small arrays, and what the allocator keeps.
-MARGIN, SLACK = 1.15, 32e6
+MARGIN, SLACK = 1.15, 16e6
 
 
 @dataclass(frozen=True)

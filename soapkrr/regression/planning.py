@@ -7,6 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 from ase import Atoms
 
+from soapkrr.backends.cpu import GROUP
 from soapkrr.errors import InputError
 from soapkrr.kernels import Linear
 from soapkrr.labels import property_values, read_labels
@@ -48,8 +49,10 @@ def plan_of(model, task: str, terms, sizes: list[TermSize], frames: list[Atoms],
 
 def data_of(frames: list[Atoms], rows: Mapping[str, int]) -> Data:
     """Sizes of structures, with the rows they give."""
-    lengths = [len(atoms) for atoms in frames]
-    return Data(len(frames), sum(lengths), max(lengths), min(lengths), rows)
+    lengths = np.sort([len(atoms) for atoms in frames])
+    total = np.cumsum(lengths)
+    group = min(int(np.searchsorted(total, GROUP)), len(lengths) - 1)
+    return Data(len(frames), int(total[-1]), int(lengths[-1]), float(total[group] / (group + 1)), rows)
 
 
 def training_rows(model, frames: list[Atoms], noise) -> tuple[dict[str, int], list]:

@@ -24,7 +24,7 @@ logger = logging.getLogger(__name__)
 
 
 #: Atoms of a chunk whose environments stay on a worker.
-CHUNK = 4096
+CHUNK = 2048
 
 
 def sparse_points(

@@ -21,12 +21,18 @@ FOLDS, STEPS = 5, 30
 
 
 class Data(NamedTuple):
-    """Numbers of structures and atoms, atoms of the largest and the smallest structure, and rows of each kind of observation."""
+    """What is fitted or predicted.
+
+    Attributes
+    ----------
+    structures, atoms : how many.  largest : atoms of the largest structure.  smallest : mean number of atoms of the smallest structures
+    that fill a group: they have most energies and stresses for an atom.  rows : {kind of observation: number}.
+    """
 
     structures: int
     atoms: int
     largest: int
-    smallest: int
+    smallest: float
     rows: Mapping[str, int]
 
 
@@ -206,7 +212,12 @@ def sparse_prediction(terms, sizes: list[TermSize], data: Data, threads: int, li
     if stress:
         atom += 48 / data.smallest * (max(sum(t.points) for t in sizes) + 3 * R)
         block += max(6 * 8 * (2 * t.features * data.largest + 4 * data.largest**2) for t in sizes)
-    fixed = threads * block + 8.0 * sum(sum(t.points) for t in sizes) + 80.0 * data.atoms + (16.0 * R * R if wanted else 0.0)
+    fixed = (
+        threads * block
+        + 8.0 * sum(sum(t.points) for t in sizes)
+        + 80.0 * data.atoms
+        + (8.0 * sum(sum(t.points) * t.rank for t in sizes) if wanted else 0.0)
+    )
     check(limit, {f"the prediction of the largest structure ({data.largest} atoms)": fixed + atom * data.largest})
     group = max(data.largest, int(min(GROUP, (usable(limit) - fixed) / atom)))
     memory = {

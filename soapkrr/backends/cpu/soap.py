@@ -96,6 +96,7 @@ def power_spectrum(c, partners, weight, l_max, X, norms):
 def power_spectrum_pullback(G, X, norms, c, partners, weight, l_max, H):
     """∂E/∂c in ``H[i, lm, a]`` from G = ∂E/∂X; the normalisation is differentiated too; arguments as of `power_spectrum`."""
     n_k, n_a = c.shape[1], c.shape[2]
+    # h[lm, a] = Σ_b V[a, b] c[lm, b]; no pair occurs twice, and what is none stays zero.
     V = np.zeros((n_a, n_a))
     for i in range(c.shape[0]):
         g, x = G[i], X[i]
@@ -109,15 +110,14 @@ def power_spectrum_pullback(G, X, norms, c, partners, weight, l_max, H):
         for l in range(l_max + 1):
             w1 = weight[l] / norms[i]
             w2 = w1 * np.sqrt(2.0)
-            V[:, :] = 0.0
             for a in range(n_a):
                 for b in range(partners[a, 0], partners[a, 1]):
                     t = g[f] - along * x[f]
                     if a == b:
-                        V[a, a] += 2.0 * w1 * t
+                        V[a, a] = 2.0 * w1 * t
                     else:
-                        V[a, b] += w2 * t
-                        V[b, a] += w2 * t
+                        V[a, b] = w2 * t
+                        V[b, a] = w2 * t
                     f += 1
             for k in range(l * l, (l + 1) * (l + 1)):
                 row = (i * n_k + k) * n_a
@@ -187,6 +187,7 @@ def strain_jacobian(start, stop, pairs, basis, c, X, norms, out):
 @jit
 def _triangle(n_channels):
     """Partners of plain channels: each with itself and all that follow."""
-    partners = np.full((n_channels, 2), n_channels)
-    partners[:, 0] = np.arange(n_channels)
+    partners = np.empty((n_channels, 2), dtype=np.int64)
+    for a in range(n_channels):
+        partners[a, 0], partners[a, 1] = a, n_channels
     return partners

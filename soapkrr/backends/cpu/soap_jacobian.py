@@ -12,8 +12,9 @@ from soapkrr.backends.cpu.simd import WIDTH, load, load_part, spread, store_part
 @jit
 def off_diagonal():
     """√2 on every lane of ``load(…, WIDTH - lane)``, but 1 on ``lane``; for lane = −1 and lane = WIDTH, √2 on all."""
-    factors = np.full(2 * WIDTH + 1, np.sqrt(2.0))
-    factors[WIDTH] = 1.0
+    factors = np.empty(2 * WIDTH + 1)
+    for v in range(2 * WIDTH + 1):
+        factors[v] = 1.0 if v == WIDTH else np.sqrt(2.0)
     return factors
 
 
