@@ -31,6 +31,8 @@ def absorb(factor: np.ndarray | None, rows: np.ndarray) -> np.ndarray:
     if factor is not None and len(factor) == factor.shape[1] and len(factor) > 1:
         return backends.of(rows).dense.update(factor, rows)
     xp = backends.namespace(rows)
+    if factor is None and len(rows) == rows.shape[1] and not bool(xp.tril(rows, -1).any()):
+        return rows
     stacked = rows if factor is None else xp.asfortranarray(xp.concatenate([factor, rows]))
     return triangle(stacked) if len(stacked) >= stacked.shape[1] else stacked
 
@@ -76,7 +78,9 @@ def solve(factors: Mapping[str, np.ndarray], noise: Mapping[str, float]) -> Post
     """Posterior from triangles of [Φ | y] per kind of observation and their noise levels."""
     some = next(iter(factors.values()))
     xp, dense, k = backends.namespace(some), backends.of(some).dense, some.shape[1]
-    R = merge([*(factors[t] / noise[t] for t in sorted(factors)), xp.eye(k - 1, k)])
+    # The triangles first: few rows then cost little.
+    order = sorted(factors, key=lambda t: (-len(factors[t]), t))
+    R = merge([*(factors[t] / noise[t] for t in order), xp.eye(k - 1, k)])
     R, z, rest = R[: k - 1, : k - 1], R[: k - 1, k - 1], R[k - 1 :, k - 1]
     R = xp.ascontiguousarray(R)
     rcond = dense.inverse_condition(R)

@@ -161,6 +161,17 @@ def block_map(function: Callable, n: int, block: int, threads: int | None = None
         yield from parts
 
 
+@contextmanager
+def meanwhile(function: Callable, beside: bool) -> Iterator[Callable]:
+    """A callable that gives ``function()``: made on a thread of its own while the block runs, or before it if not ``beside``."""
+    if not beside:
+        result = function()
+        yield lambda: result
+        return
+    with ThreadPoolExecutor(1) as pool:
+        yield pool.submit(function).result
+
+
 def tree(merge: Callable, items: Iterable):
     """The items merged pairwise, neighbours first; the shape depends on their number alone, and ⌈log₂ n⌉ + 1 are held at most."""
     stack: list = []

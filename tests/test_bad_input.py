@@ -351,7 +351,7 @@ def test_predicting_before_fitting(frames):
 # --- nothing lost, nothing modified ---
 
 
-@pytest.mark.parametrize("target", ["prepared", "sparse_points", "factors_of"])
+@pytest.mark.parametrize("target", ["prepared", "sparse_points", "kernel_factors"])
 def test_ctrl_c_in_a_fit_leaves_the_estimator_unfitted(frames, monkeypatch, target):
     def interrupted(*args, **kwargs):
         raise KeyboardInterrupt

@@ -136,7 +136,7 @@ def test_help_survives_an_ascii_terminal(folder, arguments):
 def test_ctrl_c_in_a_process(folder):
     code = (
         "import os, signal, sys; from soapkrr import cli; from soapkrr.regression import sparse_gp\n"
-        "sparse_gp.factors_of = lambda *a: os.kill(os.getpid(), signal.SIGINT)\n"
+        "sparse_gp.kernel_factors = lambda *a: os.kill(os.getpid(), signal.SIGINT)\n"
         f"sys.exit(cli.main({['fit', 'train.xyz', '--output', 'interrupted.soapkrr', *OPTIONS]!r}))"
     )
     before = sorted(folder.iterdir())
@@ -492,7 +492,7 @@ def test_output_of_relax_is_checked_before_the_relaxation(fails, monkeypatch):
     assert "does not exist" in fails("relax", "m.soapkrr", "bare.xyz", "--output", "no/such/o.xyz")
 
 
-@pytest.mark.parametrize("target", ["prepared", "sparse_points", "factors_of"])
+@pytest.mark.parametrize("target", ["prepared", "sparse_points", "kernel_factors"])
 def test_ctrl_c_in_a_fit_leaves_no_file(run, monkeypatch, tmp_path, target):
     def interrupted(*args):
         raise KeyboardInterrupt

@@ -348,4 +348,4 @@ def test_bars_count_groups(client, frames, monkeypatch):
 
     monkeypatch.setattr(distributed, "track", counted)
     small_gp(n_sparse=20, selection="random").fit(frames, client=client, progress=True)
-    assert bars == {("environments", 2, True): 2, ("design rows", 5, True): 5}
+    assert bars == {("environments", 2, True): 2, ("design rows", 6, True): 6}

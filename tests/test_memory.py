@@ -32,7 +32,7 @@ frames = crystals({frames})
 predicted = frames[:4]
 
 def model(limit):
-    common = dict(threads=2, memory_limit=limit, noise={{"energy": 0.01, "forces": 0.05, "stress": 0.01}}, baseline={{"Ar": 0.0}})
+    common = dict(threads=4, memory_limit=limit, noise={{"energy": 0.01, "forces": 0.05, "stress": 0.01}}, baseline={{"Ar": 0.0}})
     if what == "exact":
         return GaussianProcess(descriptor, DotProduct(2), **common)
     if what == "observations":
@@ -70,7 +70,7 @@ print(json.dumps([peak - before, plan.peak_memory, result.energy.tolist(), resul
 """
 
 
-def child(what, limit, frames=600):
+def child(what, limit, frames=1100):
     """(growth of resident memory in bytes, planned peak, energies, their standard deviations)."""
     code = CHILD.format(tests=str(TESTS), frames=frames)
     done = subprocess.run([sys.executable, "-c", code, json.dumps([what, limit])], capture_output=True, text=True, timeout=600)
@@ -114,22 +114,24 @@ def test_written_amounts_are_never_too_small():
 
 
 @linux
-@pytest.mark.parametrize("what, limit", [("environments", "72MB"), ("predict", "45MB")])
+@pytest.mark.parametrize("what, limit", [("environments", "76MB"), ("predict", "45MB")])
 def test_memory_grows_by_less_than_the_limit_and_results_stay(what, limit):
     free, planned, energy, std = child(what, None)
     bounded, _, energy_bounded, std_bounded = child(what, limit)
-    # Without a limit it would take more: the limit is what holds it down.
-    assert bounded <= parse_memory(limit) < free
+    # The limit is below what the work would take: it is what holds it down.
+    assert bounded <= parse_memory(limit) < planned
+    assert bounded < free
     # eV; rounding of blocks of other sizes, 1e-16 times a condition number of 1e5.
     np.testing.assert_allclose(energy_bounded, energy, rtol=0, atol=1e-9)
     np.testing.assert_allclose(std_bounded, std, rtol=0, atol=1e-7)
 
 
 @linux
-@pytest.mark.parametrize("what, frames", [("environments", 600), ("predict", 250), ("observations", 150), ("exact", 150)])
+@pytest.mark.parametrize("what, frames", [("environments", 1100), ("predict", 250), ("observations", 150), ("exact", 150)])
 def test_plans_know_the_peak(what, frames):
     growth, planned, _, _ = child(what, None, frames)
-    assert planned == pytest.approx(growth, rel=0.3)
+    # A plan adds up what each thread may hold; threads seldom hold the most at the same moment.
+    assert 0.5 * planned <= growth <= 1.3 * planned
 
 
 # --- limits that are too small ---

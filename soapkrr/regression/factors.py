@@ -22,8 +22,17 @@ from soapkrr.structures import Batch, split_by_atoms
 #: Atoms at least whose rows one triangle absorbs before it is merged with others; more where there are more features than that.
 LANE = 1024
 
+#: Sparse points from which a triangle, or the whitening of their kernel, is worth a thread of its own.
+MANY = 2000
 
-def factors_of(
+
+def factors_of(terms: list[SparseTerm], data: TrainingData, pool, device: str, progress: bool, **division) -> tuple[dict, dict]:
+    """{kind: triangle of [Φ | y]} of all structures, and {kind: number of rows}: `kernel_factors`, whitened."""
+    factors, counts = kernel_factors(terms, data, pool, device, progress, **division)
+    return whitened_factors(terms, factors, pool), counts
+
+
+def kernel_factors(
     terms: list[SparseTerm],
     data: TrainingData,
     pool,
@@ -32,30 +41,58 @@ def factors_of(
     group: int | None = None,
     lane: int | None = None,
 ) -> tuple[dict, dict]:
-    """{kind: triangle of [Φ | y]} of all structures, and {kind: number of rows}, worked on by ``pool`` (`Threads` or `Workers`).
+    """{kind: triangle of [K | y]} of all structures, and {kind: number of rows}, worked on by ``pool`` (`Threads` or `Workers`).
+
+    K are the rows of kernel values with the sparse points: whitening their triangle in the end gives that of Φ at a part of the work.
+    The terms need no transform yet.
 
     Structures are dealt out in lanes, whose triangles absorb rows group by group and are merged by a tree: neither depends on threads.
     ``device``: what workers compute with; threads of this process go by the arrays of the terms. ``group``, ``lane``: atoms of the groups
     and lanes of a process whose memory is limited.
     """
-    lanes = split_by_atoms(pool.frames(data.frames), lane or lane_atoms(sum(t.n_points for t in terms)))
+    lanes = split_by_atoms(pool.frames(data.frames), lane or lane_atoms(sum(t.n_points for t in terms), sum(map(len, data.frames))))
     items = [(frames, data.labels[first : first + len(frames)], first) for first, frames in lanes]
     make, common = (_lane_on, (device, pool.share(terms))) if pool.remote else (partial(lane_factors, group), (terms,))
     parts = pool.reduce(make, merged, items, *common, data.references, label="design rows", progress=progress)
+    return {kind: factor for kind, (factor, _) in parts.items()}, {kind: n for kind, (_, n) in parts.items()}
+
+
+def whitened_factors(terms: list[SparseTerm], factors: dict, pool) -> dict:
+    """{kind: triangle of [Φ | y]} from those of [K | y]."""
     threads = None if pool.remote else pool.threads
-    factors = thread_map(lambda part: whitened(terms, part[0]), parts.values(), threads)
-    return dict(zip(parts, factors, strict=True)), {kind: n for kind, (_, n) in parts.items()}
+    return {kind: _whitened(terms, factor, threads) for kind, factor in factors.items()}
 
 
-def lane_atoms(n_points: int) -> int:
-    """Atoms of a lane of a model with so many sparse points."""
-    return max(LANE, n_points)
+def _whitened(terms: list[SparseTerm], factor: np.ndarray, threads: int | None) -> np.ndarray:
+    xp, n, step = backends.namespace(factor), len(factor), backends.of(factor).ROWS // 8
+    table = xp.empty((n, sum(t.rank for t in terms) + 1), order="F")
+    ends = np.cumsum([0] + [len(x) for t in terms for x in t.points])
+
+    def fill(start):
+        rows, column = factor[start : start + step], 0
+        kernel_rows = [rows[:, a:b] for a, b in zip(ends, ends[1:], strict=False)]
+        for term in terms:
+            table[start : start + step, column : column + term.rank] = term.whiten(kernel_rows[: len(term.points)])
+            kernel_rows, column = kernel_rows[len(term.points) :], column + term.rank
+
+    for _ in thread_map(fill, range(0, n, step), threads):
+        pass
+    table[:, -1] = factor[:, -1]
+    if n == table.shape[1] and not any(bool(xp.tril(t, -1).any()) for term in terms for t in term.transform):
+        return xp.triu(table)  # a triangle times a triangle
+    return linear.absorb(None, table)
+
+
+def lane_atoms(n_points: int, n_atoms: int) -> int:
+    """Atoms of a lane: about `LANE` or the number of sparse points, such that lanes are equal and even in number."""
+    lanes = -(-n_atoms // max(LANE, n_points))
+    # Structures stay whole: a few atoms more, so that none is left for a lane of its own.
+    return int(1.02 * n_atoms / (lanes + lanes % 2)) + 1 if lanes > 1 else max(n_atoms, 1)
 
 
 def lane_factors(atoms: int | None, terms: list[SparseTerm], references, item: tuple) -> dict:
     """{kind: (triangle of [K | y], number of rows)} of (consecutive structures, labels, index of the first).
 
-    K are the rows of kernel values with the sparse points: whitening their triangle in the end gives that of Φ at a part of the work.
     ``atoms`` of a group; None: what suits the arrays. A group whose rows do not fit into a GPU's memory is made in halves.
     """
     frames, labels, first = item
@@ -92,24 +129,10 @@ def _lane_on(device: str, terms: list[SparseTerm], references, item: tuple) -> d
 
 def merged(one: dict, other: dict) -> dict:
     """The `lane_factors` of two lanes as those of one."""
-    parts = dict(one)
-    for kind, (factor, n) in other.items():
-        parts[kind] = (linear.merge([parts[kind][0], factor]), parts[kind][1] + n) if kind in parts else (factor, n)
-    return parts
-
-
-def whitened(terms: list[SparseTerm], factor: np.ndarray) -> np.ndarray:
-    """Triangle of [Φ | y] from that of [K | y]."""
-    xp, ends = backends.namespace(factor), np.cumsum([0] + [len(x) for t in terms for x in t.points])
-    kernel_rows = [factor[:, a:b] for a, b in zip(ends, ends[1:], strict=False)]
-    columns = []
-    for term in terms:
-        columns.append(term.whiten(kernel_rows[: len(term.points)]))
-        kernel_rows = kernel_rows[len(term.points) :]
-    table = xp.asfortranarray(xp.concatenate([*columns, factor[:, -1:]], axis=1))
-    if len(table) == table.shape[1] and not any(bool(xp.tril(t, -1).any()) for term in terms for t in term.transform):
-        return xp.triu(table)  # a triangle times a triangle
-    return linear.absorb(None, table)
+    both = [kind for kind in one if kind in other]
+    threads = None if one and next(iter(one.values()))[0].shape[1] > MANY else 1
+    factors = thread_map(lambda kind: linear.merge([one[kind][0], other[kind][0]]), both, threads)
+    return {**one, **other, **{kind: (factor, one[kind][1] + other[kind][1]) for kind, factor in zip(both, factors, strict=True)}}
 
 
 def rescaled(terms: list[SparseTerm], factors: Mapping[str, np.ndarray], signals) -> tuple[list[SparseTerm], dict[str, np.ndarray]]:

@@ -17,7 +17,7 @@ from soapkrr.errors import InputError, ModelFileError
 from soapkrr.kernels import Kernel
 from soapkrr.memory import parse_memory
 from soapkrr.observations import Observations
-from soapkrr.parallel import Threads, pool_of, serial_blas
+from soapkrr.parallel import Threads, meanwhile, pool_of, serial_blas
 from soapkrr.potential import wanted_uncertainties
 from soapkrr.prediction import Prediction
 from soapkrr.regression import planning
@@ -25,7 +25,7 @@ from soapkrr.regression.additive import AdditivePotential
 from soapkrr.regression.cross_validation import cross_validated
 from soapkrr.regression.data import TrainingData, check_optimize, check_tolerance, checked_noise, prepared
 from soapkrr.regression.evidence import log_likelihood, optimise_sparse
-from soapkrr.regression.factors import factors_of, rescaled
+from soapkrr.regression.factors import MANY, kernel_factors, rescaled, whitened_factors
 from soapkrr.regression.observation_fit import fit_nystrom, optimised
 from soapkrr.regression.observation_model import ObservationModel
 from soapkrr.regression.plan import Plan
@@ -159,19 +159,24 @@ class SparseGP(AdditivePotential):
                 self._fit_observations(terms, data, noise, optimize, progress, work)
             else:
                 chosen = pool if work is None else Threads(work.filling)
-                fitted = [self._sparse_term(t, frames, chosen, progress, work) for t in terms]
-                self._fit_environments(fitted, data, noise, optimize, pool, progress, work)
+                bare = [self._bare_term(t, frames, chosen, progress, work) for t in terms]
+                self._fit_environments(bare, data, noise, optimize, pool, progress, work)
         logger.info("fitted %d rows on %d features, condition number %.1e", sum(self.n_observations_.values()), self.rank_, self.condition_)
         return self
 
-    def _fit_environments(self, fitted: list[SparseTerm], data: TrainingData, noise, optimize, pool, progress: bool, work) -> None:
-        how = (pool, self.device, progress) if work is None else (Threads(work.threads), self.device, progress, work.group, work.lane)
+    def _fit_environments(self, bare: list[SparseTerm], data: TrainingData, noise, optimize, pool, progress: bool, work) -> None:
+        """From terms that are not whitened yet: eigenvectors of many points are found while rows are made, where memory is no matter."""
+        pool, division = (pool, {}) if work is None else (Threads(work.threads), {"group": work.group, "lane": work.lane})
+        folds = data.folds(FOLDS) if optimize == "cross-validation" else [data]
+        beside = work is None and self._workers != 1 and sum(t.n_points for t in bare) > MANY
+        with meanwhile(lambda: [t.whitened(self.tolerance, self._workers) for t in bare], beside) as whitened:
+            parts = [kernel_factors(bare, part, pool, self.device, progress, **division) for part in folds]
+            fitted = whitened()
+        parts = [(whitened_factors(fitted, factors, pool), counts) for factors, counts in parts]
+        factors, counts = parts[0]
         if optimize == "cross-validation":
-            parts = [factors_of(fitted, part, *how) for part in data.folds(FOLDS)]
             noise, signals, factors, counts = cross_validated(parts, noise, [t.signal for t in fitted])
             fitted, factors = rescaled(fitted, factors, signals)
-        else:
-            factors, counts = factors_of(fitted, data, *how)
         if optimize in (True, "evidence"):
             found = optimise_sparse(factors, counts, noise, [t.rank for t in fitted], [t.signal for t in fitted])
             noise, fitted, factors = {**noise, **found.noise}, *rescaled(fitted, factors, found.signals)
@@ -216,10 +221,10 @@ class SparseGP(AdditivePotential):
             raise InputError(f"`n_sparse` must be a positive integer with `representers`='observations', received {self.n_sparse!r}.")
         return True
 
-    def _sparse_term(self, term: Term, frames, pool, progress, work) -> SparseTerm:
+    def _bare_term(self, term: Term, frames, pool, progress, work) -> SparseTerm:
         limits = () if work is None else (work.selection, work.learning)
         descriptor, points = sparse_points(term, frames, pool, self.device, progress, *limits)
-        return SparseTerm.build(replace(term, descriptor=descriptor), points, self.tolerance, self._workers)
+        return SparseTerm(descriptor, term.kernel, term.signal, tuple(points), ())
 
     def state(self) -> dict:
         """See `Potential.state`."""

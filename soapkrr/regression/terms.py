@@ -77,8 +77,13 @@ class SparseTerm:
     @classmethod
     def build(cls, term: Term, points, tolerance: float, threads: int | None = None) -> SparseTerm:
         """Whiten the kernel of the sparse points, truncating eigenvalues below ``tolerance`` × the largest."""
-        transform = tuple(whitening(term.kernel(x), tolerance, threads) if len(x) else backends.namespace(x).zeros((0, 0)) for x in points)
-        return cls(term.descriptor, term.kernel, term.signal, tuple(points), transform)
+        return cls(term.descriptor, term.kernel, term.signal, tuple(points), ()).whitened(tolerance, threads)
+
+    def whitened(self, tolerance: float, threads: int | None = None) -> SparseTerm:
+        """With the transform of its points; `build` says what ``tolerance`` is."""
+        empty = self.xp.zeros((0, 0))
+        transform = tuple(whitening(self.kernel(x), tolerance, threads) if len(x) else empty for x in self.points)
+        return replace(self, transform=transform)
 
     @property
     def xp(self):

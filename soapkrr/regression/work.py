@@ -107,7 +107,7 @@ def sparse_fit(terms: list[Term], sizes: list[TermSize], data: Data, threads: in
     """
     room, held = usable(limit), ATOM * data.atoms
     rows, R, wanted = Rows.of(sizes, data), sum(t.rank for t in sizes) + 1, [sum(t.points) for t in sizes]
-    triangles, lane = rows.triangles(data.atoms), lane_atoms(sum(wanted))
+    triangles, lane = rows.triangles(data.atoms), lane_atoms(sum(wanted), data.atoms)
     searched = {"cross-validation": (FOLDS * len(data.rows) + 4) * 8.0 * R * R}.get(optimize, (2 * triangles if optimize else 0.0))
     folds = (FOLDS - 1) * triangles if optimize == "cross-validation" else 0.0
     kept = held + sum(8.0 * (sum(t.points) * t.features + 2 * sum(a * b for a, b in zip(t.points, t.ranks, strict=True))) for t in sizes)
