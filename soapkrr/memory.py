@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from math import ceil, floor, inf, log10
 from numbers import Real
 
+import numpy as np
+
+from soapkrr import backends
 from soapkrr.errors import InputError
 
 #: Bytes of each unit, largest first: decimal ones, as memory is written for users, then binary ones.
@@ -55,3 +60,29 @@ def format_memory(size: float) -> str:
     size = -(-size // step) * step
     unit = next((name for name, one in DECIMAL.items() if size >= one), "B")
     return f"{size / DECIMAL.get(unit, 1):.4g} {unit}"
+
+
+@contextmanager
+def device_limit(xp, value) -> Iterator[None]:
+    """Let arrays of ``xp`` take no more than ``value``, as `parse_memory` reads it, beside those there are: of a GPU's memory pool alone.
+
+    Blocks that do not fit are made in halves (`parallel.halving`).
+
+    Raises
+    ------
+    InputError : something that is not divided does not fit.
+    """
+    limit = parse_memory(value)
+    if xp is np or limit is None:
+        yield
+        return
+    pool = xp.get_default_memory_pool()
+    pool.free_all_blocks()
+    outside, inside = pool.get_limit(), pool.used_bytes() + limit
+    pool.set_limit(size=min(outside, inside) if outside else inside)
+    try:
+        yield
+    except backends.out_of_memory() as error:
+        raise InputError(f"`memory_limit`={format_memory(limit)} is too small on the GPU: {error}") from error
+    finally:
+        pool.set_limit(size=outside)

@@ -13,7 +13,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from soapkrr import backends
 from soapkrr.errors import InputError
-from soapkrr.memory import parse_memory
+from soapkrr.memory import device_limit, parse_memory
 from soapkrr.parallel import pool_of, serial_blas
 from soapkrr.prediction import Prediction
 from soapkrr.specification import Nested
@@ -92,7 +92,7 @@ class Potential(Nested, BaseEstimator, ABC):
         pool = pool_of(client, threads=1)
         atoms = self._group_atoms(frames, wanted, TASK if pool.remote else GROUP)
         groups = split_by_atoms(pool.frames(frames), atoms)
-        with serial_blas():
+        with serial_blas(), device_limit(self._xp, None if pool.remote else self.memory_limit):
             parts = list(pool.map(_predict_group, groups, pool.share(self._to_predict()), wanted))
         return Prediction.concatenate(parts)
 

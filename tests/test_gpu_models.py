@@ -26,6 +26,7 @@ from soapkrr import (
     Stratified,
     Term,
 )
+from soapkrr.memory import device_limit
 from soapkrr.regression.conjugate_gradients import NystromPreconditioner
 from soapkrr.regression.observed import ObservedStructures
 from soapkrr.regression.operator import CovarianceOperator
@@ -177,6 +178,44 @@ def test_blocks_of_a_prediction_do_not_matter(fitted, monkeypatch):
     for name, value in (("EVALUATED", 5), ("DISPLACED", 3)):
         monkeypatch.setattr(soapkrr.backends.gpu, name, value)
     assert_same(model.predict(test, uncertainty=True), expected)
+
+
+def test_a_limit_of_memory_holds_on_the_gpu(cuda, fitted, monkeypatch):
+    model, test, pool, halved = fitted[1], crystals(1, seed=1)[0].repeat(3), cuda.get_default_memory_pool(), []
+    expected, free_memory = model.predict(test), soapkrr.backends.free_memory
+    monkeypatch.setattr(soapkrr.backends, "free_memory", lambda: (halved.append(limit), free_memory()))
+    limit, outside = 2**26, pool.get_limit()
+    with pytest.raises(InputError, match="`memory_limit`=.* is too small on the GPU|the memory of the GPU does not hold"):
+        while True:
+            with device_limit(cuda, limit):
+                within = model.predict(test)
+                assert 0 < pool.get_limit() - pool.used_bytes() <= limit
+            assert_same(within, expected)
+            done, limit = limit, limit // 1.3
+    assert done in halved  # smaller blocks, the same results
+    assert pool.get_limit() == outside
+
+
+@pytest.mark.parametrize(
+    "model", [SparseGP(small_soap(["Ar"]), DotProduct(2), n_sparse=6), GaussianProcess(small_soap(["Ar"]), DotProduct(2))]
+)
+def test_estimators_keep_their_limit_on_the_gpu(cuda, model, monkeypatch):
+    limits, pool = [], cuda.get_default_memory_pool()
+
+    class Recorded:
+        def __getattr__(self, name):
+            return getattr(pool, name)
+
+        def set_limit(self, size):
+            limits.append(size - pool.used_bytes())
+            pool.set_limit(size=size)
+
+    monkeypatch.setattr(cuda, "get_default_memory_pool", Recorded)
+    model = clone(model).set_params(device="cuda", memory_limit="1GB").fit(crystals(2))
+    assert limits[0] == 10**9
+    limits.clear()
+    model.predict(crystals(1))
+    assert limits[0] == 10**9 and pool.get_limit() == 0
 
 
 def test_auto_takes_the_gpu_where_there_is_one(cuda, monkeypatch):

@@ -14,7 +14,7 @@ from soapkrr.descriptors.base import Descriptor
 from soapkrr.errors import InputError, require_positive
 from soapkrr.kernels import Kernel
 from soapkrr.labels import property_values
-from soapkrr.memory import parse_memory
+from soapkrr.memory import device_limit, parse_memory
 from soapkrr.observations import Observations
 from soapkrr.parallel import Threads, serial_blas
 from soapkrr.potential import wanted_uncertainties
@@ -128,7 +128,7 @@ class GaussianProcess(AdditivePotential):
         work = None if parse_memory(self.memory_limit) is None else self._fit_work(frames)[2]
         threads = self._workers if work is None else work.threads
         learning = Threads(self._workers if work is None else work.filling), self.device, progress, None if work is None else work.learning
-        with serial_blas():
+        with serial_blas(), device_limit(self._xp, self.memory_limit):
             terms = [replace(t, descriptor=learnt(t.descriptor, data.frames, *learning)) for t in terms]
             data = data.labelled()
             if optimize:

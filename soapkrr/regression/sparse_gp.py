@@ -15,7 +15,7 @@ from soapkrr.baselines import Baseline, baseline_energies, split_baseline, total
 from soapkrr.descriptors.base import Descriptor
 from soapkrr.errors import InputError, ModelFileError
 from soapkrr.kernels import Kernel
-from soapkrr.memory import parse_memory
+from soapkrr.memory import device_limit, parse_memory
 from soapkrr.observations import Observations
 from soapkrr.parallel import Threads, meanwhile, pool_of, serial_blas
 from soapkrr.potential import wanted_uncertainties
@@ -75,7 +75,8 @@ class SparseGP(AdditivePotential):
         More data-efficient for some hundred structures; fitting takes 8·N² bytes for N observations.
     memory_limit : memory that fit and predict may take beside what the process holds already (Python, libraries, the structures), such
         as ``"2GB"``, or None. Work is then done in smaller blocks, which changes results by rounding only; where the features of all
-        environments do not fit, sparse points are chosen among evenly spread ones, with a warning. See `plan`.
+        environments do not fit, sparse points are chosen among evenly spread ones, with a warning. The memory of a GPU is held to it
+        as well. See `plan`.
 
     Attributes
     ----------
@@ -154,7 +155,7 @@ class SparseGP(AdditivePotential):
         frames = as_frames(frames)
         data = prepared(frames, [t.descriptor for t in terms], self.baseline, self.observations, noise)
         work = None if parse_memory(self.memory_limit) is None else self._fit_work(frames, optimize)[2]
-        with serial_blas():
+        with serial_blas(), device_limit(self._xp, self.memory_limit):
             if of_observations:
                 self._fit_observations(terms, data, noise, optimize, progress, work)
             else:
