@@ -33,7 +33,7 @@ def alternating(repeats: int, **functions) -> dict[str, np.ndarray]:
     times = {name: [] for name in functions}
     for k in range(repeats + 1):
         for name, function in functions.items():
-            time.sleep(0.05)  # OpenBLAS's threads keep their cores busy for some time after a product
+            time.sleep(0.2)  # OpenBLAS's threads keep their cores busy for some 50 ms after a product
             start = time.perf_counter()
             function()
             if k:

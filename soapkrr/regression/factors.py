@@ -90,6 +90,11 @@ def lane_atoms(n_points: int, n_atoms: int) -> int:
     return int(1.02 * n_atoms / (lanes + lanes % 2)) + 1 if lanes > 1 else max(n_atoms, 1)
 
 
+def whitens_beside(n_points: int, threads: int | None) -> bool:
+    """Whether eigenvectors of so many sparse points are found while rows are made, where memory is no matter."""
+    return n_points > MANY and threads != 1
+
+
 def lane_factors(atoms: int | None, terms: list[SparseTerm], references, item: tuple) -> dict:
     """{kind: (triangle of [K | y], number of rows)} of (consecutive structures, labels, index of the first).
 

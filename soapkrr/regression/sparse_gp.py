@@ -25,7 +25,7 @@ from soapkrr.regression.additive import AdditivePotential
 from soapkrr.regression.cross_validation import cross_validated
 from soapkrr.regression.data import TrainingData, check_optimize, check_tolerance, checked_noise, prepared
 from soapkrr.regression.evidence import log_likelihood, optimise_sparse
-from soapkrr.regression.factors import MANY, kernel_factors, rescaled, whitened_factors
+from soapkrr.regression.factors import kernel_factors, rescaled, whitened_factors, whitens_beside
 from soapkrr.regression.observation_fit import fit_nystrom, optimised
 from soapkrr.regression.observation_model import ObservationModel
 from soapkrr.regression.plan import Plan
@@ -166,10 +166,10 @@ class SparseGP(AdditivePotential):
         return self
 
     def _fit_environments(self, bare: list[SparseTerm], data: TrainingData, noise, optimize, pool, progress: bool, work) -> None:
-        """From terms that are not whitened yet: eigenvectors of many points are found while rows are made, where memory is no matter."""
+        """From terms that are not whitened yet."""
         pool, division = (pool, {}) if work is None else (Threads(work.threads), {"group": work.group, "lane": work.lane})
         folds = data.folds(FOLDS) if optimize == "cross-validation" else [data]
-        beside = work is None and self._workers != 1 and sum(t.n_points for t in bare) > MANY
+        beside = work is None and whitens_beside(sum(t.n_points for t in bare), self._workers)
         with meanwhile(lambda: [t.whitened(self.tolerance, self._workers) for t in bare], beside) as whitened:
             parts = [kernel_factors(bare, part, pool, self.device, progress, **division) for part in folds]
             fitted = whitened()

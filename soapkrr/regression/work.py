@@ -11,7 +11,7 @@ from soapkrr.backends import loops
 from soapkrr.descriptors.base import Descriptor
 from soapkrr.descriptors.projection import Wrapper
 from soapkrr.descriptors.soap import SOAP
-from soapkrr.regression.factors import lane_atoms
+from soapkrr.regression.factors import lane_atoms, whitens_beside
 from soapkrr.regression.footprint import AT_ONCE, ATOM, LEARNING_BUDGET, PAIR, Rows, TermSize, check, features_within, row_bytes, usable
 from soapkrr.regression.plan import Step
 from soapkrr.regression.terms import Term
@@ -117,10 +117,11 @@ def sparse_fit(terms: list[Term], sizes: list[TermSize], data: Data, threads: in
     filling = [(t.values() + 16 * t.features) * at_once(data) for t in sizes]
     learning = [learning_bytes(term.descriptor, data.atoms) for term in terms]
     gram = [6 * 8.0 * min(t.inner, data.atoms) ** 2 if size else 0.0 for t, size in zip(sizes, learning, strict=True)]
+    whitening = max(48.0 * max(t.points, default=0) ** 2 for t in sizes)
     least = {
         "the features of the sparse points": kept + max(f + b * m for f, b, m in zip(filling, per_row, wanted, strict=True)),
         "what the descriptor learns from": held + max(f + g for f, g in zip(filling, gram, strict=True)) + max(learning) / 8,
-        "the kernel matrix of the sparse points": kept + max(48.0 * max(t.points, default=0) ** 2 for t in sizes),
+        "the kernel matrix of the sparse points": kept + whitening,
         f"the design rows of the largest structure ({data.largest} atoms)": kept + folds + rows.least(data.largest),
         "the regression": kept + solving,
     }
@@ -137,11 +138,12 @@ def sparse_fit(terms: list[Term], sizes: list[TermSize], data: Data, threads: in
             f"environments computed by {fillers} threads": fillers * filling[k],
             "labels, earlier terms": held,
         },
-        "kernel of the sparse points": {"matrix and eigenvectors": max(48.0 * max(t.points, default=0) ** 2 for t in sizes), "kept": kept},
+        "kernel of the sparse points": {"matrix and eigenvectors": whitening, "kept": kept},
         "design rows": {
             f"rows and triangles on {used} threads": used * rows.thread(group, lane),
             "triangles, waiting and merged": rows.waiting(used, lane) + folds,
             "sparse set, labels": kept,
+            **({"eigenvectors found beside": whitening} if limit is None and whitens_beside(sum(wanted), threads) else {}),
         },
         "regression": {"triangles and their QR": solving, "sparse set, labels": kept},
     }
