@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
+from functools import partial
 
 import numpy as np
 from ase import Atoms
@@ -14,10 +15,10 @@ from sklearn.utils.validation import check_is_fitted
 from soapkrr import backends
 from soapkrr.errors import InputError
 from soapkrr.memory import device_limit, parse_memory
-from soapkrr.parallel import pool_of, serial_blas
+from soapkrr.parallel import halving, pool_of, serial_blas
 from soapkrr.prediction import Prediction
 from soapkrr.specification import Nested
-from soapkrr.structures import Batch, as_frames, split_by_atoms
+from soapkrr.structures import Batch, as_frames, halves, split_by_atoms
 
 #: Quantities that have a predicted standard deviation.
 UNCERTAINTIES = ("energy", "energies", "forces", "stress")
@@ -123,9 +124,15 @@ class Potential(Nested, BaseEstimator, ABC):
         io.save(self, path)
 
 
-def _predict_group(model: Potential, wanted: frozenset[str], item: tuple[int, list[Atoms]]) -> Prediction:
-    first, group = item
-    return model._predict_batch(Batch.from_atoms(group, first), first, wanted)
+def _predict_group(model: Potential, wanted: frozenset[str], group: tuple[int, list[Atoms]]) -> Prediction:
+    """Of (index of the first structure, structures), in halves where a GPU's memory does not hold it."""
+
+    def predict(part):
+        first, frames = part
+        return model._predict_batch(Batch.from_atoms(frames, first), first, wanted)
+
+    smaller = partial(halves, work="prediction", instead="use fewer sparse points or ask for fewer standard deviations")
+    return Prediction.concatenate(list(halving(predict, group, smaller)))
 
 
 def wanted_uncertainties(uncertainty: bool | str | Iterable[str]) -> frozenset[str]:

@@ -195,3 +195,17 @@ def forces_and_strain(batch: Batch, pairs: Pairs, gradient: np.ndarray) -> tuple
     sums = backends.of(gradient).regression.pair_sums
     sums(pairs.offsets, pairs.j, pairs.vectors, xp.asarray(batch.offsets), gradient, forces, strain)
     return forces, strain
+
+
+def halves(group: tuple[int, list[Atoms]], work: str, instead: str) -> tuple:
+    """Two groups of structures in place of (index of the first, structures), whose ``work`` a GPU's memory does not hold.
+
+    Raises
+    ------
+    InputError : it is one structure.
+    """
+    first, frames = group
+    if len(frames) < 2:
+        raise InputError(f"frame {first}: the memory of the GPU does not hold the {work} of its {len(frames[0])} atoms; {instead}.")
+    middle = len(frames) // 2
+    return (first, frames[:middle]), (first + middle, frames[middle:])

@@ -364,6 +364,18 @@ def test_predictions_on_a_full_gpu_are_the_same(freed, monkeypatch, test_frames)
         np.testing.assert_allclose(b, a, rtol=0, atol=1e-9, err_msg=name)
 
 
+def test_structures_that_do_not_fit_together_are_predicted_apart(freed, monkeypatch, test_frames):
+    model = two_terms().fit(crystals(6))
+    free = model.predict(test_frames[1:], uncertainty=True)
+    limited(monkeypatch, posterior.SparseModel, "strain_variance", lambda _, designs: len(designs[0].batch), 1)
+    bounded = model.predict(test_frames[1:], uncertainty=True)
+    assert freed
+    np.testing.assert_allclose(bounded.stress_std, free.stress_std, rtol=0, atol=1e-9)
+    limited(monkeypatch, posterior.SparseModel, "strain_variance", lambda *args: 1, 0)
+    with pytest.raises(InputError, match="frame 0: the memory of the GPU does not hold the prediction of its 4 atoms"):
+        model.predict(test_frames[1:], uncertainty=True)
+
+
 def test_fits_on_a_full_gpu_are_the_same(freed, monkeypatch, test_frames):
     frames = crystals(8)
     free = two_terms().fit(frames)

@@ -11,13 +11,12 @@ from ase import Atoms
 
 from soapkrr import backends, linear
 from soapkrr.baselines import baseline_energies
-from soapkrr.errors import InputError
 from soapkrr.labels import Labels, stacked
 from soapkrr.parallel import halving, thread_map
 from soapkrr.regression.data import TrainingData
 from soapkrr.regression.design import DesignRows
 from soapkrr.regression.terms import SparseTerm
-from soapkrr.structures import Batch, split_by_atoms
+from soapkrr.structures import Batch, halves, split_by_atoms
 
 #: Atoms at least whose rows one triangle absorbs before it is merged with others; more where there are more features than that.
 LANE = 1024
@@ -105,20 +104,11 @@ def lane_factors(atoms: int | None, terms: list[SparseTerm], references, item: t
 
     def rows(group):
         start, members = group
-        return list(tables(terms, members, labels[start : start + len(members)], references, first + start))
+        return list(tables(terms, members, labels[start - first :][: len(members)], references, start))
 
-    def halves(group):
-        start, members = group
-        if len(members) < 2:
-            raise InputError(
-                f"frame {first + start}: the memory of the GPU does not hold the design rows of its {len(members[0])} atoms; "
-                "use fewer sparse points."
-            )
-        middle = len(members) // 2
-        return (start, members[:middle]), (start + middle, members[middle:])
-
-    for group in split_by_atoms(frames, atoms or backends.of(terms[0].points[0]).GROUP):
-        for made in halving(rows, group, halves):
+    smaller = partial(halves, work="design rows", instead="use fewer sparse points")
+    for start, members in split_by_atoms(frames, atoms or backends.of(terms[0].points[0]).GROUP):
+        for made in halving(rows, (first + start, members), smaller):
             while made:
                 kind, table = made.pop(0)
                 old, n = factors.get(kind, (None, 0))
