@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import time
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +17,7 @@ from ase.build import molecule
 from ase.calculators.emt import EMT
 from ase.calculators.singlepoint import SinglePointCalculator
 from ase.io import read
-from run import HERE, SETTINGS, crystal, machine
+from run import HERE, SETTINGS, alternating, bare_products, crystal, machine
 
 from soapkrr import SOAP, DotProduct, SparseGP
 from soapkrr.parallel import serial_blas
@@ -26,19 +25,6 @@ from soapkrr.regression.design import DesignRows, DisplacedBlock
 from soapkrr.structures import Batch
 
 MOLECULES = ("CH3CH2OH", "CH3CH2NH2", "CH3CONH2", "HCOOH", "CH3NO2", "N2H4")
-
-
-def alternating(repeats: int, **functions) -> dict[str, np.ndarray]:
-    """Seconds (repeats,) of each function, called in turn after one warm-up."""
-    times = {name: [] for name in functions}
-    for k in range(repeats + 1):
-        for name, function in functions.items():
-            time.sleep(0.2)  # OpenBLAS's threads keep their cores busy for some 50 ms after a product
-            start = time.perf_counter()
-            function()
-            if k:
-                times[name].append(time.perf_counter() - start)
-    return {name: np.array(values) for name, values in times.items()}
 
 
 def figures(times: dict[str, np.ndarray], n_atoms: int) -> dict:
@@ -90,20 +76,14 @@ def measure_prediction(model: SparseGP, frames, repeats: int) -> dict:
     arrays, single = shapes(model, batch.numbers), SparseGP(**model.get_params(deep=False)).set_params(threads=1)
     vars(single).update({name: value for name, value in vars(model).items() if name.endswith("_")})
 
-    def products():
-        for x, points, w in arrays:
-            x @ points.T
-            w @ points
+    def on_one():
+        with serial_blas():
+            for x, points, w in arrays:
+                x @ points.T
+                w @ points
 
-    def on_one(function):
-        def run():
-            with serial_blas():
-                function()
-
-        return run
-
-    out = figures(alternating(repeats, products=products, efs=lambda: model.predict(frames)), batch.n_atoms)
-    one = alternating(repeats, products=on_one(products), efs=lambda: single.predict(frames))
+    out = figures(alternating(repeats, products=bare_products(arrays), efs=lambda: model.predict(frames)), batch.n_atoms)
+    one = alternating(repeats, products=on_one, efs=lambda: single.predict(frames))
     a, b = (np.concatenate(m.predict(frames).forces) for m in (model, single))
     out |= {"one_thread": figures(one, batch.n_atoms), "threads_change_forces_by": float(np.abs(a - b).max() / np.abs(a).max())}
     return out | {"features": model.terms_[0].descriptor.n_features, "neighbours": len(batch.pairs(SETTINGS["r_cut"]).j) / batch.n_atoms}

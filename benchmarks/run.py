@@ -16,6 +16,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -25,7 +26,7 @@ from ase.io import read
 
 import soapkrr
 from soapkrr import SOAP, SparseGP
-from soapkrr.parallel import default_threads, serial_blas
+from soapkrr.parallel import default_threads, serial_blas, thread_map
 from soapkrr.regression.design import DisplacedBlock
 from soapkrr.structures import Batch
 
@@ -70,6 +71,18 @@ def median_seconds(function, repeats: int = 7) -> float:
     return float(np.median(times))
 
 
+def alternating(repeats: int, **functions) -> dict[str, np.ndarray]:
+    """Seconds (repeats,) of each function, called in turn after one warm-up."""
+    times = {name: [] for name in functions}
+    for k in range(repeats + 1):
+        for name, function in functions.items():
+            start = time.perf_counter()
+            function()
+            if k:
+                times[name].append(time.perf_counter() - start)
+    return {name: np.array(values) for name, values in times.items()}
+
+
 def child(code: str, *arguments: str):
     """Run Python code in a fresh process; the JSON on its last line."""
     done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=True)
@@ -83,11 +96,19 @@ def crystal(cells: int):
     return atoms
 
 
-def measure_products(n_atoms: int, n_features: int, n_sparse: int) -> float:
-    """The two bare matrix products of a prediction, µs per atom, with every BLAS thread."""
-    rng = np.random.default_rng(0)
-    X, Q, W = rng.random((n_atoms, n_features)), rng.random((n_sparse, n_features)), rng.random((n_atoms, n_sparse))
-    return 1e6 / n_atoms * median_seconds(lambda: (X @ Q.T, W @ Q), 15)
+def bare_products(shapes) -> Callable:
+    """The two products of a prediction, of (x, points, w) for each species: one thread of BLAS on every core, as the prediction runs."""
+    parts = [
+        (x, points, w)
+        for X, points, W in shapes
+        for x, w in zip(np.array_split(X, default_threads()), np.array_split(W, default_threads()), strict=True)
+    ]
+
+    def products():
+        for _ in thread_map(lambda part: (part[0] @ part[1].T, part[2] @ part[1]), parts):
+            pass
+
+    return products
 
 
 def measure_descriptor() -> dict:
@@ -112,9 +133,10 @@ def measure_prediction(model: SparseGP) -> dict:
     """Energy + forces + stress, and with standard deviations; µs per atom."""
     small, large = crystal(5), crystal(10)
     n = len(small)
-    out = {
-        "products_us_per_atom": measure_products(n, model.descriptor.n_features, model.rank_),
-        "efs_us_per_atom": 1e6 / n * median_seconds(lambda: model.predict(small)),
+    rng, points = np.random.default_rng(0), model.terms_[0].points[0]
+    products = bare_products([(rng.random((n, points.shape[1])), points, rng.random((n, len(points))))])
+    times = alternating(25, products=products, efs=lambda: model.predict(small))
+    out = {f"{name}_us_per_atom": 1e6 / n * float(np.median(values)) for name, values in times.items()} | {
         "efs_energy_std_us_per_atom": 1e6 / n * median_seconds(lambda: model.predict(small, uncertainty="energy")),
         "efs_forces_std_us_per_atom": 1e6 / n * median_seconds(lambda: model.predict(small, uncertainty=("energy", "forces")), 3),
         "efs_8000_us_per_atom": 1e6 / len(large) * median_seconds(lambda: model.predict(large)),
