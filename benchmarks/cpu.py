@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +21,7 @@ from ase.io import read
 from run import HERE, SETTINGS, alternating, bare_products, crystal, machine
 
 from soapkrr import SOAP, DotProduct, SparseGP
-from soapkrr.parallel import serial_blas
+from soapkrr.parallel import default_threads, serial_blas
 from soapkrr.regression.design import DesignRows, DisplacedBlock
 from soapkrr.structures import Batch
 
@@ -60,32 +61,21 @@ def molecules(n: int, seed: int) -> list:
     return frames
 
 
-def shapes(model: SparseGP, numbers: np.ndarray) -> list:
-    """Per species, arrays of the shapes of a prediction's two products: (n_s, d), (M_s, d), (n_s, M_s)."""
-    term, rng = model.terms_[0], np.random.default_rng(0)
-    kinds, out = term.descriptor.kinds(numbers), []
-    for s, points in enumerate(term.points):
-        n = int(np.count_nonzero(kinds == s))
-        out.append((rng.random((n, points.shape[1])), points, rng.random((n, len(points)))))
-    return out
-
-
 def measure_prediction(model: SparseGP, frames, repeats: int) -> dict:
     """Energy, forces and stress on all threads and on one; how far the two differ."""
     batch = Batch.from_atoms(frames)
-    arrays, single = shapes(model, batch.numbers), SparseGP(**model.get_params(deep=False)).set_params(threads=1)
+    single = SparseGP(**model.get_params(deep=False)).set_params(threads=1)
     vars(single).update({name: value for name, value in vars(model).items() if name.endswith("_")})
 
-    def on_one():
-        with serial_blas():
-            for x, points, w in arrays:
-                x @ points.T
-                w @ points
-
-    out = figures(alternating(repeats, products=bare_products(arrays), efs=lambda: model.predict(frames)), batch.n_atoms)
-    one = alternating(repeats, products=on_one, efs=lambda: single.predict(frames))
+    many, one = (
+        alternating(repeats, products=bare_products(m, batch.numbers, threads), efs=partial(m.predict, frames))
+        for m, threads in ((model, default_threads()), (single, 1))
+    )
     a, b = (np.concatenate(m.predict(frames).forces) for m in (model, single))
-    out |= {"one_thread": figures(one, batch.n_atoms), "threads_change_forces_by": float(np.abs(a - b).max() / np.abs(a).max())}
+    out = figures(many, batch.n_atoms) | {
+        "one_thread": figures(one, batch.n_atoms),
+        "threads_change_forces_by": float(np.abs(a - b).max() / np.abs(a).max()),
+    }
     return out | {"features": model.terms_[0].descriptor.n_features, "neighbours": len(batch.pairs(SETTINGS["r_cut"]).j) / batch.n_atoms}
 
 

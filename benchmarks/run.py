@@ -96,16 +96,15 @@ def crystal(cells: int):
     return atoms
 
 
-def bare_products(shapes) -> Callable:
-    """The two products of a prediction, of (x, points, w) for each species: one thread of BLAS on every core, as the prediction runs."""
-    parts = [
-        (x, points, w)
-        for X, points, W in shapes
-        for x, w in zip(np.array_split(X, default_threads()), np.array_split(W, default_threads()), strict=True)
-    ]
+def bare_products(model: SparseGP, numbers: np.ndarray, threads: int) -> Callable:
+    """The two products of a prediction of such atoms, of each species; as in a prediction, every thread has one thread of BLAS."""
+    term, rng, parts = model.terms_[0], np.random.default_rng(0), []
+    for n, points in zip(np.bincount(term.descriptor.kinds(numbers), minlength=len(term.points)), term.points, strict=True):
+        x, w = rng.random((n, points.shape[1])), rng.random((n, len(points)))
+        parts += zip(np.array_split(x, threads), [points] * threads, np.array_split(w, threads), strict=True)
 
     def products():
-        for _ in thread_map(lambda part: (part[0] @ part[1].T, part[2] @ part[1]), parts):
+        for _ in thread_map(lambda part: (part[0] @ part[1].T, part[2] @ part[1]), parts, threads):
             pass
 
     return products
@@ -133,9 +132,7 @@ def measure_prediction(model: SparseGP) -> dict:
     """Energy + forces + stress, and with standard deviations; µs per atom."""
     small, large = crystal(5), crystal(10)
     n = len(small)
-    rng, points = np.random.default_rng(0), model.terms_[0].points[0]
-    products = bare_products([(rng.random((n, points.shape[1])), points, rng.random((n, len(points))))])
-    times = alternating(25, products=products, efs=lambda: model.predict(small))
+    times = alternating(25, products=bare_products(model, small.numbers, default_threads()), efs=lambda: model.predict(small))
     out = {f"{name}_us_per_atom": 1e6 / n * float(np.median(values)) for name, values in times.items()} | {
         "efs_energy_std_us_per_atom": 1e6 / n * median_seconds(lambda: model.predict(small, uncertainty="energy")),
         "efs_forces_std_us_per_atom": 1e6 / n * median_seconds(lambda: model.predict(small, uncertainty=("energy", "forces")), 3),

@@ -13,7 +13,7 @@ from soapkrr.metrics import error_table
 from soapkrr.parallel import Threads
 from soapkrr.regression.cross_validation import Folds
 from soapkrr.regression.data import prepared
-from soapkrr.regression.factors import factors_of
+from soapkrr.regression.factors import kernel_factors, whitened_factors
 from soapkrr.selectors import GivenPoints
 
 
@@ -118,7 +118,8 @@ def test_cross_validation_finds_what_refitting_finds():
     model = small_gp(noise=noise, signal=1.0, baseline={"Ar": 0.0}).fit(frames)
     data = prepared(frames, [model.descriptor], model.baseline, None, noise)
     folds = data.folds(4)
-    parts = [factors_of(model.terms_, part, Threads(), "cpu", False) for part in folds]
+    of_kernel = [kernel_factors(model.terms_, part, Threads(), "cpu", False) for part in folds]
+    parts = [(whitened_factors(model.terms_, factors, Threads()), counts) for factors, counts in of_kernel]
     errors = Folds.of(*zip(*parts, strict=True)).errors(noise)
     squares = []
     for left_out in folds:

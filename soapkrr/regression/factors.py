@@ -25,12 +25,6 @@ LANE = 1024
 MANY = 2000
 
 
-def factors_of(terms: list[SparseTerm], data: TrainingData, pool, device: str, progress: bool, **division) -> tuple[dict, dict]:
-    """{kind: triangle of [Φ | y]} of all structures, and {kind: number of rows}: `kernel_factors`, whitened."""
-    factors, counts = kernel_factors(terms, data, pool, device, progress, **division)
-    return whitened_factors(terms, factors, pool), counts
-
-
 def kernel_factors(
     terms: list[SparseTerm],
     data: TrainingData,
@@ -77,8 +71,7 @@ def _whitened(terms: list[SparseTerm], factor: np.ndarray, threads: int | None) 
     for _ in thread_map(fill, range(0, n, step), threads):
         pass
     table[:, -1] = factor[:, -1]
-    if n == table.shape[1] and not any(bool(xp.tril(t, -1).any()) for term in terms for t in term.transform):
-        return xp.triu(table)  # a triangle times a triangle
+    # A triangle times triangular transforms is one already, to the zero, and kept as it is.
     return linear.absorb(None, table)
 
 
