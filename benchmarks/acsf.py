@@ -10,8 +10,8 @@ from ase.build import bulk
 
 from soapkrr import ACSF
 from soapkrr.descriptors.acsf import acsf_parameters
-from soapkrr.parallel import default_threads, thread_map
 from soapkrr.structures import Batch
+from soapkrr.threads import default_threads, thread_map
 
 R_CUT, BLOCK = 5.0, 32
 

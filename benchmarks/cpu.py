@@ -21,9 +21,10 @@ from ase.io import read
 from run import HERE, SETTINGS, alternating, bare_products, crystal, machine
 
 from soapkrr import SOAP, DotProduct, SparseGP
-from soapkrr.parallel import default_threads, serial_blas
-from soapkrr.regression.design import DesignRows, DisplacedBlock
+from soapkrr.descriptors.environments import DisplacedBlock
+from soapkrr.regression.sparse.design import DesignRows
 from soapkrr.structures import Batch
+from soapkrr.threads import default_threads, serial_blas
 
 MOLECULES = ("CH3CH2OH", "CH3CH2NH2", "CH3CONH2", "HCOOH", "CH3NO2", "N2H4")
 
@@ -76,12 +77,15 @@ def measure_prediction(model: SparseGP, frames, repeats: int) -> dict:
         "one_thread": figures(one, batch.n_atoms),
         "threads_change_forces_by": float(np.abs(a - b).max() / np.abs(a).max()),
     }
-    return out | {"features": model.terms_[0].descriptor.n_features, "neighbours": len(batch.pairs(SETTINGS["r_cut"]).j) / batch.n_atoms}
+    return out | {
+        "features": model.process_.terms[0].descriptor.n_features,
+        "neighbours": len(batch.pairs(SETTINGS["r_cut"]).j) / batch.n_atoms,
+    }
 
 
 def measure_descriptor(model: SparseGP, frames, repeats: int) -> dict:
     """On one thread: neighbour list, values, values and full Jacobian; force and strain rows of a fit beside the products they need."""
-    descriptor, batch = model.terms_[0].descriptor, Batch.from_atoms(frames)
+    descriptor, batch = model.process_.terms[0].descriptor, Batch.from_atoms(frames)
     pairs, n, few = batch.pairs(descriptor.r_cut), batch.n_atoms, 32
 
     def jacobian():
@@ -90,10 +94,10 @@ def measure_descriptor(model: SparseGP, frames, repeats: int) -> dict:
             DisplacedBlock(descriptor, env, start, min(start + 8, n))
 
     with serial_blas():
-        design = DesignRows(model.terms_[0], batch)
+        design = DesignRows(model.process_.terms[0], batch)
         design.energy()  # makes the kernel's derivatives, once per batch
         blocks = [DisplacedBlock(descriptor, design.env, start, start + 8) for start in range(0, few, 8)]
-        parts = [(b.of_species(s)[0].reshape(-1, x.shape[1]), x) for b in blocks for s, x in enumerate(model.terms_[0].points)]
+        parts = [(b.of_species(s)[0].reshape(-1, x.shape[1]), x) for b in blocks for s, x in enumerate(model.process_.terms[0].points)]
         functions = {"neighbours": lambda: batch.pairs(descriptor.r_cut), "values": lambda: descriptor.environments(batch, pairs)}
         out = figures(alternating(repeats, **functions, values_and_jacobian=jacobian), n)
         rows = alternating(max(repeats // 3, 3), products=lambda: [J @ x.T for J, x in parts], rows=lambda: design.forces(0, few))

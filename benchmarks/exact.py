@@ -21,9 +21,9 @@ from run import HERE, NOISE, SETTINGS, machine, median_seconds
 from soapkrr import SOAP, DotProduct, GaussianProcess, SparseGP
 from soapkrr.backends import cpu
 from soapkrr.metrics import error_table
-from soapkrr.parallel import serial_blas, thread_map
-from soapkrr.regression.conjugate_gradients import ObservedSystem
-from soapkrr.regression.operator import CovarianceOperator
+from soapkrr.regression.exact.conjugate_gradients import ObservedSystem
+from soapkrr.regression.exact.operator import CovarianceOperator
+from soapkrr.threads import serial_blas, thread_map
 
 
 def descriptor() -> SOAP:
@@ -59,7 +59,7 @@ def beside_cholesky(frames, test, threads: int | None) -> dict:
 
 def measure_product(model: GaussianProcess, threads: int | None) -> dict:
     """One product with the covariance of the fitted model's observations, and the bare matrix products of its shapes."""
-    fitted = model.model_
+    fitted = model.process_
     operator = CovarianceOperator(model._terms(), fitted.structures, threads)
     system = ObservedSystem(operator, np.nan_to_num(1 / fitted.sigma), None)
     x, n, step = np.ones(operator.size), operator.batch.n_atoms, cpu.EVALUATED
@@ -98,7 +98,7 @@ def on_everything(frames, test, threads: int | None, n_sparse: int) -> dict:
         "seconds": seconds,
         "iterations": model.iterations_,
         "residual": model.residual_,
-        "n_preconditioner": sum(len(x) for term in model.model_.sparse for x in term.points),
+        "n_preconditioner": sum(len(x) for term in model.process_.sparse for x in term.points),
         "peak_memory_mb": memory,
         "test_errors": error_table(test, model.predict(test)),
         "product": measure_product(model, threads),

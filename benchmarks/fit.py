@@ -22,7 +22,7 @@ from run import FIT, HERE, NOISE, SETTINGS, child, machine
 from sklearn.base import clone
 
 from soapkrr import SOAP, DotProduct, SparseGP
-from soapkrr.parallel import default_threads, serial_blas, thread_map
+from soapkrr.threads import default_threads, serial_blas, thread_map
 
 BUSY = "import numpy as np\na = np.random.random((400, 400))\nwhile True:\n    a @ a\n"
 

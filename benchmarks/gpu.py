@@ -70,8 +70,8 @@ def card(cupy) -> dict:
 
 def prediction(cupy, model, atoms, machine: dict) -> dict:
     """Rates of one structure with its roofline: 4·M·d flops of products and 8·(4·d + 4·M) bytes for each atom."""
-    n, points = len(atoms), len(model.terms_[0].points[0])
-    features = model.terms_[0].descriptor.n_features
+    n, points = len(atoms), len(model.process_.terms[0].points[0])
+    features = model.process_.terms[0].descriptor.n_features
     plain = seconds(cupy, lambda: model.predict(atoms))
     spread = seconds(cupy, lambda: model.predict(atoms, uncertainty="energies"))
     return {

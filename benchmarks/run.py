@@ -26,9 +26,9 @@ from ase.io import read
 
 import soapkrr
 from soapkrr import SOAP, SparseGP
-from soapkrr.parallel import default_threads, serial_blas, thread_map
-from soapkrr.regression.design import DisplacedBlock
+from soapkrr.descriptors.environments import DisplacedBlock
 from soapkrr.structures import Batch
+from soapkrr.threads import default_threads, serial_blas, thread_map
 
 HERE = Path(__file__).resolve().parent
 SETTINGS = {"r_cut": 5.0, "n_max": 8, "l_max": 6, "sigma": 0.5}
@@ -98,7 +98,7 @@ def crystal(cells: int):
 
 def bare_products(model: SparseGP, numbers: np.ndarray, threads: int) -> Callable:
     """The two products of a prediction of such atoms, of each species; as in a prediction, every thread has one thread of BLAS."""
-    term, rng, parts = model.terms_[0], np.random.default_rng(0), []
+    term, rng, parts = model.process_.terms[0], np.random.default_rng(0), []
     for n, points in zip(np.bincount(term.descriptor.kinds(numbers), minlength=len(term.points)), term.points, strict=True):
         x, w = rng.random((n, points.shape[1])), rng.random((n, len(points)))
         parts += zip(np.array_split(x, threads), [points] * threads, np.array_split(w, threads), strict=True)

@@ -88,7 +88,7 @@ def measure(species, settings, options, n_train: int, n_test: int, n_sparse: int
     done = time.perf_counter()
     errors = error_table(test, prediction)
     return {
-        "features": model.terms_[0].descriptor.n_features,
+        "features": model.process_.terms[0].descriptor.n_features,
         "fit_s": fitted - start,
         "predict_us_per_atom": 1e6 * (done - fitted) / sum(map(len, test)),
         "energy_mae_mev_per_atom": errors["energy_mae_mev_per_atom"],

@@ -1,7 +1,7 @@
 """Interatomic potentials with error bars from small quantum-mechanical data sets.
 
-Descriptors (SOAP), kernels and sparse Gaussian-process regression of per-atom energies; forces, stress and the posterior variance of
-each of them. Start with `SparseGP`; `load` reads a saved model.
+Descriptors (SOAP, ACSF), kernels, sparse and exact Gaussian-process regression of per-atom energies; forces, stress and the posterior
+variance of each of them. Start with `fit`, which chooses everything, or with `SparseGP`; `load` reads a saved model.
 """
 
 from importlib import import_module
@@ -29,23 +29,26 @@ _HOME = {
     "Matern52": "kernels",
     "RationalQuadratic": "kernels",
     "Term": "regression.terms",
-    "GaussianProcess": "regression.exact",
-    "KernelRidge": "regression.exact",
-    "SparseGP": "regression.sparse_gp",
-    "Observations": "observations",
-    "Stratified": "selectors",
-    "GivenPoints": "selectors",
-    "RandomSelection": "selectors",
-    "KMeans": "selectors",
-    "Leverage": "selectors",
+    "GaussianProcess": "estimators.gaussian_process",
+    "KernelRidge": "estimators.kernel_ridge",
+    "PropertyGP": "estimators.property",
+    "PropertyRidge": "estimators.property",
+    "SparseGP": "estimators.sparse_gp",
+    "Observations": "labels.observations",
+    "Stratified": "selection.specifications",
+    "GivenPoints": "selection.specifications",
+    "RandomSelection": "selection.specifications",
+    "KMeans": "selection.specifications",
+    "Leverage": "selection.specifications",
     "Prediction": "prediction",
+    "PropertyPrediction": "prediction",
     "fit": "auto",
-    "load": "io",
+    "load": "loading",
     "InputError": "errors",
     "LabelError": "errors",
     "ModelFileError": "errors",
 }
-_MODULES = ("auto", "plot", "metrics", "selection", "kernels", "selectors", "structures")
+_MODULES = ("auto", "plot", "metrics", "selection", "kernels", "similarity", "structures")
 
 __all__ = [*_HOME, *_MODULES]
 

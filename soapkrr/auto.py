@@ -12,12 +12,12 @@ from soapkrr.descriptors.cutoff import RadialScaling
 from soapkrr.descriptors.projection import Compressed
 from soapkrr.descriptors.soap import SOAP
 from soapkrr.errors import InputError
+from soapkrr.estimators.base import Potential
+from soapkrr.estimators.gaussian_process import GaussianProcess
+from soapkrr.estimators.sparse_gp import SparseGP
+from soapkrr.execution.memory import format_memory, parse_memory
 from soapkrr.kernels import DotProduct
 from soapkrr.labels import Labels, read_labels
-from soapkrr.memory import format_memory, parse_memory
-from soapkrr.potential import Potential
-from soapkrr.regression.exact import GaussianProcess
-from soapkrr.regression.sparse_gp import SparseGP
 from soapkrr.structures import Batch, as_frames, species_name, split_by_atoms
 
 logger = logging.getLogger(__name__)
@@ -96,7 +96,7 @@ def fit(
     for kind, unit in (("energy", "eV/atom"), ("forces", "eV/Å"), ("stress", "eV/Å³")):
         if model.n_observations_.get(kind):
             choices.append(Choice(f"noise, {kind}", float(f"{model.noise_[kind]:.3g}"), f"{unit}, {way}"))
-    choices.append(Choice("signal", float(f"{_signal(model):.3g}"), "eV, evidence"))
+    choices.append(Choice("signal", float(f"{model.signals_[0]:.3g}"), "eV, evidence"))
     model.choices_ = choices
     logger.info("%s", summary(model))
     return model
@@ -109,10 +109,6 @@ def summary(model: Potential) -> str:
     rows = [(c.name, str(c.value), c.reason) for c in model.choices_]
     widths = [max(len(row[k]) for row in rows) for k in range(2)]
     return "\n".join(f"{name:<{widths[0]}}  {value:<{widths[1]}}  {reason}" for name, value, reason in rows)
-
-
-def _signal(model: Potential) -> float:
-    return model.signals_[0] if isinstance(model, GaussianProcess) else model.terms_[0].signal
 
 
 def _describe(frames: list[Atoms]) -> list[Choice]:
@@ -142,7 +138,7 @@ def nearest_distance(frames: list[Atoms]) -> float:
     shortest = []
     for first, group in split_by_atoms(frames, 4096):
         batch = Batch.from_atoms(group, first)
-        pairs = batch.pairs(8.0, first)
+        pairs = batch.pairs(8.0)
         r = np.full(batch.n_atoms, np.inf)
         np.minimum.at(r, pairs.i, np.linalg.norm(pairs.vectors, axis=1))
         shortest.append(r[np.isfinite(r)])

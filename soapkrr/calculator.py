@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 import numpy as np
 from ase.calculators.calculator import Calculator, all_changes
 
-from soapkrr.potential import Potential, wanted_uncertainties
+from soapkrr.prediction import wanted_uncertainties
+
+if TYPE_CHECKING:
+    from soapkrr.estimators.base import Potential
 
 
 class PotentialCalculator(Calculator):

@@ -61,13 +61,14 @@ class Posterior:
     condition: float
     residual: float
 
-    def spread(self, rows: np.ndarray, first: int = 0) -> np.ndarray:
-        """|R⁻ᵀφ|² of each row φ whose entries start at column ``first`` (zeros before it); rows (m, k) with k ≤ r − first."""
-        R, xp = self.factor[first:, first:], backends.namespace(rows)
-        if rows.shape[1] < len(R):
-            rows = xp.pad(rows, ((0, 0), (0, len(R) - rows.shape[1])))
-        half = backends.of(rows).dense.solve_triangular(R, rows.T, transposed=True)
-        return xp.einsum("rm,rm->m", half, half)
+    def variance(self, rows: np.ndarray) -> np.ndarray:
+        """|R⁻ᵀφ|² of each row φ (m, r)."""
+        half = backends.of(rows).dense.solve_triangular(self.factor, rows.T, transposed=True)
+        return backends.namespace(rows).einsum("rm,rm->m", half, half)
+
+    def state(self) -> dict:
+        """The attributes by name: for a model file."""
+        return {name: getattr(self, name) for name in ("mean", "factor", "condition", "residual")}
 
     def moved(self, xp) -> Posterior:
         """The same with arrays of another library."""

@@ -6,9 +6,8 @@ import numpy as np
 from ase import units
 
 from soapkrr.errors import InputError
-from soapkrr.labels import read_labels
-from soapkrr.lookup import config_type
-from soapkrr.observations import Observations
+from soapkrr.labels import Observations, read_labels
+from soapkrr.labels.lookup import config_type
 from soapkrr.prediction import Prediction
 from soapkrr.structures import as_frames
 

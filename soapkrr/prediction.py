@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+
+from soapkrr.errors import InputError
+
+#: Quantities that have a predicted standard deviation.
+UNCERTAINTIES = ("energy", "energies", "forces", "stress")
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,3 +56,39 @@ class Prediction:
             return sum(values, []) if isinstance(values[0], list) else np.concatenate(values)
 
         return cls(**{name: join(name) for name in cls.__dataclass_fields__})
+
+
+@dataclass(frozen=True, eq=False)
+class PropertyPrediction:
+    """Predicted values of a scalar property; NumPy takes it for the array of its values.
+
+    Attributes
+    ----------
+    values : (n_values,), one for each structure, or for each atom, structure after structure.
+    std : (n_values,) posterior standard deviations, without the noise of an observation; None when not asked for.
+    sizes : (n_structures,) values of each structure.
+    """
+
+    values: np.ndarray
+    std: np.ndarray | None
+    sizes: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+    def __array__(self, dtype=None, copy=None) -> np.ndarray:
+        return np.array(self.values, dtype=dtype, copy=copy)
+
+    def by_structure(self) -> list[np.ndarray]:
+        """The values of each structure: (1,), or (n_atoms,) of a property of atoms."""
+        return np.split(self.values, np.cumsum(self.sizes)[:-1])
+
+
+def wanted_uncertainties(uncertainty: bool | str | Iterable[str]) -> frozenset[str]:
+    """The set of standard deviations asked for, checked."""
+    if isinstance(uncertainty, (bool, np.bool_)):
+        return frozenset(UNCERTAINTIES if uncertainty else ())
+    wanted = frozenset([uncertainty] if isinstance(uncertainty, str) else uncertainty)
+    if not wanted <= set(UNCERTAINTIES):
+        raise InputError(f"`uncertainty` takes True, False or some of {UNCERTAINTIES}, received {sorted(wanted - set(UNCERTAINTIES))}.")
+    return wanted | {"energies"} if "energy" in wanted else wanted

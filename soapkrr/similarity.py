@@ -34,8 +34,7 @@ def structure_features(descriptor: Descriptor, frames: Atoms | Sequence[Atoms]) 
     features = []
     for first, group in split_by_atoms(as_frames(frames), GROUP):
         batch = Batch.from_atoms(group, first)
-        X = descriptor.environments(batch, batch.pairs(descriptor.r_cut, first), first).X
-        features += np.split(X, batch.offsets[1:-1])
+        features += np.split(descriptor.environments(batch).X, batch.inner_bounds)
     return features
 
 

@@ -5,8 +5,9 @@ Conventions: pair vector r_ij = r_j + S·cell − r_i, full list sorted by i (CS
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
+from typing import NamedTuple
 
 import numpy as np
 from ase import Atoms
@@ -38,6 +39,11 @@ class Pairs:
     vectors: np.ndarray
     offsets: np.ndarray
 
+    @property
+    def neighbours(self) -> np.ndarray:
+        """The same as ``j``."""
+        return self.j
+
     @cached_property
     def i(self) -> np.ndarray:
         """(n_pairs,) central atom of each pair."""
@@ -54,6 +60,7 @@ class Batch:
     positions : (n_atoms, 3) Å.  numbers : (n_atoms,) atomic numbers.
     cells : (n_structures, 3, 3) Å.  pbc : (n_structures, 3) bool.
     offsets : (n_structures + 1,); atoms of structure s are ``offsets[s]:offsets[s + 1]``.
+    first : index of the first structure in the list it comes from, for error messages.
     volumes : (n_structures,) Å³, NaN where the structure is not periodic in three directions.
     """
 
@@ -62,6 +69,8 @@ class Batch:
     cells: np.ndarray
     pbc: np.ndarray
     offsets: np.ndarray
+    first: int = 0
+    _pairs: dict = field(init=False, repr=False, default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.offsets) - 1
@@ -80,6 +89,16 @@ class Batch:
         """(n_atoms,) structure of each atom."""
         return np.repeat(np.arange(len(self)), self.sizes)
 
+    @property
+    def frame(self) -> np.ndarray:
+        """(n_atoms,) index of each atom's structure in the list it comes from."""
+        return self.structure + self.first
+
+    @cached_property
+    def inner_bounds(self) -> np.ndarray:
+        """Where `np.split` parts an array of atoms into structures."""
+        return self.offsets[1:-1]
+
     @cached_property
     def volumes(self) -> np.ndarray:
         return np.where(self.pbc.all(axis=1), np.abs(np.linalg.det(self.cells)), np.nan)
@@ -95,10 +114,22 @@ class Batch:
             cells=np.array([atoms.cell.array for atoms in frames], dtype=float),
             pbc=np.array([atoms.pbc for atoms in frames], dtype=bool),
             offsets=np.cumsum([0] + [len(atoms) for atoms in frames]),
+            first=first,
         )
 
-    def pairs(self, r_cut: float, first: int = 0, xp=np) -> Pairs:
-        """Neighbour pairs with |r_ij| < r_cut, every image counted; arrays of the library ``xp``; coincident atoms raise `InputError`."""
+    def pairs(self, r_cut: float, xp=np) -> Pairs:
+        """Neighbour pairs with |r_ij| < r_cut, every image counted; arrays of the library ``xp``. Found once and kept.
+
+        Raises
+        ------
+        InputError : atoms coincide.
+        """
+        key = (float(r_cut), xp.__name__)
+        if key not in self._pairs:
+            self._pairs[key] = self._search(r_cut, xp)
+        return self._pairs[key]
+
+    def _search(self, r_cut: float, xp) -> Pairs:
         neighbours = backends.loops(xp).neighbours.neighbours
         parts, n_pairs = [], 0
         for s, start in enumerate(self.offsets[:-1]):
@@ -106,15 +137,36 @@ class Batch:
             offsets, j, vectors = neighbours(self.positions[start : self.offsets[s + 1]], box, self.pbc[s], r_cut)
             distances = xp.einsum("pa,pa->p", vectors, vectors)
             if len(j) and float(distances.min()) < COINCIDENT**2:
-                p = int(distances.argmin())
-                a, b = sorted((int(xp.searchsorted(offsets, p, side="right")) - 1, int(j[p])))
-                raise InputError(
-                    f"frame {first + s}: atoms {a} and {b} coincide (closer than {COINCIDENT} Å); "
-                    "remove the duplicate or check the cell and the periodic directions."
-                )
+                self._coincident(s, offsets, j, int(distances.argmin()))
             parts.append((j + int(start), vectors, offsets[bool(s) :] + n_pairs))
             n_pairs += len(j)
         return Pairs(*(part[0] if len(part) == 1 else xp.concatenate(part) for part in zip(*parts, strict=True)))
+
+    def _coincident(self, s: int, offsets, j, p: int) -> None:
+        """Raise for pair p of structure s."""
+        xp = backends.namespace(j)
+        a, b = sorted((int(xp.searchsorted(offsets, p, side="right")) - 1, int(j[p])))
+        raise InputError(
+            f"frame {self.first + s}: atoms {a} and {b} coincide (closer than {COINCIDENT} Å); "
+            "remove the duplicate or check the cell and the periodic directions."
+        )
+
+    def take(self, s: int) -> Atoms:
+        """Structure s."""
+        own = slice(self.offsets[s], self.offsets[s + 1])
+        return Atoms(self.numbers[own], self.positions[own], cell=self.cells[s], pbc=self.pbc[s])
+
+
+class Mean(NamedTuple):
+    """Mean of a batch: energies (n_atoms,) eV, forces (n_atoms, 3) eV/Å, strain derivative (n_structures, 6) eV, Voigt order."""
+
+    energies: np.ndarray
+    forces: np.ndarray
+    strain: np.ndarray
+
+    def plus(self, other: Mean) -> Mean:
+        """The sum of both."""
+        return Mean(*(a + b for a, b in zip(self, other, strict=True)))
 
 
 def _check_structure(atoms: Atoms, index: int) -> None:
@@ -193,19 +245,5 @@ def forces_and_strain(batch: Batch, pairs: Pairs, gradient: np.ndarray) -> tuple
     xp = backends.namespace(gradient)
     forces, strain = xp.empty((batch.n_atoms, 3)), xp.empty((len(batch), 6))
     sums = backends.of(gradient).regression.pair_sums
-    sums(pairs.offsets, pairs.j, pairs.vectors, xp.asarray(batch.offsets), gradient, forces, strain)
+    sums(pairs.offsets, pairs.neighbours, pairs.vectors, xp.asarray(batch.offsets), gradient, forces, strain)
     return forces, strain
-
-
-def halves(group: tuple[int, list[Atoms]], work: str, instead: str) -> tuple:
-    """Two groups of structures in place of (index of the first, structures), whose ``work`` a GPU's memory does not hold.
-
-    Raises
-    ------
-    InputError : it is one structure.
-    """
-    first, frames = group
-    if len(frames) < 2:
-        raise InputError(f"frame {first}: the memory of the GPU does not hold the {work} of its {len(frames[0])} atoms; {instead}.")
-    middle = len(frames) // 2
-    return (first, frames[:middle]), (first + middle, frames[middle:])

@@ -54,7 +54,7 @@ EXAMPLES = {
     "Scaled": lambda: 2.5 * DotProduct(3),
     "Standardized": _standardized,
     "ACSF": lambda names: soapkrr.ACSF(names, r_cut=R_CUT, g2_params=[(1.0, 0.0), (2.0, 1.5)], g4_params=[(0.1, 2.0, -1.0)]),
-    "GivenPoints": lambda: soapkrr.selectors.GivenPoints([(0, 1), (2, 0)]),
+    "GivenPoints": lambda: soapkrr.selection.GivenPoints([(0, 1), (2, 0)]),
     "Featurizer": lambda names: soapkrr.Featurizer(small_soap(names)),
     "Term": lambda: soapkrr.Term(small_soap(["Si"]), DotProduct(2), n_sparse=5),
 }

@@ -198,7 +198,7 @@ def _model(name="vacancy"):
 def test_a_fitted_potential_has_consistent_forces():
     frames = variations("vacancy", 6)
     model = _model().fit(frames[:5])
-    assert isinstance(model.terms_[0].descriptor, Standardized)
+    assert isinstance(model.process_.terms[0].descriptor, Standardized)
     prediction = model.predict(frames[5], uncertainty=True)
     u = np.random.default_rng(0).normal(size=(len(frames[5]), 3))
     h = 1e-4
@@ -212,7 +212,7 @@ def test_scaling_is_saved_with_the_model(tmp_path):
     model = _model("alloy").fit(frames)
     model.save(tmp_path / "m.soapkrr")
     loaded = soapkrr.load(tmp_path / "m.soapkrr")
-    assert loaded.terms_[0].descriptor == model.terms_[0].descriptor
+    assert loaded.process_.terms[0].descriptor == model.process_.terms[0].descriptor
     assert loaded.descriptor == model.descriptor
     np.testing.assert_array_equal(loaded.predict(frames).energy, model.predict(frames).energy)
 

@@ -7,14 +7,13 @@ from systems import build
 
 import soapkrr
 from soapkrr import GaussianProcess, InputError, LabelError, SparseGP, auto
+from soapkrr.execution.memory import format_memory
+from soapkrr.execution.pools import Threads
 from soapkrr.labels import read_labels
-from soapkrr.memory import format_memory
 from soapkrr.metrics import error_table
-from soapkrr.parallel import Threads
-from soapkrr.regression.cross_validation import Folds
 from soapkrr.regression.data import prepared
-from soapkrr.regression.factors import kernel_factors, whitened_factors
-from soapkrr.selectors import GivenPoints
+from soapkrr.regression.sparse.cross_validation import Folds
+from soapkrr.selection.specifications import GivenPoints
 
 
 @pytest.fixture(scope="module")
@@ -72,7 +71,7 @@ def test_the_choice_follows_the_limit_of_memory_and_says_so(monkeypatch):
 def test_the_choice_does_not_depend_on_the_machine(monkeypatch):
     frames = crystals(40)
     need = GaussianProcess(_descriptor(frames), soapkrr.DotProduct(4), threads=1).plan(frames).enough
-    monkeypatch.setattr("soapkrr.parallel.default_threads", lambda: 64)
+    monkeypatch.setattr("soapkrr.threads.default_threads", lambda: 64)
     monkeypatch.setattr("soapkrr.regression.planning.default_threads", lambda: 64)
     assert _regressor(frames, 1.01 * need)[0] is GaussianProcess
     GaussianProcess(_descriptor(frames), soapkrr.DotProduct(4), memory_limit=int(1.01 * need)).plan(frames)
@@ -95,7 +94,7 @@ def test_many_small_structures_are_compressed_first(monkeypatch):
     monkeypatch.setattr(auto, "COMPONENTS", 15)
     model = soapkrr.fit(crystals(6))
     assert isinstance(model, GaussianProcess)
-    assert model.model_.parts[0].descriptor.n_features == 15
+    assert model.process_.parts[0].descriptor.n_features == 15
 
 
 def test_nothing_to_fit():
@@ -118,8 +117,8 @@ def test_cross_validation_finds_what_refitting_finds():
     model = small_gp(noise=noise, signal=1.0, baseline={"Ar": 0.0}).fit(frames)
     data = prepared(frames, [model.descriptor], model.baseline, None, noise)
     folds = data.folds(4)
-    of_kernel = [kernel_factors(model.terms_, part, Threads(), "cpu", False) for part in folds]
-    parts = [(whitened_factors(model.terms_, factors, Threads()), counts) for factors, counts in of_kernel]
+    of_kernel = [kernel_factors(model.process_.terms, part, Threads(), "cpu", False) for part in folds]
+    parts = [(whitened_factors(model.process_.terms, factors, Threads()), counts) for factors, counts in of_kernel]
     errors = Folds.of(*zip(*parts, strict=True)).errors(noise)
     squares = []
     for left_out in folds:
@@ -136,7 +135,7 @@ def test_cross_validation_finds_what_refitting_finds():
 def _places(model, frames):
     """(frame, atom) of the sparse points of a fitted model."""
     X = model.descriptor.create(frames)
-    rows = [int(np.argmin(((X - x) ** 2).sum(axis=1))) for x in model.terms_[0].points[0]]
+    rows = [int(np.argmin(((X - x) ** 2).sum(axis=1))) for x in model.process_.terms[0].points[0]]
     return [divmod(row, len(frames[0])) for row in rows]
 
 

@@ -181,7 +181,7 @@ def test_without_energies_per_atom_shares_are_equal():
 def test_labels_equal_to_the_baseline_leave_nothing_to_learn(copper_frames):
     baseline = [{"Cu": 0.0}, CalculatorBaseline(EMT())]
     model = SparseGP(small_soap(["Cu"]), DotProduct(2), n_sparse=20, baseline=baseline).fit(copper_frames)
-    assert np.abs(model.posterior_.mean).max() < 1e-8
+    assert np.abs(model.process_.posterior.mean).max() < 1e-8
     prediction = model.predict(copper_frames)
     for k, atoms in enumerate(copper_frames):
         assert prediction.energy[k] == pytest.approx(atoms.get_potential_energy(), abs=1e-9)

@@ -15,7 +15,7 @@ from ase.io import read, write
 from small import OPTIONS, crystals, labelled, small_gp
 
 import soapkrr
-from soapkrr import SOAP, cli, io
+from soapkrr import SOAP, cli
 from soapkrr.descriptors.cutoff import Cosine, Polynomial, Smoothstep
 from soapkrr.regression import data, sparse_gp
 

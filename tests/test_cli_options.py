@@ -25,7 +25,7 @@ from soapkrr import (
     options,
 )
 from soapkrr.kernels import Linear
-from soapkrr.selectors import NAMED
+from soapkrr.selection.specifications import NAMED
 
 ACSF_TERM = Term(ACSF.layout(["Ar"], r_cut=4.5, n_radial=4, n_angular=2), SquaredExponential(5.0), n_sparse=8)
 
@@ -198,7 +198,7 @@ def test_evidence(run, folder):
     frames = read(folder / "train.xyz", ":")
     expected = SparseGP(soap(), DotProduct(2.0), n_sparse=12, noise={"forces": 0.4}).fit(frames, optimize=True)
     assert data["noise"] == pytest.approx(expected.noise_, rel=1e-6) and data["noise"]["forces"] < 0.1
-    assert data["signals"] == pytest.approx([t.signal for t in expected.terms_], rel=1e-6)
+    assert data["signals"] == pytest.approx([t.signal for t in expected.process_.terms], rel=1e-6)
     text = run("fit", "train.xyz", "--optimize", "--output", folder / "fitted.soapkrr", *OPTIONS)
     assert "highest evidence: noise energy" in text and "signal" in text
 

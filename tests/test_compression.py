@@ -263,12 +263,12 @@ def test_models_learn_save_and_load(option, tmp_path):
     frames = variations("alloy", 8)
     model = SparseGP(MODELS[option], DotProduct(2), n_sparse=20, threads=1).fit(frames)
     assert model.descriptor is MODELS[option]
-    used = model.terms_[0].descriptor
+    used = model.process_.terms[0].descriptor
     assert not used.learns
     assert used.n_features < small_soap(NAMES).n_features
     model.save(tmp_path / "model")
     again = load(tmp_path / "model")
-    assert again.terms_[0].descriptor == used
+    assert again.process_.terms[0].descriptor == used
     assert again.descriptor == model.descriptor
     p, q = model.predict(frames, uncertainty=True), again.predict(frames, uncertainty=True)
     for name in ("energy", "stress", "energy_std", "stress_std"):
@@ -280,7 +280,7 @@ def test_more_data_than_the_budget_are_thinned(monkeypatch):
     monkeypatch.setattr("soapkrr.regression.sparse_set.LEARNING_BUDGET", 8 * 5 * 3 * small_soap(NAMES).n_features)
     model = SparseGP(Compressed(small_soap(NAMES), n_components=20), DotProduct(2), n_sparse=20, threads=1).fit(frames)
     # Every third structure: 15 environments have 15 components.
-    assert model.terms_[0].descriptor.n_features == 15
+    assert model.process_.terms[0].descriptor.n_features == 15
 
 
 # --- bad input -------------------------------------------------------------------------------------------------------

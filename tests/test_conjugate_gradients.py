@@ -10,12 +10,11 @@ from taylor import assert_derivative
 
 import soapkrr
 from soapkrr import DotProduct, GaussianProcess, InputError, KernelRidge, Matern52, Observations, SquaredExponential, Term, backends
-from soapkrr.memory import format_memory
+from soapkrr.execution.memory import format_memory
 from soapkrr.regression import conjugate_gradients, observation_fit
-from soapkrr.regression.conjugate_gradients import NystromPreconditioner
-from soapkrr.regression.observation_fit import total_covariance
-from soapkrr.regression.observed import ObservedStructures
-from soapkrr.regression.operator import CovarianceOperator
+from soapkrr.regression.exact.conjugate_gradients import NystromPreconditioner
+from soapkrr.regression.exact.covariance import ObservedStructures, total_covariance
+from soapkrr.regression.exact.operator import CovarianceOperator
 from soapkrr.regression.terms import SparseTerm
 
 NOISE = {"energy": 0.005, "forces": 0.05, "stress": 0.005}
@@ -78,7 +77,7 @@ def test_directional_is_the_derivative_of_the_values(kind):
     for start in range(0, len(atoms), 3):
         stop = min(start + 3, len(atoms))
         X, state = descriptor.compute(start, stop, env.pairs)
-        parts.append(descriptor.directional(start, stop, env.pairs, X, state, direction))
+        parts.append(descriptor.jvp(start, stop, env.pairs, X, state, direction))
     assert np.abs(np.concatenate(parts)).max() > 0
     assert_derivative(lambda t: descriptor.create(moved(strained(atoms, strain, t), u, t)), np.concatenate(parts))
 
@@ -88,7 +87,7 @@ def test_directional_of_soap(name):
     soap, atoms = small_soap(species(name)), build(name)
     u = np.random.default_rng(1).normal(size=(len(atoms), 3))
     _, pairs, env = environments(soap, atoms)
-    along = soap.directional(0, len(atoms), env.pairs, env.X, env.state, u[pairs.j] - u[pairs.i])
+    along = soap.jvp(0, len(atoms), env.pairs, env.X, env.state, u[pairs.j] - u[pairs.i])
     assert_derivative(lambda t: soap.create(moved(atoms, u, t)), along)
 
 
@@ -98,8 +97,8 @@ def test_fast_directional_is_the_slow_one(kind):
     _, pairs, env = environments(descriptor, atoms)
     direction = np.random.default_rng(2).normal(size=pairs.vectors.shape)
     args = (0, len(atoms), env.pairs, env.X, env.state, direction)
-    slow = soapkrr.descriptors.base.Descriptor.directional(descriptor, *args)
-    np.testing.assert_allclose(descriptor.directional(*args), slow, rtol=0, atol=1e-12 * np.abs(slow).max())
+    slow = soapkrr.descriptors.base.Descriptor.jvp(descriptor, *args)
+    np.testing.assert_allclose(descriptor.jvp(*args), slow, rtol=0, atol=1e-12 * np.abs(slow).max())
 
 
 # --- the operator ------------------------------------------------------------------------------------------------------
@@ -191,8 +190,8 @@ def test_residual_bounds_the_error_at_the_data():
     settings = _settings(species("alloy"), solver="cg", cg_tolerance=1e-3, n_preconditioner=6)
     model = GaussianProcess(small_soap(species("alloy")), DotProduct(3), **settings).fit(frames)
     direct = GaussianProcess(small_soap(species("alloy")), DotProduct(3), **{**settings, "solver": "cholesky"}).fit(frames)
-    p, q = (_observed(m.predict(model.model_.structures.frames)) for m in (model, direct))
-    error = np.sqrt(np.mean(((p - q) / model.model_.sigma) ** 2))
+    p, q = (_observed(m.predict(model.process_.structures.frames)) for m in (model, direct))
+    error = np.sqrt(np.mean(((p - q) / model.process_.sigma) ** 2))
     assert 1e-7 < error <= model.residual_ <= 1e-3
 
 

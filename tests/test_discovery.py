@@ -7,7 +7,7 @@ from discovery import descriptors, example, kernels, learnt, specifications
 from systems import build, species, variations
 from taylor import assert_derivative
 
-from soapkrr import DotProduct, io
+from soapkrr import DotProduct, modelfile
 from soapkrr.kernels import mixed_products, squares
 
 SYSTEMS = ("primitive", "mixed", "alloy", "atom", "dimer")
@@ -125,7 +125,7 @@ def test_specifications_are_values(kind):
     nested = {name: value for name, value in one.get_params().items() if "__" in name}
     assert one.with_params(**nested) == one
     arrays = {}
-    assert io.from_json(io.to_json(one, arrays), arrays) == one
+    assert modelfile.from_json(modelfile.to_json(one, arrays), arrays) == one
 
 
 @pytest.mark.parametrize("kind", specifications(), ids=_name)

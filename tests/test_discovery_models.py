@@ -9,7 +9,7 @@ from discovery import descriptors, estimators, example, kernels
 from systems import distort
 from taylor import assert_derivative
 
-from soapkrr.potential import Potential
+from soapkrr.estimators import Potential
 
 NOISE = {"energy": 0.01, "forces": 0.05, "stress": 0.01}
 

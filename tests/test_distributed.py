@@ -31,11 +31,11 @@ from soapkrr import (
     chunked_selection,
     distributed,
 )
-from soapkrr.chunked_selection import farthest_points
-from soapkrr.distributed import Workers
-from soapkrr.parallel import Threads
+from soapkrr.execution.pools import Threads
+from soapkrr.execution.workers import Workers
 from soapkrr.regression import factors, sparse_set
-from soapkrr.selection import farthest_point_sampling
+from soapkrr.selection.chunked import farthest_points
+from soapkrr.selection.methods import farthest_point_sampling
 
 #: Largest difference from one process: eV, eV/Å, eV/Å³.
 TOLERANCE = 1e-9
@@ -77,7 +77,7 @@ def same_predictions(one, other):
 
 def same_models(one: SparseGP, other: SparseGP, frames):
     """The same sparse points, rows, hyperparameters and predictions."""
-    for a, b in zip(one.terms_, other.terms_, strict=True):
+    for a, b in zip(one.process_.terms, other.process_.terms, strict=True):
         for x, y in zip(a.points, b.points, strict=True):
             np.testing.assert_allclose(x, y, rtol=0, atol=1e-14)
     assert one.n_observations_ == other.n_observations_
@@ -313,7 +313,7 @@ def test_what_is_fitted_in_one_process_refuses_a_client(client, frames):
 
 
 def test_the_package_does_not_import_dask():
-    code = "import sys, soapkrr, soapkrr.distributed; sys.exit('distributed' in sys.modules)"
+    code = "import sys, soapkrr, soapkrr.execution.workers; sys.exit('distributed' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 

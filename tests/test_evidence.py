@@ -121,7 +121,7 @@ def test_evidence_of_a_sparse_model(level):
     settings = dict(noise=noise, signal=1.0, baseline={"Si": 0.0}, observations=Observations())
     model = SparseGP(small_soap(["Si"]), DotProduct(3), n_sparse=4, tolerance=1e-14, **settings).fit(frames)
     functionals, y, sigma = _observed(frames)
-    points = _Points(model.terms_[0].points[0])
+    points = _Points(model.process_.terms[0].points[0])
     M = [Functional(points, value=row) for row in np.eye(points.n)]
     cross = covariances(functionals, M, 3, 1.0)
     C = cross @ np.linalg.solve(covariances(M, M, 3, 1.0), cross.T) + np.diag(sigma**2)
@@ -269,7 +269,7 @@ def test_an_exact_fit_is_the_one_with_the_parameters_found(noisy):
 def test_a_sparse_fit_is_the_one_with_the_parameters_found(noisy):
     train, test = noisy
     found = MODELS["environments"]().fit(train, optimize=True)
-    again = MODELS["environments"](noise=found.noise_, signal=found.terms_[0].signal).fit(train)
+    again = MODELS["environments"](noise=found.noise_, signal=found.process_.terms[0].signal).fit(train)
     np.testing.assert_allclose(again.log_likelihood_, found.log_likelihood_, rtol=1e-9)
     np.testing.assert_allclose(_errors(again, test), _errors(found, test), rtol=1e-6)
 

@@ -29,7 +29,7 @@ from soapkrr import (
 )
 from soapkrr.baselines import ZBL
 from soapkrr.kernels import mixed_products
-from soapkrr.regression.observed import Layout, covariance, observe
+from soapkrr.regression.exact.covariance import covariance, observe
 
 NOISE = {"energy": 0.02, "forces": 0.2, "stress": 0.02}
 
@@ -439,7 +439,7 @@ def test_descriptors_that_learn_from_the_data():
     frames = variations("vacancy", 3)
     descriptor = soapkrr.Compressed(small_soap(["Si"]), n_components=6)
     model = GaussianProcess(descriptor, DotProduct(2), noise=NOISE).fit(frames)
-    assert model.model_.parts[0].descriptor.n_features == 6
+    assert model.process_.parts[0].descriptor.n_features == 6
     assert np.isfinite(model.predict(frames).energy).all()
 
 

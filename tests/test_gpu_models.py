@@ -26,10 +26,10 @@ from soapkrr import (
     Stratified,
     Term,
 )
-from soapkrr.memory import device_limit
-from soapkrr.regression.conjugate_gradients import NystromPreconditioner
-from soapkrr.regression.observed import ObservedStructures
-from soapkrr.regression.operator import CovarianceOperator
+from soapkrr.execution.memory import device_limit
+from soapkrr.regression.exact.conjugate_gradients import NystromPreconditioner
+from soapkrr.regression.exact.covariance import ObservedStructures
+from soapkrr.regression.exact.operator import CovarianceOperator
 from soapkrr.regression.terms import SparseTerm
 
 #: Rounding of sums in another order, through a regression: relative to the spread of each quantity.
@@ -169,7 +169,7 @@ def test_selection_picks_the_same_points(cuda, selection):
     for k, atoms in enumerate(frames):
         atoms.info["half"] = str(k // 3)
     on_cpu, on_gpu = both(SparseGP(small_soap(["Ar"]), DotProduct(2), n_sparse=4, selection=selection), frames)
-    np.testing.assert_allclose(on_gpu.terms_[0].points[0], on_cpu.terms_[0].points[0], rtol=0, atol=1e-12)
+    np.testing.assert_allclose(on_gpu.process_.terms[0].points[0], on_cpu.process_.terms[0].points[0], rtol=0, atol=1e-12)
 
 
 def test_blocks_of_a_prediction_do_not_matter(fitted, monkeypatch):
@@ -259,7 +259,7 @@ def test_exact_process_by_conjugate_gradients(cuda):
     frames = variations("alloy", 3, rattle=0.2)
     model = GaussianProcess(small_soap(species("alloy")), DotProduct(2), solver="cg", cg_tolerance=1e-10, n_preconditioner=8)
     ours, theirs = both(model.set_params(noise={"energy": 0.01, "forces": 0.1, "stress": 0.01}, signal=1.0), frames)
-    assert isinstance(theirs.model_.parts[0].slopes[0], np.ndarray)
+    assert isinstance(theirs.process_.parts[0].slopes[0], np.ndarray)
     test = variations("alloy", 1, seed=3)
     p, q = (m.predict(test, uncertainty=("energy", "stress")) for m in (ours, theirs))
     # Both are within 1e-10 of the noise of the exact solution, and so are deviations in relative terms.

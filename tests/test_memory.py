@@ -11,11 +11,11 @@ import pytest
 from small import crystals, lennard_jones, small_gp, soap
 
 from soapkrr import DotProduct, GaussianProcess, GivenPoints, InputError, KernelRidge, Stratified, backends, load
-from soapkrr.memory import format_memory, parse_memory
-from soapkrr.parallel import block_map, halving
+from soapkrr.execution.blocks import block_map
+from soapkrr.execution.memory import format_memory, parse_memory
 from soapkrr.regression import factors, posterior
-from soapkrr.regression.design import DesignRows
-from soapkrr.regression.sparse_set import candidates
+from soapkrr.regression.sparse.design import DesignRows
+from soapkrr.regression.sparse.points import candidates
 
 TESTS = Path(__file__).parent
 
@@ -178,7 +178,7 @@ def test_a_property_in_groups_is_the_same_with_its_deviations(monkeypatch):
     frames, test = crystals(6), crystals(5, seed=1)
     model = MODELS["property"](None).fit(frames, sizes(frames))
     free = model.predict(test, return_std=True)
-    monkeypatch.setattr("soapkrr.potential.GROUP", 4)
+    monkeypatch.setattr("soapkrr.estimators.base.GROUP", 4)
     np.testing.assert_allclose(model.set_params(memory_limit="1GB").predict(test, return_std=True), free, rtol=1e-10, atol=1e-12)
 
 
@@ -242,8 +242,8 @@ def test_a_fit_that_thins_says_so_and_works(caplog, tight):
 def test_points_do_not_depend_on_the_number_of_threads_under_a_limit(tight):
     frames, limit = tight
     one, many, free = (wide(limit, 1).fit(frames), wide(limit, 5).fit(frames), wide().fit(frames))
-    np.testing.assert_array_equal(one.terms_[0].points[0], many.terms_[0].points[0])
-    assert not np.array_equal(one.terms_[0].points[0], free.terms_[0].points[0])
+    np.testing.assert_array_equal(one.process_.terms[0].points[0], many.process_.terms[0].points[0])
+    assert not np.array_equal(one.process_.terms[0].points[0], free.process_.terms[0].points[0])
 
 
 @pytest.mark.parametrize("selection", ["fps", "cur", "leverage", "random", "kmeans", Stratified(), GivenPoints([(0, 1), 3])], ids=repr)
@@ -252,7 +252,7 @@ def test_every_selection_has_a_plan_and_a_limit(selection):
     for k, atoms in enumerate(frames):
         atoms.info["config_type"] = "ab"[k % 2]
     model, free = (small_gp(selection=selection, memory_limit=limit).fit(frames) for limit in ("1GB", None))
-    np.testing.assert_array_equal(model.terms_[0].points[0], free.terms_[0].points[0])
+    np.testing.assert_array_equal(model.process_.terms[0].points[0], free.process_.terms[0].points[0])
     assert model.plan(frames).representers >= sum(model.n_sparse_.values())
 
 

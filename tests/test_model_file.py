@@ -14,7 +14,7 @@ from small import crystals, lennard_jones, small_gp, soap
 import soapkrr
 from soapkrr import DotProduct, InputError, ModelFileError, RadialScaling, SparseGP
 from soapkrr.descriptors.cutoff import Cosine, Polynomial
-from soapkrr.io import check_writable, read_header, write_whole
+from soapkrr.modelfile import check_writable, read_header, write_whole
 
 
 @pytest.fixture(scope="module")

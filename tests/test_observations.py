@@ -8,15 +8,15 @@ import numpy as np
 import pytest
 from reference import Observables, dtc
 from sklearn.base import clone
-from sklearn.model_selection import cross_val_score
+from sklearn.process_selection import cross_val_score
 from systems import build, labelled, small_soap, species, variations
 
 from soapkrr import DotProduct, GivenPoints, InputError, KMeans, LabelError, Leverage, Observations, SparseGP, Stratified
 from soapkrr.baselines import reference_energies
-from soapkrr.io import from_json, to_json
 from soapkrr.labels import property_values, read_labels
+from soapkrr.labels.noise import log_scales
 from soapkrr.metrics import error_table
-from soapkrr.row_scale import log_scales
+from soapkrr.modelfile import from_json, to_json
 
 NOISE = {"energy": 0.02, "forces": 0.2, "stress": 0.02}
 KINDS = ("energy", "forces", "stress")
@@ -72,7 +72,7 @@ def test_every_component_has_its_own_noise(name, level):
     model = _model(Observations(), {kind: level * value for kind, value in NOISE.items()}, names, n_sparse=6).fit(frames)
     test = variations(name, 1, seed=1, rattle=0.25)[0]
     system = Observables(small_soap(names), test)
-    (term,) = model.terms_
+    (term,) = model.process_.terms
     number_of = {atom.symbol: atom.number for atom in build(name)}
     numbers = np.repeat([number_of[s] for s in small_soap(names).species], [len(x) for x in term.points])
     points = np.concatenate(term.points)

@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 from threadpoolctl import threadpool_info, threadpool_limits
 
-from soapkrr.parallel import Threads, default_threads, one_thread, serial_blas, thread_map, tree
-from soapkrr.regression.mean import block_size
+from soapkrr.execution.pools import Threads, tree
+from soapkrr.regression.evaluate import block_size
+from soapkrr.threads import default_threads, one_thread, serial_blas, thread_map
 
 THREADS = [1, 2, 5]
 

@@ -23,10 +23,10 @@ from soapkrr import (
     SquaredExponential,
     Term,
 )
-from soapkrr.parallel import default_threads
-from soapkrr.regression.footprint import neighbours
-from soapkrr.regression.plan import CARD, product_rate
+from soapkrr.planning.plan import CARD, product_rate
+from soapkrr.planning.sizes import neighbours
 from soapkrr.structures import Batch
+from soapkrr.threads import default_threads
 
 
 def step(plan, name):

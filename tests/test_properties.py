@@ -8,7 +8,7 @@ from ase import Atoms
 from sklearn.gaussian_process import GaussianProcessRegressor
 from sklearn.gaussian_process.kernels import Kernel as ScikitKernel
 from sklearn.kernel_ridge import KernelRidge as ScikitRidge
-from sklearn.model_selection import GridSearchCV, cross_val_score
+from sklearn.process_selection import GridSearchCV, cross_val_score
 from systems import build, labelled, small_soap, species, variations
 
 import soapkrr

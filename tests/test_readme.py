@@ -12,7 +12,7 @@ from ase.calculators.singlepoint import SinglePointCalculator
 from ase.io import write
 
 import soapkrr
-from soapkrr import options
+from soapkrr.cli import options
 
 matplotlib.use("Agg")
 

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 from ase.io import read
 
-import soapkrr.potential
-import soapkrr.regression.factors
-import soapkrr.regression.posterior
+import soapkrr.estimators.base
+import soapkrr.regression.sparse.posterior
+import soapkrr.regression.sparse.triangles
 from soapkrr import SOAP, DotProduct, RadialScaling, SparseGP
 from soapkrr.metrics import error_table
 
@@ -120,7 +120,7 @@ def test_size_of_the_groups(silicon, monkeypatch, max_atoms):
     train, test, model = silicon
     expected = model.predict(test)
     split = soapkrr.structures.split_by_atoms
-    for module in (soapkrr.regression.factors, soapkrr.potential):
+    for module in (soapkrr.regression.sparse.triangles, soapkrr.estimators.base):
         monkeypatch.setattr(module, "split_by_atoms", lambda frames, _: split(frames, max_atoms))
     _assert_same(_solid("Si").fit(train).predict(test), expected)
 

@@ -19,7 +19,7 @@ from soapkrr import (
     Term,
 )
 from soapkrr.baselines import ZBL
-from soapkrr.regression.observation_fit import pivoted_cholesky
+from soapkrr.regression.exact.subset import pivoted_cholesky
 
 NOISE = {"energy": 0.02, "forces": 0.2, "stress": 0.02}
 

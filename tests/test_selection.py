@@ -6,7 +6,7 @@ import skmatter.sample_selection
 from reference import farthest_points
 from systems import small_soap, variations
 
-from soapkrr.selection import cur, farthest_point_sampling, share
+from soapkrr.selection.methods import cur, farthest_point_sampling, share
 
 
 def _points(n, n_features, seed=0):

@@ -8,7 +8,7 @@ from scipy.linalg import svd
 from systems import small_soap, species, variations
 
 from soapkrr import DotProduct, GivenPoints, InputError, KMeans, Leverage, RandomSelection, SparseGP, Stratified, Term
-from soapkrr.selection import (
+from soapkrr.selection.methods import (
     cur,
     farthest_point_sampling,
     k_means,
@@ -19,7 +19,7 @@ from soapkrr.selection import (
     share,
     stratified,
 )
-from soapkrr.selectors import NAMED, Selection, Sites, as_selection
+from soapkrr.selection.specifications import NAMED, Selection, Sites, as_selection
 
 SEEDED = {"leverage": lambda X, n, seed: leverage(X, n, seed=seed), "random": random_selection, "kmeans": k_means}
 ALL = {"fps": farthest_point_sampling, "cur": cur, "leverage-top": leverage} | {
@@ -185,7 +185,7 @@ def _points_of(selection, frames, n=12):
     soap = small_soap(species("alloy"))
     model = SparseGP(soap, DotProduct(2), n_sparse=n, selection=selection).fit(frames)
     X = soap.create(frames)
-    where = [np.flatnonzero((np.abs(X - x) < 1e-12).all(axis=1)) for points in model.terms_[0].points for x in points]
+    where = [np.flatnonzero((np.abs(X - x) < 1e-12).all(axis=1)) for points in model.process_.terms[0].points for x in points]
     assert all(len(w) == 1 for w in where)
     return np.array([[w[0] // 5, w[0] % 5] for w in where])
 
@@ -256,7 +256,7 @@ def test_fps_within_strata_equals_brute_force(frames):
     for part, n in ((X[:12], 4), (X[12:], 2)):
         first = int(np.argmax(np.linalg.norm(part - part.mean(axis=0), axis=1)))
         expected.append(part[farthest_points(part, n, first)])
-    np.testing.assert_allclose(model.terms_[0].points[0], np.concatenate(expected), rtol=0, atol=1e-14)
+    np.testing.assert_allclose(model.process_.terms[0].points[0], np.concatenate(expected), rtol=0, atol=1e-14)
 
 
 # --- bad input -------------------------------------------------------------------------------------------------------

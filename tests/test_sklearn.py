@@ -13,12 +13,12 @@ from sklearn.cluster import KMeans
 from sklearn.decomposition import PCA
 from sklearn.exceptions import NotFittedError
 from sklearn.linear_model import Ridge
-from sklearn.model_selection import GridSearchCV, GroupKFold, cross_val_score
 from sklearn.pipeline import Pipeline, make_pipeline
+from sklearn.process_selection import GridSearchCV, GroupKFold, cross_val_score
 from systems import small_soap, variations
 
 from soapkrr import Compressed, DotProduct, Featurizer, InputError, SparseGP, SquaredExponential, Term
-from soapkrr.potential import Potential
+from soapkrr.estimators import Potential
 
 
 def _applicable():
@@ -212,7 +212,7 @@ def test_groups_stay_together(frames):
 def test_searching_what_a_descriptor_learns(frames):
     model = SparseGP(Compressed(small_soap(["Si"])), DotProduct(2), n_sparse=10, threads=1)
     search = GridSearchCV(model, {"descriptor__n_components": [2, 8], "descriptor__descriptor__l_max": [3]}, cv=3).fit(frames)
-    assert search.best_estimator_.terms_[0].descriptor.n_features == search.best_params_["descriptor__n_components"]
+    assert search.best_estimator_.process_.terms[0].descriptor.n_features == search.best_params_["descriptor__n_components"]
 
 
 # --- transformers ----------------------------------------------------------------------------------------------------

@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 from reference import Observables, dtc, exact_gp
 from sklearn.base import clone
-from sklearn.model_selection import cross_val_score
+from sklearn.process_selection import cross_val_score
 from systems import BULK, SYSTEMS, build, distort, labelled, small_soap, species, variations
 from taylor import assert_derivative
 
-import soapkrr.potential
-import soapkrr.regression.factors
+import soapkrr.estimators.base
+import soapkrr.regression.sparse.triangles
 from soapkrr import DotProduct, SparseGP
 
 # --- dense references ------------------------------------------------------------------------------------------------
@@ -74,8 +74,8 @@ def test_equals_the_dense_sparse_regression(name, kinds):
             noise += [sigma[kind]] * len(rows[kind])
     test = variations(name, 1, seed=1, rattle=0.25)[0]
     wanted = _functionals(Observables(soap, test))
-    points = np.concatenate(model.terms_[0].points)
-    kind_of_point = np.repeat(range(len(model.terms_[0].points)), [len(x) for x in model.terms_[0].points])
+    points = np.concatenate(model.process_.terms[0].points)
+    kind_of_point = np.repeat(range(len(model.process_.terms[0].points)), [len(x) for x in model.process_.terms[0].points])
     numbers = np.array([build(name)[[a.symbol for a in build(name)].index(s)].number for s in soap.species])
     mean, variance = dtc(points, numbers[kind_of_point], observed, y, noise, wanted, zeta, signal)
     p = model.predict(test, uncertainty=True)
@@ -220,7 +220,7 @@ def test_size_of_the_groups_does_not_matter(crystal, monkeypatch, max_atoms):
     frames, test, model = crystal
     expected = _everything(model.predict(test))
     split = soapkrr.structures.split_by_atoms
-    for module in (soapkrr.regression.factors, soapkrr.potential):
+    for module in (soapkrr.regression.sparse.triangles, soapkrr.estimators.base):
         monkeypatch.setattr(module, "split_by_atoms", lambda frames, _: split(frames, max_atoms))
     np.testing.assert_allclose(_everything(clone(model).fit(frames).predict(test)), expected, rtol=0, atol=1e-9)
 

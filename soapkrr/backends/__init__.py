@@ -35,6 +35,11 @@ def loops(xp):
     return import_module(f"{__name__}.{'cpu' if xp is np else 'gpu'}")
 
 
+def threads(xp, wanted):
+    """How many of the ``wanted`` threads work on blocks: a GPU takes one block after the other."""
+    return wanted if xp is np else 1
+
+
 def library(device: str):
     """`numpy` or `cupy` for ``"cpu"``, ``"cuda"``, or ``"auto"``: a GPU where there is one.
 

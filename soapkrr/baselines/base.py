@@ -5,34 +5,25 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import NamedTuple
 
 import numpy as np
 from ase import Atoms
 
 from soapkrr.errors import InputError
-from soapkrr.labels import Labels
+from soapkrr.labels.labels import Labels
 from soapkrr.specification import Specification
-from soapkrr.structures import Batch, split_by_atoms
+from soapkrr.structures import Batch, Mean, split_by_atoms
 
 #: Atoms evaluated at once when labels are reduced.
 GROUP = 4096
-
-
-class Mean(NamedTuple):
-    """Prior mean of a batch: energies (n_atoms,) eV, forces (n_atoms, 3) eV/Å, strain derivative (n_structures, 6) eV, Voigt order."""
-
-    energies: np.ndarray
-    forces: np.ndarray
-    strain: np.ndarray
 
 
 class Baseline(Specification, ABC):
     """A prior mean of the energy: the model learns the difference to it."""
 
     @abstractmethod
-    def evaluate(self, batch: Batch, first: int = 0) -> Mean:
-        """The prior mean of a batch whose first structure has index ``first``; NaN strain where the stress is not known."""
+    def evaluate(self, batch: Batch) -> Mean:
+        """The prior mean of a batch; NaN strain where the stress is not known."""
 
 
 def split_baseline(baseline) -> tuple[Mapping[str, float] | str | None, tuple[Baseline, ...]]:
@@ -48,11 +39,11 @@ def split_baseline(baseline) -> tuple[Mapping[str, float] | str | None, tuple[Ba
     return references[0] if references else None, means
 
 
-def total(means: Sequence[Baseline], batch: Batch, first: int = 0) -> Mean:
+def total(means: Sequence[Baseline], batch: Batch) -> Mean:
     """Sum of prior means; zeros for none."""
     result = Mean(np.zeros(batch.n_atoms), np.zeros((batch.n_atoms, 3)), np.zeros((len(batch), 6)))
     for mean in means:
-        result = Mean(*(a + b for a, b in zip(result, mean.evaluate(batch, first), strict=True)))
+        result = result.plus(mean.evaluate(batch))
     return result
 
 
@@ -63,7 +54,7 @@ def subtract(means: Sequence[Baseline], frames: list[Atoms], labels: list[Labels
     reduced = []
     for first, group in split_by_atoms(frames, GROUP):
         batch = Batch.from_atoms(group, first)
-        mean = total(means, batch, first)
+        mean = total(means, batch)
         for s, (a, b) in enumerate(zip(batch.offsets, batch.offsets[1:], strict=False)):
             own = Mean(mean.energies[a:b], mean.forces[a:b], mean.strain[s] / batch.volumes[s])
             reduced.append(_reduced(labels[first + s], own, first + s))

@@ -10,9 +10,9 @@ import numpy as np
 from ase import Atoms
 from ase.calculators.calculator import BaseCalculator, PropertyNotImplementedError
 
-from soapkrr.baselines.base import Baseline, Mean
+from soapkrr.baselines.base import Baseline
 from soapkrr.errors import InputError
-from soapkrr.structures import Batch
+from soapkrr.structures import Batch, Mean
 
 #: Structures whose results are kept; the oldest go first.
 CACHE = 20_000
@@ -41,12 +41,12 @@ class CalculatorBaseline(Baseline):
     def __deepcopy__(self, memo) -> CalculatorBaseline:
         return self
 
-    def evaluate(self, batch: Batch, first: int = 0) -> Mean:
+    def evaluate(self, batch: Batch) -> Mean:
         """See `Baseline.evaluate`."""
         parts = []
         for s, (a, b) in enumerate(zip(batch.offsets, batch.offsets[1:], strict=False)):
             structure = (batch.numbers[a:b], batch.positions[a:b], batch.cells[s], batch.pbc[s])
-            parts.append(self._cached(structure, first + s))
+            parts.append(self._cached(structure, batch.first + s))
         energies, forces, strain = zip(*parts, strict=True)
         return Mean(np.concatenate(energies), np.concatenate(forces), np.array(strain))
 

@@ -9,7 +9,7 @@ from ase import Atoms
 from ase.data import atomic_numbers
 
 from soapkrr.errors import InputError
-from soapkrr.labels import Labels
+from soapkrr.labels.labels import Labels
 from soapkrr.structures import species_name
 
 

@@ -10,10 +10,10 @@ from dataclasses import dataclass
 import numpy as np
 from ase.data import covalent_radii
 
-from soapkrr.baselines.base import Baseline, Mean
+from soapkrr.baselines.base import Baseline
 from soapkrr.descriptors.cutoff import Smoothstep
 from soapkrr.errors import InputError, require_positive
-from soapkrr.structures import Batch, forces_and_strain
+from soapkrr.structures import Batch, Mean, forces_and_strain
 
 #: e²/(4πε₀), eV Å.
 COULOMB = 14.3996454784
@@ -70,10 +70,10 @@ class ZBL(Baseline):
         value, slope = unswitched(z1, z2, r)
         return s * value, s * slope + ds / (outer - inner) * value
 
-    def evaluate(self, batch: Batch, first: int = 0) -> Mean:
+    def evaluate(self, batch: Batch) -> Mean:
         """See `Baseline.evaluate`."""
         present = np.unique(batch.numbers)
-        pairs = batch.pairs(float(self.radii(*np.meshgrid(present, present))[1].max()), first)
+        pairs = batch.pairs(float(self.radii(*np.meshgrid(present, present))[1].max()))
         r = np.linalg.norm(pairs.vectors, axis=1)
         value, slope = self.pair_energy(batch.numbers[pairs.i], batch.numbers[pairs.j], r)
         energies = 0.5 * np.bincount(pairs.i, value, minlength=batch.n_atoms)

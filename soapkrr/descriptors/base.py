@@ -12,23 +12,10 @@ from ase.data import atomic_numbers
 
 from soapkrr import backends
 from soapkrr.backends.arrays import PairArrays
+from soapkrr.descriptors.environments import Environments
 from soapkrr.errors import InputError, require_positive
 from soapkrr.specification import Specification
-from soapkrr.structures import Batch, Pairs, as_frames, species_name
-
-
-@dataclass(frozen=True, eq=False)
-class Environments:
-    """Descriptors of every atom of a batch, with what their derivatives need.
-
-    Attributes
-    ----------
-    X : (n_atoms, n_features).  state : arrays of the descriptor's own, first axis atoms.  pairs : neighbours.
-    """
-
-    X: np.ndarray
-    state: tuple[np.ndarray, ...]
-    pairs: PairArrays
+from soapkrr.structures import Batch, as_frames, species_name
 
 
 @dataclass(frozen=True)
@@ -76,7 +63,7 @@ class Descriptor(Specification, ABC):
     def strain_jacobian(self, start: int, stop: int, env: Environments, out: np.ndarray) -> None:
         """∂X_i/∂ε of centres ``start:stop`` in Voigt order into ``out`` (stop − start, 6, n_features)."""
 
-    def directional(self, start: int, stop: int, arrays: PairArrays, X, state, direction: np.ndarray) -> np.ndarray:
+    def jvp(self, start: int, stop: int, arrays: PairArrays, X, state, direction: np.ndarray) -> np.ndarray:
         """Σ_j ∂X_i/∂r_ij · direction_ij (stop − start, n_features) of atoms ``start:stop``; direction (n_pairs, 3), Å.
 
         X and state as `compute` gave them. Here the transpose of `pullback`, one feature after the other; SOAP has a faster way.
@@ -98,12 +85,12 @@ class Descriptor(Specification, ABC):
         table[[atomic_numbers[s] for s in self.species]] = np.arange(len(self.species))
         return table
 
-    def kinds(self, numbers: np.ndarray, first: int = 0, structure: np.ndarray | None = None) -> np.ndarray:
-        """Species index of each atom; an unknown species raises, naming it, the frame and the known ones."""
+    def kinds(self, numbers: np.ndarray, frame: np.ndarray | None = None) -> np.ndarray:
+        """Species index of each atom; an unknown species raises, naming it, the known ones and the ``frame`` (n_atoms,) where given."""
         kinds = self._kind_of[numbers]
         unknown = np.flatnonzero(kinds < 0)
         if len(unknown):
-            where = "" if structure is None else f"frame {first + structure[unknown[0]]}: "
+            where = "" if frame is None else f"frame {frame[unknown[0]]}: "
             raise InputError(
                 f"{where}species {species_name(numbers[unknown[0]])} is unknown to this descriptor; `species` lists {list(self.species)}."
             )
@@ -122,20 +109,18 @@ class Descriptor(Specification, ABC):
         """Without the copies on a GPU."""
         return {name: value for name, value in self.__dict__.items() if name != "_copies"}
 
-    def arrays(self, batch: Batch, pairs: Pairs, first: int = 0) -> PairArrays:
-        """Neighbour arrays as the compiled loops take them; species are checked."""
-        kinds = backends.namespace(pairs.vectors).asarray(self.kinds(batch.numbers, first, batch.structure))
+    def arrays(self, batch: Batch, xp=np) -> PairArrays:
+        """Neighbours within the cutoff as the compiled loops take them, arrays of ``xp``; species are checked."""
+        kinds, pairs = xp.asarray(self.kinds(batch.numbers, batch.frame)), batch.pairs(self.r_cut, xp)
         return PairArrays(pairs.offsets, pairs.j, pairs.vectors, kinds)
 
-    def environments(self, batch: Batch, pairs: Pairs, first: int = 0) -> Environments:
-        """Descriptors of every atom of a batch."""
-        arrays = self.arrays(batch, pairs, first)
-        return Environments(*self.compute(0, batch.n_atoms, arrays), arrays)
+    def environments(self, batch: Batch, xp=np) -> Environments:
+        """Surroundings of every atom of a batch, in arrays of ``xp``."""
+        return Environments(self, batch, self.arrays(batch, xp))
 
     def create(self, frames) -> np.ndarray:
         """Descriptors (total number of atoms, n_features) of one or several structures."""
-        batch = Batch.from_atoms(as_frames(frames))
-        return self.environments(batch, batch.pairs(self.r_cut)).X
+        return self.environments(Batch.from_atoms(as_frames(frames))).X
 
     def fitted(self, X: np.ndarray) -> Descriptor:
         """The descriptor that a model uses once it has seen the training environments X (n, n_features); itself unless overridden."""

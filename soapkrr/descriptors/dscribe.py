@@ -19,7 +19,8 @@ from ase import Atoms
 from ase.data import atomic_numbers
 
 from soapkrr import backends
-from soapkrr.descriptors.base import Descriptor, Environments
+from soapkrr.descriptors.base import Descriptor
+from soapkrr.descriptors.environments import Environments
 from soapkrr.descriptors.normalise import normalised, through_norm
 from soapkrr.errors import InputError
 from soapkrr.specification import ByValue
@@ -134,15 +135,15 @@ class DScribe(ByValue, Descriptor):
         """Length as DScribe states it."""
         return int(self._engine.get_number_of_features())
 
-    def arrays(self, batch, pairs, first=0):
+    def arrays(self, batch, xp=np):
         """See `Descriptor.arrays`; a crystal is refused where the DScribe object would take it for a cluster."""
         periodic = np.flatnonzero(batch.pbc.any(axis=1))
         if len(periodic) and not self.parameters["periodic"]:
             raise InputError(
-                f"frame {first + periodic[0]} is periodic, but the DScribe descriptor was made with `periodic`=False and would take it "
-                "for a cluster: make it with `periodic`=True."
+                f"frame {batch.first + periodic[0]} is periodic, but the DScribe descriptor was made with `periodic`=False and would take "
+                "it for a cluster: make it with `periodic`=True."
             )
-        return super().arrays(batch, pairs, first)
+        return super().arrays(batch, xp)
 
     def compute(self, start, stop, arrays):
         """X, and the state (norms, derivatives by neighbours of each atom, filled when first asked for)."""
@@ -220,7 +221,7 @@ class DScribe(ByValue, Descriptor):
 
 def _on_host(env: Environments) -> Environments:
     """DScribe computes on the CPU, whatever the rest does."""
-    return Environments(backends.host(env.X), env.state, backends.host(env.pairs))
+    return Environments(env.descriptor, env.batch, backends.host(env.pairs), (backends.host(env.X), env.state))
 
 
 class _Cluster(Atoms):

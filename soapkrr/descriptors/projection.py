@@ -10,7 +10,8 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from soapkrr import backends
-from soapkrr.descriptors.base import Descriptor, Environments
+from soapkrr.descriptors.base import Descriptor
+from soapkrr.descriptors.environments import Environments
 from soapkrr.descriptors.normalise import normalised, through_norm
 from soapkrr.errors import InputError
 from soapkrr.specification import ByValue
@@ -44,9 +45,9 @@ class Wrapper(Descriptor):
         """See `Descriptor.pullback`."""
         self.descriptor.pullback(start, stop, arrays, X, state, gradient, out)
 
-    def directional(self, start, stop, arrays, X, state, direction):
-        """See `Descriptor.directional`."""
-        return self.descriptor.directional(start, stop, arrays, X, state, direction)
+    def jvp(self, start, stop, arrays, X, state, direction):
+        """See `Descriptor.jvp`."""
+        return self.descriptor.jvp(start, stop, arrays, X, state, direction)
 
     def jacobian(self, start, stop, env, rows, out):
         """See `Descriptor.jacobian`."""
@@ -177,10 +178,10 @@ class Projected(ByValue, Wrapper):
         G = self._through_norm(gradient, X, norms) @ self._on(X, "matrix").T
         self.descriptor.pullback(start, stop, arrays, Y, tuple(inner), G, out)
 
-    def directional(self, start, stop, arrays, X, state, direction):
-        """See `Descriptor.directional`."""
+    def jvp(self, start, stop, arrays, X, state, direction):
+        """See `Descriptor.jvp`."""
         norms, Y, *inner = state
-        V = self.descriptor.directional(start, stop, arrays, Y, tuple(inner), direction)
+        V = self.descriptor.jvp(start, stop, arrays, Y, tuple(inner), direction)
         return self._through_norm(V @ self._on(V, "matrix"), X, norms)
 
     def jacobian(self, start, stop, env, rows, out):
@@ -213,7 +214,7 @@ class Projected(ByValue, Wrapper):
         return (J.reshape(-1, J.shape[2]) @ self._on(J, "matrix")).reshape(*J.shape[:2], -1)
 
     def _inner(self, env: Environments) -> Environments:
-        return Environments(env.state[1], tuple(env.state[2:]), env.pairs)
+        return env.inner(self.descriptor, env.state[1], tuple(env.state[2:]))
 
 
 def blocks(offsets: np.ndarray, start: int, stop: int, most: int):

@@ -129,18 +129,18 @@ class SOAP(Descriptor):
         loops.power_spectrum_pullback(gradient, X, norms, c, self._on(c, "_partners"), basis.weight, basis.l_max, H)
         loops.expansion_pullback(start, stop, arrays, basis, H, out)
 
-    def directional(self, start, stop, arrays, X, state, direction):
-        """See `Descriptor.directional`."""
+    def jvp(self, start, stop, arrays, X, state, direction):
+        """See `Descriptor.jvp`."""
         c, norms = state
         dc = self._expansion_along(start, stop, arrays, direction)
         out, weight = backends.namespace(c).empty_like(X), self._on(c, "_basis").weight
-        backends.of(c).directional.power_spectrum(c, dc, X, norms, self._on(c, "_partners"), weight, int(self.l_max), out)
+        backends.of(c).jvp.power_spectrum(c, dc, X, norms, self._on(c, "_partners"), weight, int(self.l_max), out)
         return out
 
     def _expansion_along(self, start, stop, arrays, direction):
         """Derivative of the expansion along a direction of the pair vectors."""
         dc = backends.namespace(direction).empty((stop - start, (self.l_max + 1) ** 2, self.n_channels))
-        backends.of(dc).directional.expansion(start, stop, arrays, self._on(dc, "_basis"), direction, dc)
+        backends.of(dc).jvp.expansion(start, stop, arrays, self._on(dc, "_basis"), direction, dc)
         return dc
 
     def jacobian(self, start, stop, env, rows, out):

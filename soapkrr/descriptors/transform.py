@@ -9,7 +9,8 @@ from functools import cached_property
 import numpy as np
 
 from soapkrr import backends
-from soapkrr.descriptors.base import Descriptor, Environments
+from soapkrr.descriptors.base import Descriptor
+from soapkrr.descriptors.environments import Environments
 from soapkrr.descriptors.projection import Wrapper
 from soapkrr.errors import InputError
 
@@ -73,9 +74,9 @@ class Standardized(Wrapper):
         """See `Descriptor.pullback`."""
         self.descriptor.pullback(start, stop, arrays, state[0], state[1:], gradient * self._on(gradient, "_map")[1], out)
 
-    def directional(self, start, stop, arrays, X, state, direction):
-        """See `Descriptor.directional`."""
-        return self.descriptor.directional(start, stop, arrays, state[0], state[1:], direction) * self._on(direction, "_map")[1]
+    def jvp(self, start, stop, arrays, X, state, direction):
+        """See `Descriptor.jvp`."""
+        return self.descriptor.jvp(start, stop, arrays, state[0], state[1:], direction) * self._on(direction, "_map")[1]
 
     def jacobian(self, start, stop, env, rows, out):
         """See `Descriptor.jacobian`."""
@@ -89,4 +90,4 @@ class Standardized(Wrapper):
 
 
 def _inner(env: Environments) -> Environments:
-    return Environments(env.state[0], env.state[1:], env.pairs)
+    return env.inner(env.descriptor.descriptor, env.state[0], env.state[1:])

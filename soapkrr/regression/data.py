@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from ase import Atoms
@@ -12,8 +13,8 @@ from soapkrr.baselines import reference_energies, split_baseline, subtract
 from soapkrr.descriptors.base import Descriptor
 from soapkrr.errors import InputError, require_positive
 from soapkrr.kernels import squares
-from soapkrr.labels import Labels, read_labels
-from soapkrr.observations import Observations
+from soapkrr.labels import Labels
+from soapkrr.selection.specifications import Sites
 from soapkrr.structures import Batch, split_by_atoms
 
 #: Kinds of observation and the noise each has when `noise` does not name it: eV/atom, eV/Å, eV/Å³.
@@ -22,15 +23,43 @@ DEFAULT_NOISE = {"energy": 0.002, "forces": 0.05, "stress": 0.002}
 
 @dataclass(frozen=True, eq=False)
 class TrainingData:
-    """Structures, their labels less the prior means (not the reference energies), and reference energies {symbol: eV}."""
+    """Structures in canonical order with what is to be learnt of them.
+
+    Attributes
+    ----------
+    frames : the structures.  labels : theirs less the prior means, not the reference energies.
+    references : reference energies {symbol: eV}.  order : (n_structures,) place of each in the list that the user gave.
+    """
 
     frames: list[Atoms]
     labels: list[Labels]
     references: dict[str, float]
+    order: np.ndarray
+
+    @classmethod
+    def of(cls, frames: list[Atoms], labels: list[Labels], baseline) -> TrainingData:
+        """From checked structures and their labels; ``baseline`` as in `SparseGP`."""
+        reference, means = split_baseline(baseline)
+        labels = subtract(means, frames, labels)
+        order = canonical_order(frames, labels)
+        frames, labels = [frames[i] for i in order], [labels[i] for i in order]
+        return cls(frames, labels, reference_energies(frames, labels, reference), order)
+
+    @cached_property
+    def sizes(self) -> np.ndarray:
+        """(n_structures,) numbers of atoms."""
+        return np.array([len(atoms) for atoms in self.frames])
+
+    @cached_property
+    def sites(self) -> Sites:
+        """Where every atom is, frames counted as the user gave them."""
+        given = [self.frames[i] for i in np.argsort(self.order)]
+        frame, atom, _ = Sites.of(self.frames)
+        return Sites(self.order[frame], atom, given)
 
     def some(self, indices: list[int]) -> TrainingData:
         """Part of the structures, same references."""
-        return TrainingData([self.frames[i] for i in indices], [self.labels[i] for i in indices], self.references)
+        return TrainingData([self.frames[i] for i in indices], [self.labels[i] for i in indices], self.references, self.order[indices])
 
     def folds(self, n: int, seed: int = 0) -> list[TrainingData]:
         """``n`` parts of the structures, drawn at random (fewer where there are fewer structures; at least two are needed)."""
@@ -44,56 +73,29 @@ class TrainingData:
         return self.some([i for i, label in enumerate(self.labels) if not label.empty])
 
 
-def prepared(frames: list[Atoms], descriptors: list[Descriptor], baseline, observations: Observations | None, noise) -> TrainingData:
-    """Training data in canonical order.
-
-    Parameters
-    ----------
-    descriptors : what must be able to describe the structures.
-    baseline, observations : as in `SparseGP`.
-    noise : {kind: σ of the model}.
-
-    Raises
-    ------
-    InputError : a structure cannot be described; `LabelError` when labels cannot be used. Both name it by its place in ``frames``.
-    """
-    check_structures(frames, descriptors)
-    labels = read_labels(frames, observations, noise)
-    reference, means = split_baseline(baseline)
-    frames, labels = in_canonical_order(frames, subtract(means, frames, labels))
-    return TrainingData(frames, labels, reference_energies(frames, labels, reference))
-
-
-def check_optimize(optimize: bool | str, known: tuple[str, ...]) -> None:
-    """True, False or one of the ways known."""
-    if not (isinstance(optimize, bool) or optimize in known):
-        raise InputError(f"`optimize` must be True, False or one of {known}, received {optimize!r}.")
-
-
 def check_structures(frames: list[Atoms], descriptors: list[Descriptor], pairs: bool = True) -> None:
     """Raise on the first structure, by its place in the list, that cannot be described; with ``pairs`` also where none is in range."""
     shortest = np.inf
     for first, group in split_by_atoms(frames, 1024):
         batch = Batch.from_atoms(group, first)
         for descriptor in descriptors:
-            descriptor.kinds(batch.numbers, first, batch.structure)
-        vectors = batch.pairs(max(d.r_cut for d in descriptors), first).vectors
+            descriptor.kinds(batch.numbers, batch.frame)
+        vectors = batch.pairs(max(d.r_cut for d in descriptors)).vectors
         shortest = min(shortest, np.sqrt(squares(vectors).min(initial=np.inf)))
     for d in descriptors:
         if pairs and d.needs_pairs and shortest >= d.r_cut:
             raise InputError(f"`r_cut`={d.r_cut}: no two atoms of the data are that close; {type(d).__name__} needs a larger one.")
 
 
-def in_canonical_order(frames: list[Atoms], labels: list[Labels]) -> tuple[list[Atoms], list[Labels]]:
-    """Structures sorted by content, so that the order in which they were given changes nothing, not even the rounding."""
+def canonical_order(frames: list[Atoms], labels: list[Labels]) -> np.ndarray:
+    """Indices that sort structures by content, so that the order in which they were given changes nothing, not even the rounding."""
 
     def content(index):
         atoms, label = frames[index], labels[index]
         arrays = (atoms.numbers, atoms.cell.array, atoms.positions, np.float64(label.energy))
         return len(atoms), tuple(np.asarray(a).tobytes() for a in arrays)
 
-    order = sorted(range(len(frames)), key=content)
-    return [frames[i] for i in order], [labels[i] for i in order]
+    return np.array(sorted(range(len(frames)), key=content))
 
 
 def checked_noise(noise: Mapping[str, float] | None) -> dict[str, float]:

@@ -13,7 +13,7 @@ from soapkrr.descriptors.base import Descriptor
 from soapkrr.errors import InputError, ModelFileError, require_positive
 from soapkrr.kernels import Kernel, squares
 from soapkrr.linear import whitening
-from soapkrr.selectors import Selection, as_selection
+from soapkrr.selection.specifications import Selection, as_selection
 from soapkrr.specification import Specification
 
 
@@ -27,7 +27,7 @@ class Term(Specification):
     n_sparse : sparse points in all, shared among species in proportion to their environments, or {symbol: number}.
     signal : prior standard deviation δ of an atom's energy, eV.
     selection : how sparse points are chosen: ``"fps"``, ``"cur"``, ``"leverage"``, ``"random"``, ``"kmeans"``, or a specification of
-        `selectors`: `Stratified`, `GivenPoints`, `RandomSelection`, `KMeans`, `Leverage`.
+        `selection`: `Stratified`, `GivenPoints`, `RandomSelection`, `KMeans`, `Leverage`.
     """
 
     descriptor: Descriptor

@@ -6,7 +6,7 @@ import numpy as np
 from scipy.linalg import lapack
 from scipy.linalg import solve_triangular as _solve_triangular
 
-from soapkrr.parallel import thread_map
+from soapkrr.threads import thread_map
 
 #: Columns of a panel of the QR update, rows of one of the Cholesky decomposition.
 PANEL, BLOCK = 64, 512

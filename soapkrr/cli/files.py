@@ -1,0 +1,135 @@
+"""Files that commands read and write: everything that can be wrong with them is found before hours are spent."""
+
+from __future__ import annotations
+
+import io
+from contextlib import contextmanager
+from pathlib import Path
+
+from soapkrr.errors import InputError
+
+#: Suffixes of structure files: a model is never written to one.
+STRUCTURE_SUFFIXES = {".xyz", ".extxyz", ".traj", ".cif", ".vasp", ".db", ".json", ".pdb"}
+
+
+def read_structures(path: str):
+    """Every structure of a file that ASE reads; ``name.xyz@:10`` picks some, as in ASE."""
+    from ase.io import read
+
+    from soapkrr.structures import Batch
+
+    name, index = (path, ":") if Path(path).exists() or "@" not in path else path.rsplit("@", 1)
+    if not Path(name).exists():
+        raise InputError(f"there is no file {name}.")
+    if Path(name).is_dir():
+        raise InputError(f"{name} is a directory, not a file of structures.")
+    try:
+        frames = read(name, index=index)
+    except Exception as error:  # ASE's readers raise whatever their parser trips over
+        raise InputError(f"cannot read structures from {path}: {type(error).__name__}: {error}") from error
+    frames = frames if isinstance(frames, list) else [frames]
+    if not frames:
+        raise InputError(f"{path} holds no structures.")
+    with named(path):
+        Batch.from_atoms(frames)
+    return frames
+
+
+@contextmanager
+def named(path: str):
+    """Put the name of the file before messages that name a frame of it."""
+    try:
+        yield
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from error
+
+
+def check_structures(frames, path: str, descriptors, known: set[int] | None = None) -> None:
+    """Raise, naming file and frame, on structures that the descriptors cannot describe or with species that are not ``known``."""
+    from soapkrr.structures import Batch, split_by_atoms
+
+    with named(path):
+        for first, group in split_by_atoms(frames, 4096):
+            batch = Batch.from_atoms(group, first)
+            _check_known(batch, known)
+            for descriptor in descriptors:
+                descriptor.kinds(batch.numbers, batch.frame)
+            batch.pairs(max(descriptor.r_cut for descriptor in descriptors))
+
+
+def _check_known(batch, known: set[int] | None) -> None:
+    from soapkrr.structures import species_name
+
+    for z, frame in zip(batch.numbers, batch.frame, strict=True):
+        if known is not None and int(z) not in known:
+            names = [species_name(k) for k in sorted(known)]
+            raise InputError(f"frame {frame}: species {species_name(z)} is not in the training data, which has {names}.")
+
+
+def check_labels(frames, path: str, observations=None, noise=None, by: str | None = None) -> None:
+    """Raise, naming the file, on labels that cannot be used (with ``noise``: as in a fit) and on a ``by`` that no structure has."""
+    from soapkrr.labels import read_labels
+
+    with named(path):
+        read_labels(frames, observations, noise)
+        if by is not None and not any(by in atoms.info for atoms in frames):
+            there = sorted(set().union(*(atoms.info for atoms in frames)))
+            raise InputError(f"`--by` {by} is in the `info` of no structure; there are {there}.")
+
+
+def load_model(path: str, device: str = "cpu", threads: int | None = None, memory_limit: str | None = None):
+    """A model whose prior mean needs no calculator."""
+    from soapkrr import load
+    from soapkrr.modelfile import baseline_calculator_name
+
+    name = baseline_calculator_name(path)
+    if name is not None:
+        raise InputError(
+            f"{path} was fitted on top of a calculator ({name}), which files do not hold: load it in Python, "
+            "`soapkrr.load(path, baseline_calculator=...)`."
+        )
+    return load(path, device=device, threads=threads, memory_limit=memory_limit)
+
+
+def known_species(model) -> set[int]:
+    """Atomic numbers that the model was fitted to."""
+    from ase.data import atomic_numbers
+
+    return {atomic_numbers[symbol] for symbol in model.reference_energies_}
+
+
+def model_path(output: str, *inputs: str | None) -> Path:
+    """Where a model can be written."""
+    path = _output_path(output, *inputs)
+    if path.suffix.lower() in STRUCTURE_SUFFIXES:
+        raise InputError(f"`--output` {output}: {path.suffix} is a suffix of structure files; call the model, say, {path.stem}.soapkrr.")
+    return path
+
+
+def structure_path(output: str, *inputs: str | None) -> Path:
+    """Where structures can be written."""
+    path = _output_path(output, *inputs)
+    if path.suffix.lower() not in {".xyz", ".extxyz", ""}:
+        raise InputError(f"`--output` {output}: extended XYZ is written, so the name must end in .xyz or .extxyz.")
+    return path
+
+
+def _output_path(output: str, *inputs: str | None) -> Path:
+    """A path that can be written and is none of the inputs."""
+    from soapkrr.modelfile import check_writable
+
+    path = check_writable(output)
+    if any(name and Path(name).exists() and path.exists() and path.samefile(name) for name in inputs):
+        raise InputError(f"`--output` {output} is an input file; choose another name.")
+    return path
+
+
+def write_structures(path: Path, frames) -> None:
+    """Write extended XYZ, whole or not at all."""
+    from ase.io import write
+
+    from soapkrr.modelfile import write_whole
+
+    text = io.StringIO()
+    write(text, frames, format="extxyz")
+    write_whole(path, lambda file: file.write(text.getvalue().encode()))

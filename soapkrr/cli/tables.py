@@ -1,0 +1,101 @@
+"""Reports of the commands: numbers for ``--json``, tables as text."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+#: Rows of the error table: kind → (unit as printed, key of the mean absolute error, key of the root mean square error, decimals).
+ROWS = {
+    "energy": ("meV/atom", "energy_mae_mev_per_atom", "energy_rmse_mev_per_atom", 2),
+    "forces": ("eV/Å", "forces_mae_ev_per_angstrom", "forces_rmse_ev_per_angstrom", 4),
+    "stress": ("GPa", "stress_mae_gpa", "stress_rmse_gpa", 3),
+}
+
+UNCERTAINTY = {"all": True, "energy": ("energy",), "none": False}
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a command has to say: ``data`` for ``--json``, ``text`` otherwise, and the exit code."""
+
+    data: dict
+    text: str
+    code: int = 0
+
+
+def errors(model, frames, uncertainty: str, show: bool, by: str | None = None) -> dict:
+    """Every key of the error table, None where there are no labels or no standard deviations; with ``by`` also {value: table} there."""
+    from soapkrr.metrics import error_table
+    from soapkrr.prediction import Prediction
+    from soapkrr.progress import track
+    from soapkrr.structures import split_by_atoms
+
+    groups = list(split_by_atoms(frames, 1024))
+    bar = track(groups, len(groups), "predicting", show)
+    prediction = Prediction.concatenate([model.predict(group, uncertainty=UNCERTAINTY[uncertainty]) for _, group in bar])
+    observations = model.fitted_parameters_.get("observations")
+    table = _complete(error_table(frames, prediction, observations=observations), frames)
+    if by is None:
+        return table
+    members = _members(frames, by)
+    parts = error_table(frames, prediction, by=by, observations=observations)
+    return {**table, "by": {name: _complete(part, members[name]) for name, part in parts.items()}}
+
+
+def _members(frames, by: str) -> dict[str, list]:
+    """Structures by what their `info` [by] states."""
+    from soapkrr.labels.lookup import config_type
+
+    members: dict[str, list] = {}
+    for atoms in frames:
+        members.setdefault(config_type(atoms, by), []).append(atoms)
+    return members
+
+
+def _complete(table: dict, frames) -> dict:
+    keys = [key for kind, row in ROWS.items() for key in (row[1], row[2], f"{kind}_within_1_std", f"{kind}_within_2_std")]
+    return {**{key: table.get(key) for key in keys}, "n_structures": len(frames), "n_atoms": sum(map(len, frames))}
+
+
+def error_text(title: str, errors: dict, by: str | None = None) -> str:
+    """The error table as text, and that of the values of ``by``."""
+    lines = [
+        f"{title} ({errors['n_structures']} structures, {errors['n_atoms']} atoms)",
+        f"  {'':<17}{'MAE':>10}{'RMSE':>10}{'within 1 std':>15}{'within 2 std':>15}",
+    ]
+    for kind, (unit, mae, rmse, decimals) in ROWS.items():
+        cells = [_cell(errors[key], 10, f".{decimals}f") for key in (mae, rmse)]
+        cells += [_cell(errors[f"{kind}_within_{k}_std"], 15, ".1%") for k in (1, 2)]
+        lines.append(f"  {kind:<7}{unit:<10}{''.join(cells)}")
+    return "\n".join([*lines, *(_by_lines(errors["by"], by) if by else [])])
+
+
+def _by_lines(parts: dict[str, dict], by: str) -> list[str]:
+    """One line for each value of ``by``: mean absolute errors, and within one standard deviation."""
+    width = max(len(by), *map(len, parts))
+    heads = "".join(f"{f'{kind} {unit}':>17}{'1 std':>7}" for kind, (unit, *_) in ROWS.items())
+    lines = ["", f"  {by:<{width}}{'structures':>12}{'atoms':>8}{heads}"]
+    for name, part in parts.items():
+        cells = [
+            _cell(part[mae], 17, f".{decimals}f") + _cell(part[f"{kind}_within_1_std"], 7, ".0%")
+            for kind, (_, mae, _, decimals) in ROWS.items()
+        ]
+        lines.append(f"  {name:<{width}}{part['n_structures']:>12}{part['n_atoms']:>8}{''.join(cells)}")
+    return lines
+
+
+def _cell(value: float | None, width: int, form: str) -> str:
+    return f"{'-':>{width}}" if value is None else f"{value:>{width}{form}}"
+
+
+def counts(numbers: dict[str, int]) -> str:
+    """``Si 500, O 800``."""
+    return ", ".join(f"{symbol} {n}" for symbol, n in numbers.items())
+
+
+def noise_text(noise: dict[str, float] | float) -> str:
+    """Noise levels with their units; of a property the number."""
+    if not isinstance(noise, dict):
+        return f"{noise:.4g}"
+    units = {"energy": "eV/atom", "forces": "eV/Å", "stress": "eV/Å³"}
+    return ", ".join(f"{kind} {level:.4g} {units[kind]}" for kind, level in noise.items())

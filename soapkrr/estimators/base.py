@@ -1,0 +1,184 @@
+"""What the estimators of potentials share: fit, predict, plan, calculator."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Iterable, Mapping
+from functools import partial
+
+from ase import Atoms
+from sklearn.utils.validation import check_is_fitted
+
+from soapkrr.baselines import split_baseline
+from soapkrr.calculator import PotentialCalculator
+from soapkrr.errors import InputError
+from soapkrr.estimators.fitted import Estimator
+from soapkrr.execution.blocks import halved_group, split_on_out_of_memory
+from soapkrr.execution.memory import device_limit
+from soapkrr.execution.resources import GROUP, TASK, Division, Resources, pool_of
+from soapkrr.labels import read_labels
+from soapkrr.metrics import error_table
+from soapkrr.planning import Plan, Task, fit_work, prediction_work, unfitted_prediction_work
+from soapkrr.prediction import Prediction, wanted_uncertainties
+from soapkrr.regression.data import TrainingData, check_structures
+from soapkrr.regression.fit import Fit, Problem, Scheme
+from soapkrr.regression.process import Predictor, restored
+from soapkrr.structures import Batch, as_frames, split_by_atoms
+from soapkrr.threads import serial_blas
+
+
+class Potential(Estimator):
+    """An interatomic potential, E = Σ_i e(z_i) + prior means + Σ terms; subclasses say by which `Scheme` it is fitted.
+
+    Attributes
+    ----------
+    process_ : the posterior.  reference_energies_ : {symbol: eV}.  prior_means_ : prior means in use.
+    n_observations_ : {kind: number}.  noise_ : {kind: σ} used.  signals_ : δ of each term, eV.
+    log_likelihood_ : log evidence of the data, NaN where it is not known.
+    triangles_ : {kind: triangle of design rows and targets} where there are design rows.
+    fitted_parameters_ : the parameters of the fit, which a fitted model predicts with, whatever is set afterwards.
+    """
+
+    @abstractmethod
+    def _scheme(self) -> Scheme:
+        """How it is fitted."""
+
+    @abstractmethod
+    def _noise(self) -> dict[str, float]:
+        """{kind of observation: σ} to start from, checked."""
+
+    def _fit(self, frames: list[Atoms], optimize: bool | str, progress: bool, client):
+        """Fit to the labels that ``frames`` carry; returns self."""
+        noise, terms, scheme = self._noise(), tuple(self._terms()), self._scheme()
+        way = scheme.optimizer(optimize)
+        self._check_client(scheme, client)
+        frames = as_frames(frames)
+        check_structures(frames, [t.descriptor for t in terms])
+        labels = read_labels(frames, self.observations, noise)
+        data = TrainingData.of(frames, labels, self.baseline)
+        division = fit_work(scheme, Task(terms, frames, labels, way), self._budget).division if self._limited else None
+        with serial_blas(), device_limit(self._xp, self.memory_limit):
+            fit = scheme.fit(Problem(terms, data, noise, way), self._resources(division, progress, client))
+        self._remember_parameters()
+        self._set_fitted(fit, data.references)
+        return self
+
+    def _check_client(self, scheme: Scheme, client) -> None:
+        if client is None:
+            return
+        if scheme.local:
+            raise InputError(f"`client`: {scheme.local}.")
+        if self._limited:
+            raise InputError("`memory_limit` is of one process; with a `client`, give its workers limits of their own.")
+
+    def _resources(self, division: Division | None, progress: bool, client) -> Resources:
+        division = division or self._budget.unlimited
+        return Resources(pool_of(client, division.threads), self.device, division, progress)
+
+    def _set_fitted(self, fit: Fit, references: Mapping[str, float]) -> None:
+        self.process_, self.triangles_ = fit.process, dict(fit.triangles)
+        self.reference_energies_, self.prior_means_ = references, split_baseline(self.fitted_parameters_["baseline"])[1]
+        self.n_observations_, self.noise_, self.log_likelihood_ = dict(fit.counts), dict(fit.noise), fit.evidence
+        self.signals_ = fit.process.signals
+
+    def state(self) -> dict:
+        """See `Estimator.state`."""
+        return {
+            "reference_energies": self.reference_energies_,
+            "n_observations": self.n_observations_,
+            "noise": self.noise_,
+            "log_likelihood": self.log_likelihood_,
+            "triangles": self.triangles_,
+            "process": {"kind": type(self.process_).__name__, **self.process_.state()},
+        }
+
+    def restore(self, state: Mapping) -> None:
+        """See `Estimator.restore`."""
+        self._terms()  # raises where descriptor and kernel are no term
+        with serial_blas():
+            process = restored(state["process"], self.threads)
+        self._remember_parameters()
+        fit = Fit(process, state["noise"], state["n_observations"], state["log_likelihood"], state["triangles"])
+        self._set_fitted(fit, state["reference_energies"])
+
+    def predict(self, frames: Atoms | list[Atoms], uncertainty: bool | Iterable[str] = False, *, client=None) -> Prediction:
+        """Energies, forces and stress of structures.
+
+        Parameters
+        ----------
+        frames : one structure or a list.
+        uncertainty : True for every standard deviation, or some of ``"energies"`` (per atom; cheap), ``"energy"`` (total and per atom; the
+            total costs the square of the number of atoms, which tells beyond some ten thousand), ``"forces"``, ``"stress"``.
+        client : a `dask.distributed.Client`, whose workers predict; they get the model once for each call.
+
+        Raises
+        ------
+        sklearn.exceptions.NotFittedError : the model is not fitted.
+        InputError : a structure cannot be used; the message names it. Or ``memory_limit`` does not hold the work for one structure.
+        """
+        check_is_fitted(self)
+        frames, wanted = as_frames(frames), wanted_uncertainties(uncertainty)
+        pool = pool_of(client, threads=1)
+        predictor = Predictor(self.process_, self.reference_energies_, self.prior_means_, self.device, self.threads)
+        groups = split_by_atoms(pool.frames(frames), self._group_atoms(frames, wanted, TASK if pool.remote else GROUP))
+        with serial_blas(), device_limit(self._xp, None if pool.remote else self.memory_limit):
+            parts = list(pool.map(_predict_group, groups, pool.share(predictor), wanted))
+        return Prediction.concatenate(parts)
+
+    def _group_atoms(self, frames: list[Atoms], wanted: frozenset[str], most: int) -> int:
+        """Atoms predicted at once, within ``memory_limit``."""
+        return min(most, prediction_work(self.process_, frames, wanted, self._budget).division.group) if self._limited else most
+
+    def plan(self, frames: list[Atoms], y=None, *, optimize: bool | str = False, predict: bool = False, uncertainty=False) -> Plan:
+        """Rows, operations, memory and time of `fit`, or with ``predict`` of `predict`, before anything large is allocated.
+
+        Parameters
+        ----------
+        frames : structures, with labels for a fit.  y : ignored.
+        optimize, uncertainty : as in `fit` and `predict`. Predictions of a model that is not fitted can be planned for a `SparseGP` of
+            environments only.
+
+        Returns
+        -------
+        A `Plan`, which prints as a table. Ranks count as the numbers of sparse points, so that memory and time are rather too large.
+
+        Raises
+        ------
+        InputError : ``memory_limit`` is too small; the message says what would be enough.
+        """
+        frames, name, budget = as_frames(frames), type(self).__name__, self._budget
+        if not predict:
+            scheme, terms = self._scheme(), self._terms()
+            task = Task(terms, frames, read_labels(frames, self.observations, self._noise()), scheme.optimizer(optimize))
+            descriptors = [t.descriptor for t in terms]
+            return fit_work(scheme, task, budget).plan(f"fit of {name}", frames, descriptors, budget.limit)
+        wanted = wanted_uncertainties(uncertainty)
+        if hasattr(self, "process_"):
+            work, descriptors = prediction_work(self.process_, frames, wanted, budget), self.process_.descriptors
+        else:
+            work = unfitted_prediction_work(self._scheme(), self._terms(), frames, wanted, budget)
+            descriptors = [t.descriptor for t in self._terms()]
+        return work.plan(f"prediction of {name}", frames, descriptors, budget.limit)
+
+    def score(self, frames: list[Atoms], y=None) -> float:
+        """Negative mean absolute error of the forces (eV/Å), or of the energy per atom (eV) where no structure has forces."""
+        check_is_fitted(self)
+        table = error_table(frames, self.predict(frames), observations=self.fitted_parameters_.get("observations"))
+        error = table.get("forces_mae_ev_per_angstrom")
+        return -error if error is not None else -1e-3 * table["energy_mae_mev_per_atom"]
+
+    def calculator(self, uncertainty: bool | Iterable[str] = ("energy",)) -> PotentialCalculator:
+        """ASE calculator of this model; ``uncertainty`` as in `predict`, put into ``calc.results``."""
+        check_is_fitted(self)
+        return PotentialCalculator(self, uncertainty=uncertainty)
+
+
+def _predict_group(predictor: Predictor, wanted: frozenset[str], group: tuple[int, list[Atoms]]) -> Prediction:
+    """Prediction of (index of the first structure, structures), in halves where a GPU's memory does not hold it."""
+
+    def predict(part):
+        first, frames = part
+        return predictor(Batch.from_atoms(frames, first), wanted)
+
+    smaller = partial(halved_group, work="prediction", instead="use fewer sparse points or ask for fewer standard deviations")
+    return Prediction.concatenate(list(split_on_out_of_memory(predict, group, smaller)))

@@ -1,0 +1,90 @@
+"""What every estimator shares: parameters with nested names, terms, and the state in which it was fitted."""
+
+from __future__ import annotations
+
+import os
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+
+from sklearn.base import BaseEstimator
+from sklearn.utils.validation import check_is_fitted
+
+from soapkrr import backends, modelfile
+from soapkrr.descriptors.base import Descriptor
+from soapkrr.errors import InputError
+from soapkrr.execution.memory import parse_memory
+from soapkrr.planning import Budget
+from soapkrr.regression.terms import Term, as_terms
+from soapkrr.specification import Nested
+
+#: Parameters that say how to compute, not what: they stay with the machine, and count as they are, before and after a fit.
+RUNTIME = ("threads", "device", "memory_limit")
+
+
+class Estimator(Nested, BaseEstimator, ABC):
+    """An estimator of scikit-learn's conventions on lists of `ase.Atoms`, built from one descriptor and kernel or from a list of terms.
+
+    A fitted one predicts, saves and describes itself with the parameters it was fitted with, ``fitted_parameters_``; parameters set after
+    that count in the next fit, except those of `RUNTIME`.
+    """
+
+    def __sklearn_tags__(self):
+        tags = super().__sklearn_tags__()
+        tags.estimator_type = "regressor"
+        tags.input_tags.two_d_array, tags.no_validation = False, True
+        return tags
+
+    @property
+    def _xp(self):
+        """The library of arrays that it computes with."""
+        return backends.library(self.device)
+
+    @property
+    def _budget(self) -> Budget:
+        return Budget.of(self.device, self.threads, self.memory_limit)
+
+    @property
+    def _limited(self) -> bool:
+        return parse_memory(self.memory_limit) is not None
+
+    @abstractmethod
+    def _one_term(self) -> Term:
+        """The term of ``descriptor`` and ``kernel``."""
+
+    def _terms(self) -> list[Term]:
+        if isinstance(self.descriptor, type):
+            raise InputError(
+                f"`descriptor` is the class {self.descriptor.__name__}; give an instance, {self.descriptor.__name__}(species=..., ...)."
+            )
+        return [self._one_term()] if isinstance(self.descriptor, Descriptor) else as_terms(self.descriptor)
+
+    def __add__(self, other):
+        """The unfitted estimator with the terms of both; every other parameter is that of the left one.
+
+        Raises
+        ------
+        InputError : the estimators are of different types.
+        """
+        if not isinstance(other, Estimator):
+            return NotImplemented
+        if type(other) is not type(self):
+            raise InputError(f"only estimators of one type add: received {type(self).__name__} + {type(other).__name__}.")
+        parameters = self.get_params(deep=False)
+        return type(self)(**{**parameters, "descriptor": self._terms() + other._terms(), "kernel": None})
+
+    def _remember_parameters(self) -> None:
+        """Keep the parameters of this fit."""
+        self.fitted_parameters_ = {name: value for name, value in self.get_params(deep=False).items() if name not in RUNTIME}
+
+    @abstractmethod
+    def state(self) -> dict:
+        """Fitted state for a model file: numbers, strings, arrays, specifications, lists and mappings."""
+
+    @abstractmethod
+    def restore(self, state: Mapping) -> None:
+        """Become the fitted estimator of a `state`; raises `ModelFileError` where the parts do not fit together."""
+
+    def save(self, path: str | os.PathLike) -> None:
+        """Write the fitted model to one file, whole or not at all; `soapkrr.load` reads it."""
+        check_is_fitted(self)
+        modelfile.write(path, type(self).__name__, self.fitted_parameters_, self.state())

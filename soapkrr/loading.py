@@ -1,0 +1,66 @@
+"""Reading a model file back as the estimator that wrote it."""
+
+from __future__ import annotations
+
+import os
+
+from ase.data import atomic_numbers
+
+from soapkrr import estimators
+from soapkrr.errors import InputError, ModelFileError
+from soapkrr.estimators.fitted import Estimator
+from soapkrr.execution.memory import parse_memory
+from soapkrr.modelfile import arrays_of, calculator_places, from_json, header_of, opened, read_header
+
+
+def load(
+    path: str | os.PathLike,
+    baseline_calculator=None,
+    *,
+    device: str = "cpu",
+    threads: int | None = None,
+    memory_limit: int | str | None = None,
+) -> Estimator:
+    """Read a model written by `save`.
+
+    Parameters
+    ----------
+    device, threads, memory_limit : where it computes and with how much memory, as in the estimators.
+    baseline_calculator : the ASE calculator of a model whose ``baseline`` has one: calculators are not saved.
+
+    Raises
+    ------
+    InputError : the model needs ``baseline_calculator``, or has no use for it; or it is of a property and the ``device`` is a GPU.
+    ModelFileError : not a soapkrr model, truncated, corrupt, or written by a newer version.
+    FileNotFoundError : there is no such file.
+    """
+    parse_memory(memory_limit)  # raises
+    _check_calculator(calculator_places(read_header(path)), baseline_calculator)
+    with opened(path) as archive:
+        header = header_of(archive)
+        for place in calculator_places(header):
+            place |= {"calculator": baseline_calculator}
+        model = _rebuilt(header, arrays_of(archive))
+    runtime = {"threads": threads, "memory_limit": memory_limit} | ({"device": device} if "device" in model.get_params() else {})
+    if device == "cuda" and "device" not in runtime:
+        raise InputError(f"`device`='cuda' is for potentials; this is a {type(model).__name__}, which is computed on the CPU.")
+    return model.set_params(**runtime)
+
+
+def _rebuilt(header: dict, arrays: dict) -> Estimator:
+    if header["estimator"] not in estimators.__all__:
+        raise ModelFileError(f"the file names an unknown estimator {header['estimator']!r}.")
+    model = getattr(estimators, header["estimator"])(**from_json(header["parameters"], arrays))
+    references = header["state"]["reference_energies"]
+    if not set(references) <= set(atomic_numbers):
+        raise ModelFileError(f"the file has reference energies of {sorted(references)}, which are not all elements.")
+    model.restore(from_json(header["state"], arrays))
+    return model
+
+
+def _check_calculator(places: list[dict], calculator) -> None:
+    if places and calculator is None:
+        name = places[0].get("calculator")
+        raise InputError(f"this model was fitted on top of a calculator ({name}), which files do not hold: pass `baseline_calculator`.")
+    if calculator is not None and not places:
+        raise InputError("`baseline_calculator` was given, but this model was fitted without one.")

@@ -1,0 +1,88 @@
+"""Energies, forces and strain derivatives of a sum of parts, block of atoms by block; never a Jacobian.
+
+A part has a ``descriptor`` and ``evaluate(s, x)``: for descriptors x (n, d) of atoms of species s it gives energies (n,) and ∂E/∂x (n, d).
+Where features are collected for variances, it also has a ``rank`` and ``evaluate_with_features(s, x)``, which gives φ (n, rank) too.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+
+import numpy as np
+
+from soapkrr import backends
+from soapkrr.execution.blocks import block_map
+from soapkrr.structures import Batch, Mean
+
+
+class Collector(ABC):
+    """Takes the descriptors and features of each part, block by block, while `evaluate` runs."""
+
+    @abstractmethod
+    def block(self, start: int, stop: int, X: list, features: list):
+        """What is kept of atoms ``start:stop``; called on the thread that made X and features of each part."""
+
+    @abstractmethod
+    def collect(self, start: int, stop: int, kept) -> None:
+        """Called with what `block` returned, in the order of the atoms."""
+
+
+def evaluate(parts, batch: Batch, threads: int | None, collector: Collector | None = None) -> Mean:
+    """Per-atom energies, forces and ∂E/∂ε of a batch, in arrays of the parts' library."""
+    xp = parts[0].xp
+    step = block_size(parts, batch.n_atoms, backends.loops(xp).EVALUATED)
+    environments = [part.descriptor.environments(batch, xp) for part in parts]
+    gradients = [env.gradient() for env in environments]
+    energies = xp.zeros(batch.n_atoms)
+
+    def block(start, stop):
+        energies[start:stop] = 0.0  # a block may be repeated
+        done = [
+            _block(part, env, slice(start, stop), energies, g, collector is not None)
+            for part, env, g in zip(parts, environments, gradients, strict=True)
+        ]
+        return None if collector is None else collector.block(start, stop, *map(list, zip(*done, strict=True)))
+
+    for start, stop, kept in block_map(block, batch.n_atoms, step, threads):
+        if collector is not None:
+            collector.collect(start, stop, kept)
+    sums = [env.forces_and_strain(g) for env, g in zip(environments, gradients, strict=True)]
+    return Mean(energies, sum(f for f, _ in sums), sum(s for _, s in sums))
+
+
+def block_size(parts, n_atoms: int, most: int) -> int:
+    """Atoms per block: at most ``most``, or, as species have products of their own, as many of each within 8 MB of descriptors.
+
+    Blocks are nearly equal and even in number, so that two threads end together, and do not depend on the number of threads.
+    """
+    n_features, n_species = max(p.descriptor.n_features for p in parts), max(len(p.descriptor.species) for p in parts)
+    blocks = -(-n_atoms // max(most, min(most * n_species, 2**20 // n_features)))
+    return -(-n_atoms // (blocks + (blocks % 2 if blocks > 1 else 0)))
+
+
+def _block(part, env, atoms: slice, energies: np.ndarray, gradient: np.ndarray, collected: bool) -> tuple:
+    """Add energies and fill pair gradients of some atoms for one part; their X and φ."""
+    start, stop = atoms.start, atoms.stop
+    X, state = env.block(start, stop)
+    kinds, n_species = env.kinds[atoms], len(part.descriptor.species)
+    phi = part.xp.zeros((len(X), part.rank)) if collected else None
+    if n_species == 1:
+        G = _species(part, 0, X, energies[atoms], phi, slice(None))
+    else:
+        G = part.xp.zeros_like(X)
+        for s in range(n_species):
+            here = part.xp.flatnonzero(kinds == s)
+            if len(here):
+                G[here] = _species(part, s, X[here], energies[atoms], phi, here)
+    env.pull_back(start, stop, (X, state), G, gradient)
+    return X, phi
+
+
+def _species(part, s: int, x: np.ndarray, energies: np.ndarray, phi, here) -> np.ndarray:
+    """∂E/∂x of the atoms ``here`` of species s; adds their energies, puts their features into ``phi`` if it is an array."""
+    if phi is None:
+        e, g = part.evaluate(s, x)
+    else:
+        e, g, phi[here] = part.evaluate_with_features(s, x)
+    energies[here] += e
+    return g

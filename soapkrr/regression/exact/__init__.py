@@ -1,0 +1,1 @@
+"""Processes whose representers are observations: all of them, or a chosen part."""

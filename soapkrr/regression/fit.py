@@ -1,0 +1,73 @@
+"""What is fitted, and what a fit returns; a scheme leads from one to the other."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from soapkrr.errors import InputError
+from soapkrr.execution.resources import Resources
+from soapkrr.regression.data import TrainingData
+from soapkrr.regression.process import Process
+from soapkrr.regression.terms import Term
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Terms to fit to data.
+
+    Attributes
+    ----------
+    noise : {kind of observation: σ}: eV per atom, eV/Å, eV/Å³.
+    optimize : how noise levels and signals are found: ``"evidence"``, ``"cross-validation"``, or None: they are those given.
+    """
+
+    terms: tuple[Term, ...]
+    data: TrainingData
+    noise: Mapping[str, float]
+    optimize: str | None
+
+
+@dataclass(frozen=True)
+class Fit:
+    """What is learnt.
+
+    Attributes
+    ----------
+    process : the posterior.  noise : {kind: σ} in use.  counts : {kind: number of observations}.
+    evidence : log marginal likelihood, NaN where it is not known.
+    triangles : {kind: triangle of the design rows and targets [Φ | y]} where there are design rows.
+    """
+
+    process: Process
+    noise: Mapping[str, float]
+    counts: Mapping[str, int]
+    evidence: float
+    triangles: Mapping[str, np.ndarray] = field(default_factory=dict)
+
+
+class Scheme(ABC):
+    """A way to fit: which representers, and how the weights are solved for."""
+
+    #: Ways of `Problem.optimize`.
+    optimizers: tuple[str, ...] = ("evidence",)
+
+    #: Why the workers of a client cannot fit; None where they can.
+    local: str | None = "the covariance of all observations is one matrix in one process; a `SparseGP` of environments is fitted on workers"
+
+    @abstractmethod
+    def fit(self, problem: Problem, resources: Resources) -> Fit:
+        """The posterior of the data."""
+
+    def resolved(self, n_observations: int) -> Scheme:
+        """The scheme to use for so many observations."""
+        return self
+
+    def optimizer(self, optimize: bool | str) -> str | None:
+        """The way to optimise that ``optimize`` means: True is the evidence."""
+        if not (isinstance(optimize, bool) or optimize in self.optimizers):
+            raise InputError(f"`optimize` must be True, False or one of {self.optimizers}, received {optimize!r}.")
+        return "evidence" if optimize is True else optimize or None

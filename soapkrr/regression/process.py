@@ -1,0 +1,126 @@
+"""What a fit returns and a prediction needs: the posterior process, and how a prediction is put together from it."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from soapkrr import backends
+from soapkrr.baselines import Baseline, baseline_energies, total
+from soapkrr.descriptors.base import Descriptor
+from soapkrr.errors import ModelFileError
+from soapkrr.prediction import Prediction
+from soapkrr.structures import Batch, Mean
+
+
+@dataclass(frozen=True)
+class Deviations:
+    """Posterior standard deviations of a batch, NumPy arrays; None where not asked for.
+
+    Attributes
+    ----------
+    energy : (n_structures,) eV.  energies : (n_atoms,) eV.  forces : (n_atoms, 3) eV/Å.
+    stress : (n_structures, 6) eV/Å³, Voigt order, NaN where there is no three-dimensional cell.
+    """
+
+    energy: np.ndarray | None = None
+    energies: np.ndarray | None = None
+    forces: np.ndarray | None = None
+    stress: np.ndarray | None = None
+
+
+class Process(ABC):
+    """Posterior of a Gaussian process of atoms' energies, without reference energies and prior means.
+
+    Subclasses are immutable. What is computed elsewhere (on a GPU, with other threads) is a copy made by `on`.
+    """
+
+    @property
+    @abstractmethod
+    def descriptors(self) -> tuple[Descriptor, ...]:
+        """The descriptor of each term, with what it learnt."""
+
+    @property
+    @abstractmethod
+    def signals(self) -> tuple[float, ...]:
+        """Prior standard deviation of an atom's energy, of each term, eV."""
+
+    @abstractmethod
+    def evaluate(self, batch: Batch, wanted: frozenset[str]) -> tuple[Mean, Deviations]:
+        """Posterior mean of a batch, NumPy arrays, and the standard deviations ``wanted``: one pass over the descriptors gives both."""
+
+    @abstractmethod
+    def state(self) -> dict:
+        """Numbers, strings, arrays, specifications, lists and mappings of them: for a model file."""
+
+    @classmethod
+    @abstractmethod
+    def restore(cls, state: Mapping, threads: int | None) -> Process:
+        """From `state`; raises `ModelFileError` where the parts do not fit together."""
+
+    @abstractmethod
+    def _on(self, xp, threads: int | None) -> Process:
+        """A copy computing with arrays of ``xp`` on so many threads."""
+
+    def on(self, xp, threads: int | None) -> Process:
+        """The same computing with arrays of ``xp`` on so many threads; made once."""
+        copies = self.__dict__.setdefault("_copies", {})
+        key = (xp.__name__, threads)
+        if key not in copies:
+            copies[key] = self._on(xp, threads)
+        return copies[key]
+
+    def __getstate__(self):
+        """Without the copies."""
+        return {name: value for name, value in self.__dict__.items() if name != "_copies"}
+
+
+def restored(state: Mapping, threads: int | None) -> Process:
+    """The process of a model file, whose class the entry ``kind`` names."""
+    kinds = [Process]
+    for kind in kinds:
+        kinds += kind.__subclasses__()
+    known = {kind.__name__: kind for kind in kinds}
+    if state.get("kind") not in known:
+        raise ModelFileError(f"the file names an unknown process {state.get('kind')!r}.")
+    return known[state["kind"]].restore(state, threads)
+
+
+@dataclass(frozen=True)
+class Predictor:
+    """A process on top of reference energies {symbol: eV} and prior means, and where it computes."""
+
+    process: Process
+    references: Mapping[str, float]
+    means: Sequence[Baseline]
+    device: str
+    threads: int | None
+
+    def __call__(self, batch: Batch, wanted: frozenset[str]) -> Prediction:
+        """Prediction of a batch with the standard deviations ``wanted``."""
+        references = baseline_energies(self.references, batch.numbers, batch.frame)
+        xp = backends.library(self.device)
+        mean, deviations = self.process.on(xp, backends.threads(xp, self.threads)).evaluate(batch, wanted)
+        prior = total(self.means, batch)
+        return assemble(batch, prior._replace(energies=prior.energies + references).plus(mean), deviations)
+
+
+def assemble(batch: Batch, mean: Mean, deviations: Deviations) -> Prediction:
+    """Prediction of a batch from its mean, prior mean included, and standard deviations."""
+
+    def split(values):
+        return None if values is None else np.split(values, batch.inner_bounds)
+
+    return Prediction(
+        energy=np.bincount(batch.structure, mean.energies, minlength=len(batch)),
+        energies=np.split(mean.energies, batch.inner_bounds),
+        forces=np.split(mean.forces, batch.inner_bounds),
+        stress=mean.strain / batch.volumes[:, None],
+        energy_std=deviations.energy,
+        energies_std=split(deviations.energies),
+        forces_std=split(deviations.forces),
+        stress_std=deviations.stress,
+    )

@@ -1,0 +1,1 @@
+"""Exact processes of scalar properties."""

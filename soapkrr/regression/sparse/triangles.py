@@ -1,0 +1,164 @@
+"""Triangles of the design rows of sparse terms: made group of structures by group, merged as they come."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+
+import numpy as np
+from ase import Atoms
+
+from soapkrr import backends, linear
+from soapkrr.baselines import baseline_energies
+from soapkrr.execution.blocks import halved_group, split_on_out_of_memory
+from soapkrr.execution.resources import Resources
+from soapkrr.labels import Labels, stacked
+from soapkrr.regression.data import TrainingData
+from soapkrr.regression.layout import Table
+from soapkrr.regression.sparse.design import DesignRows
+from soapkrr.regression.terms import SparseTerm
+from soapkrr.structures import Batch, split_by_atoms
+from soapkrr.threads import thread_map
+
+#: Atoms at least whose rows one triangle absorbs before it is merged with others; more where there are more features than that.
+CHUNK = 1024
+
+#: Sparse points from which a triangle, or the whitening of their kernel, is worth a thread of its own.
+MANY = 2000
+
+
+def kernel_triangles(terms: Sequence[SparseTerm], data: TrainingData, resources: Resources) -> tuple[dict, dict]:
+    """{kind: triangle of [K | y]} of all structures, and {kind: number of rows}.
+
+    K are the rows of kernel values with the sparse points: whitening their triangle in the end gives that of Φ at a part of the work.
+    The terms need no transform yet.
+
+    Structures are dealt out in chunks, whose triangles absorb rows group by group and are merged by a tree: neither depends on threads.
+    """
+    pool, division = resources.pool, resources.division
+    chunk = max(division.chunk, chunk_atoms(sum(t.n_points for t in terms), int(data.sizes.sum())))
+    chunks = split_by_atoms(pool.frames(data.frames), chunk)
+    items = [(frames, data.labels[first : first + len(frames)], first) for first, frames in chunks]
+    if pool.remote:
+        make, common = _chunk_on, (resources.device, pool.share(terms))
+    else:
+        make, common = partial(chunk_triangles, division.group), (terms,)
+    parts = resources.reduce(make, merged, items, *common, data.references, label="design rows")
+    return {kind: triangle for kind, (triangle, _) in parts.items()}, {kind: n for kind, (_, n) in parts.items()}
+
+
+def whitened_triangles(terms: Sequence[SparseTerm], triangles: Mapping, threads: int | None) -> dict:
+    """{kind: triangle of [Φ | y]} from those of [K | y]."""
+    return {kind: _whitened(terms, triangle, threads) for kind, triangle in triangles.items()}
+
+
+def _whitened(terms: Sequence[SparseTerm], triangle: np.ndarray, threads: int | None) -> np.ndarray:
+    xp, n, step = backends.namespace(triangle), len(triangle), backends.of(triangle).ROWS // 8
+    table = xp.empty((n, sum(t.rank for t in terms) + 1), order="F")
+    ends = np.cumsum([0] + [len(x) for t in terms for x in t.points])
+
+    def fill(start):
+        rows, column = triangle[start : start + step], 0
+        kernel_rows = [rows[:, a:b] for a, b in zip(ends, ends[1:], strict=False)]
+        for term in terms:
+            table[start : start + step, column : column + term.rank] = term.whiten(kernel_rows[: len(term.points)])
+            kernel_rows, column = kernel_rows[len(term.points) :], column + term.rank
+
+    for _ in thread_map(fill, range(0, n, step), threads):
+        pass
+    table[:, -1] = triangle[:, -1]
+    # A triangle times triangular transforms is one already, to the zero, and kept as it is.
+    return linear.absorb(None, table)
+
+
+def chunk_atoms(n_points: int, n_atoms: int) -> int:
+    """Atoms of a chunk: about `CHUNK` or the number of sparse points, such that chunks are equal and even in number."""
+    chunks = -(-n_atoms // max(CHUNK, n_points))
+    # Structures stay whole: a few atoms more, so that none is left for a chunk of its own.
+    return int(1.02 * n_atoms / (chunks + chunks % 2)) + 1 if chunks > 1 else max(n_atoms, 1)
+
+
+def whitens_concurrently(n_points: int, threads: int) -> bool:
+    """Whether eigenvectors of so many sparse points are found while rows are made, where memory is no matter."""
+    return n_points > MANY and threads != 1
+
+
+def chunk_triangles(group: int, terms: Sequence[SparseTerm], references: Mapping[str, float], item: tuple) -> dict:
+    """{kind: (triangle of [K | y], number of rows)} of (consecutive structures, labels, index of the first), by groups of so many atoms.
+
+    A group whose rows do not fit into a GPU's memory is made in halves.
+    """
+    frames, labels, first = item
+    triangles: dict = {}
+
+    def rows(part):
+        start, members = part
+        return list(tables(terms, members, labels[start - first :][: len(members)], references, start))
+
+    smaller = partial(halved_group, work="design rows", instead="use fewer sparse points")
+    for start, members in split_by_atoms(frames, group):
+        for made in split_on_out_of_memory(rows, (first + start, members), smaller):
+            while made:
+                table = made.pop(0)
+                old, n = triangles.get(table.kind, (None, 0))
+                triangles[table.kind] = linear.absorb(old, table.array), n + len(table)
+                del table  # as large as the triangle
+    return triangles
+
+
+def _chunk_on(device: str, terms: Sequence[SparseTerm], references: Mapping[str, float], item: tuple) -> dict:
+    """`chunk_triangles` computed with the device of a worker; NumPy arrays in and out."""
+    xp = backends.library(device)
+    return backends.host(chunk_triangles(backends.loops(xp).GROUP, [t.moved(xp) for t in terms], references, item))
+
+
+def merged(one: dict, other: dict) -> dict:
+    """The `chunk_triangles` of two chunks as those of one."""
+    both = [kind for kind in one if kind in other]
+    threads = None if one and next(iter(one.values()))[0].shape[1] > MANY else 1
+    triangles = thread_map(lambda kind: linear.merge([one[kind][0], other[kind][0]]), both, threads)
+    return {**one, **other, **{kind: (t, one[kind][1] + other[kind][1]) for kind, t in zip(both, triangles, strict=True)}}
+
+
+def rescaled(terms: Sequence[SparseTerm], triangles: Mapping, signals: Sequence[float]) -> tuple[list[SparseTerm], dict]:
+    """Terms with other signals, and their triangles' columns scaled to match."""
+    columns = np.concatenate([np.full(t.rank, new / t.signal) for t, new in zip(terms, signals, strict=True)] + [[1.0]])
+    columns = terms[0].xp.asarray(columns)
+    return [replace(t, signal=s) for t, s in zip(terms, signals, strict=True)], {kind: f * columns for kind, f in triangles.items()}
+
+
+def tables(
+    terms: Sequence[SparseTerm], frames: list[Atoms], labels: list[Labels], references: Mapping[str, float], first: int
+) -> Iterator[Table]:
+    """Tables of kernel rows K of a group of structures; components without a label have no row. ``first``: index of the first structure.
+
+    Stresses are −∂E/∂ε with σ times the volume.
+    """
+    batch = Batch.from_atoms(frames, first)
+    designs = [DesignRows(term, batch) for term in terms]
+    energy, scale = stacked(labels, "energy", batch.sizes)
+    base = np.bincount(batch.structure, baseline_energies(references, batch.numbers), minlength=len(batch))
+    volume = np.repeat(batch.volumes, 6)
+    stress, stress_scale = stacked(labels, "stress", batch.sizes)
+    structures = np.arange(first, first + len(batch))
+    for kind, rows_of, owner, targets, sharpness in (
+        ("energy", DesignRows.energy, structures, energy - base, scale / np.sqrt(batch.sizes)),
+        ("forces", lambda design: design.forces(0, batch.n_atoms), np.repeat(batch.frame, 3), *stacked(labels, "forces", batch.sizes)),
+        ("stress", DesignRows.strain, np.repeat(structures, 6), stress * volume, stress_scale / volume),
+    ):
+        keep = np.flatnonzero(np.isfinite(targets))
+        if len(keep):
+            columns = [rows for design in designs for rows in rows_of(design)]
+            yield Table(kind, owner[keep], 1 / sharpness[keep], _side_by_side(columns, targets, sharpness, keep))
+
+
+def _side_by_side(rows: list[np.ndarray], targets: np.ndarray, sharpness: np.ndarray, keep: np.ndarray) -> np.ndarray:
+    """[K | y] of the rows to keep, each times its ``sharpness``, K given by columns; Fortran-ordered for `linear.absorb`."""
+    xp, columns = backends.namespace(rows[0]), np.cumsum([0] + [r.shape[1] for r in rows])
+    table = xp.empty((len(keep), columns[-1] + 1), order="F")
+    all_kept, factor, at = len(keep) == len(targets), xp.asarray(sharpness[keep])[:, None], xp.asarray(keep)
+    for r, a, b in zip(rows, columns, columns[1:], strict=False):
+        xp.multiply(r if all_kept else r[at], factor, out=table[:, a:b])
+    table[:, -1] = xp.asarray(targets[keep] * sharpness[keep])
+    return table

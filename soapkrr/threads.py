@@ -1,0 +1,104 @@
+"""Threads over independent items: each runs on one thread with one BLAS thread, so the two never fight.
+
+Results come back in order and never depend on the number of threads, because the items do not.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from contextvars import ContextVar
+from functools import lru_cache
+from threading import Lock
+
+import scipy.linalg  # noqa: F401  loads its own BLAS, which the controller below would not find later
+import threadpoolctl
+
+
+@lru_cache(maxsize=1)
+def _controller() -> threadpoolctl.ThreadpoolController:
+    return threadpoolctl.ThreadpoolController()
+
+
+def default_threads() -> int:
+    """Cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1)
+
+
+class _SerialBlas:
+    """The limit of one BLAS thread: set by the first who enters, lifted by the last who leaves, from whatever threads."""
+
+    def __init__(self):
+        self._lock, self._inside, self._limit = Lock(), 0, None
+
+    def enter(self) -> None:
+        with self._lock:
+            if not self._inside:
+                with _any_thread_may_set():
+                    self._limit = _controller().limit(limits=1, user_api="blas")
+            self._inside += 1
+
+    def leave(self) -> None:
+        with self._lock:
+            self._inside -= 1
+            if not self._inside:
+                with _any_thread_may_set():
+                    self._limit.restore_original_limits()
+
+
+@contextmanager
+def _any_thread_may_set() -> Iterator[None]:
+    """threadpoolctl from 3.8 on ignores limits that a thread sets on OpenBLAS after another has; the limit is one of the process."""
+    let_go = getattr(getattr(threadpoolctl, "OpenBLASController", None), "clear_controlling_thread", lambda force: None)
+    let_go(force=True)
+    yield
+    let_go(force=True)
+
+
+_SERIAL_BLAS = _SerialBlas()
+
+#: Whether the code that runs is one of several tasks of this process and has a single thread to itself.
+_ALONE: ContextVar[bool] = ContextVar("alone", default=False)
+
+
+@contextmanager
+def serial_blas() -> Iterator[None]:
+    """One BLAS thread inside: LAPACK panels on two threads of a busy machine can be 70 times slower than on one."""
+    _SERIAL_BLAS.enter()
+    try:
+        yield
+    finally:
+        _SERIAL_BLAS.leave()
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """One thread inside, of BLAS too, whatever number `thread_map` is asked for: what a task beside other tasks may use."""
+    token = _ALONE.set(True)
+    try:
+        with serial_blas():
+            yield
+    finally:
+        _ALONE.reset(token)
+
+
+def thread_map(function: Callable, items: Iterable, threads: int | None = None) -> Iterator:
+    """Yield ``function(item)`` in order, at most ``threads`` at a time and ``threads`` results waiting."""
+    threads = 1 if _ALONE.get() else threads or default_threads()
+    with serial_blas():
+        if threads == 1:
+            yield from map(function, items)
+            return
+        pool, pending = ThreadPoolExecutor(threads), deque()
+        try:
+            for item in items:
+                pending.append(pool.submit(function, item))
+                if len(pending) > threads:
+                    yield pending.popleft().result()
+            while pending:
+                yield pending.popleft().result()
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
