@@ -12,8 +12,7 @@ from soapkrr.structures import Batch, forces_and_strain
 
 def environments(descriptor, atoms):
     batch = Batch.from_atoms([atoms])
-    pairs = batch.pairs(descriptor.r_cut)
-    return batch, pairs, descriptor.environments(batch, pairs)
+    return batch, batch.pairs(descriptor.r_cut), descriptor.environments(batch)
 
 
 def voigt(strain):

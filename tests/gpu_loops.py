@@ -7,6 +7,7 @@ from functools import partial
 import numpy as np
 
 from soapkrr import backends
+from soapkrr.descriptors.environments import Environments
 from soapkrr.structures import Batch
 
 #: Largest difference, relative to the largest number of the array.
@@ -23,12 +24,12 @@ def assert_twins(cuda, descriptor, frames, start=0, stop=None):
     """Values, pull-back and Jacobians of atoms ``start:stop`` of a batch, on the device and on the CPU."""
     batch = Batch.from_atoms(frames)
     stop = batch.n_atoms if stop is None else stop
-    env = descriptor.environments(batch, batch.pairs(descriptor.r_cut))
+    env = descriptor.environments(batch)
     offsets, rng = env.pairs.offsets, np.random.default_rng(start)
     n_pairs, n, F = offsets[stop] - offsets[start], stop - start, descriptor.n_features
     gradient, rows = rng.normal(size=(n, F)), rng.permutation(n_pairs + n)
     there = partial(backends.moved, cuda)
-    device = type(env)(there(env.X), (), there(env.pairs))
+    device = Environments(descriptor, batch, there(env.pairs), (there(env.X), ()))
 
     X, _ = descriptor.compute(start, stop, device.pairs)
     assert isinstance(X, cuda.ndarray)

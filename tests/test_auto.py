@@ -9,10 +9,12 @@ import soapkrr
 from soapkrr import GaussianProcess, InputError, LabelError, SparseGP, auto
 from soapkrr.execution.memory import format_memory
 from soapkrr.execution.pools import Threads
+from soapkrr.execution.resources import Division, Resources
 from soapkrr.labels import read_labels
 from soapkrr.metrics import error_table
-from soapkrr.regression.data import prepared
+from soapkrr.regression.data import TrainingData
 from soapkrr.regression.sparse.cross_validation import Folds
+from soapkrr.regression.sparse.triangles import kernel_triangles, whitened_triangles
 from soapkrr.selection.specifications import GivenPoints
 
 
@@ -72,7 +74,7 @@ def test_the_choice_does_not_depend_on_the_machine(monkeypatch):
     frames = crystals(40)
     need = GaussianProcess(_descriptor(frames), soapkrr.DotProduct(4), threads=1).plan(frames).enough
     monkeypatch.setattr("soapkrr.threads.default_threads", lambda: 64)
-    monkeypatch.setattr("soapkrr.regression.planning.default_threads", lambda: 64)
+    monkeypatch.setattr("soapkrr.planning.work.default_threads", lambda: 64)
     assert _regressor(frames, 1.01 * need)[0] is GaussianProcess
     GaussianProcess(_descriptor(frames), soapkrr.DotProduct(4), memory_limit=int(1.01 * need)).plan(frames)
 
@@ -115,10 +117,11 @@ def test_cross_validation_finds_what_refitting_finds():
     frames = crystals(8)
     noise = {"energy": 0.01, "forces": 0.02, "stress": 0.01}
     model = small_gp(noise=noise, signal=1.0, baseline={"Ar": 0.0}).fit(frames)
-    data = prepared(frames, [model.descriptor], model.baseline, None, noise)
+    data = TrainingData.of(frames, read_labels(frames), model.baseline)
     folds = data.folds(4)
-    of_kernel = [kernel_factors(model.process_.terms, part, Threads(), "cpu", False) for part in folds]
-    parts = [(whitened_factors(model.process_.terms, factors, Threads()), counts) for factors, counts in of_kernel]
+    resources = Resources(Threads(), "cpu", Division.unlimited(np, None))
+    of_kernel = [kernel_triangles(model.process_.terms, part, resources) for part in folds]
+    parts = [(whitened_triangles(model.process_.terms, triangles, None), counts) for triangles, counts in of_kernel]
     errors = Folds.of(*zip(*parts, strict=True)).errors(noise)
     squares = []
     for left_out in folds:

@@ -15,9 +15,11 @@ from ase.io import read, write
 from small import OPTIONS, crystals, labelled, small_gp
 
 import soapkrr
-from soapkrr import SOAP, cli
+from soapkrr import SOAP, cli, modelfile
+from soapkrr.cli import entry
 from soapkrr.descriptors.cutoff import Cosine, Polynomial, Smoothstep
-from soapkrr.regression import data, sparse_gp
+from soapkrr.regression import data
+from soapkrr.regression.sparse import fit as sparse_fit
 
 ERRORS = ["energy_mae_mev_per_atom", "energy_rmse_mev_per_atom", "energy_within_1_std", "energy_within_2_std"]
 ERRORS += ["forces_mae_ev_per_angstrom", "forces_rmse_ev_per_angstrom", "forces_within_1_std", "forces_within_2_std"]
@@ -135,8 +137,8 @@ def test_help_survives_an_ascii_terminal(folder, arguments):
 @pytest.mark.skipif(sys.platform == "win32", reason="interrupts are sent differently on Windows")
 def test_ctrl_c_in_a_process(folder):
     code = (
-        "import os, signal, sys; from soapkrr import cli; from soapkrr.regression import sparse_gp\n"
-        "sparse_gp.kernel_factors = lambda *a: os.kill(os.getpid(), signal.SIGINT)\n"
+        "import os, signal, sys; from soapkrr import cli; from soapkrr.regression.sparse import fit\n"
+        "fit.kernel_triangles = lambda *a: os.kill(os.getpid(), signal.SIGINT)\n"
         f"sys.exit(cli.main({['fit', 'train.xyz', '--output', 'interrupted.soapkrr', *OPTIONS]!r}))"
     )
     before = sorted(folder.iterdir())
@@ -256,7 +258,7 @@ def test_defaults_are_those_of_the_package(run):
     assert isinstance(soap.cutoff, Smoothstep) and args.cutoff == "smoothstep"
     noise = {"energy": args.noise_energy, "forces": args.noise_forces, "stress": args.noise_stress}
     assert noise == data.DEFAULT_NOISE
-    model = sparse_gp.SparseGP(soap, soapkrr.DotProduct())
+    model = soapkrr.SparseGP(soap, soapkrr.DotProduct())
     given = (args.zeta, args.n_sparse, args.signal, args.selection, args.baseline, args.tolerance, args.threads)
     assert given == (model.kernel.zeta, model.n_sparse, model.signal, model.selection, model.baseline, model.tolerance, model.threads)
 
@@ -323,18 +325,18 @@ def test_evaluate_json(run):
 def test_info(run):
     code, out, err = run("info", "m.soapkrr")
     assert (code, err) == (0, "")
-    for text in ("Ar 12 (fps)", "r_cut=4.5", "energy 6, forces 72, stress 36", "DotProduct(zeta=2.0)", "format 1", "condition number"):
+    for text in ("Ar 12 (fps)", "r_cut=4.5", "energy 6, forces 72, stress 36", "DotProduct(zeta=2.0)", "format 2", "condition number"):
         assert text in out
 
 
 def test_info_json(run):
     data = strict(run("info", "m.soapkrr", "--json")[1])
-    assert data["species"] == ["Ar"] and data["format_version"] == 1 and data["n_sparse"] == {"Ar": 12}
+    assert data["species"] == ["Ar"] and data["format_version"] == 2 and data["n_sparse"] == {"Ar": 12}
     assert data["parameters"]["descriptor"]["n_max"] == 3 and data["condition"] > 1
 
 
 def test_numbers_json_does_not_have_become_null():
-    assert json.loads(cli._strict_json({"a": [np.inf, np.float64(np.nan)], "b": np.int64(3)})) == {"a": [None, None], "b": 3}
+    assert json.loads(entry._strict_json({"a": [np.inf, np.float64(np.nan)], "b": np.int64(3)})) == {"a": [None, None], "b": 3}
 
 
 # --- relax ---
@@ -483,21 +485,21 @@ def test_output_is_checked_before_the_fit(fails, monkeypatch, output):
     def fit(*args, **kwargs):
         raise AssertionError("the fit was started")
 
-    monkeypatch.setattr(sparse_gp.SparseGP, "fit", fit)
+    monkeypatch.setattr(soapkrr.SparseGP, "fit", fit)
     fails("fit", "train.xyz", "--output", output, *OPTIONS)
 
 
 def test_output_of_relax_is_checked_before_the_relaxation(fails, monkeypatch):
-    monkeypatch.setattr(sparse_gp.SparseGP, "predict", None)
+    monkeypatch.setattr(soapkrr.SparseGP, "predict", None)
     assert "does not exist" in fails("relax", "m.soapkrr", "bare.xyz", "--output", "no/such/o.xyz")
 
 
-@pytest.mark.parametrize("target", ["prepared", "sparse_points", "kernel_factors"])
+@pytest.mark.parametrize("target", ["unwhitened", "kernel_triangles", "log_likelihood"])
 def test_ctrl_c_in_a_fit_leaves_no_file(run, monkeypatch, tmp_path, target):
     def interrupted(*args):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(sparse_gp, target, interrupted)
+    monkeypatch.setattr(sparse_fit, target, interrupted)
     code, out, err = run("fit", "train.xyz", "--output", tmp_path / "m.soapkrr", *OPTIONS)
     assert (code, out, err) == (130, "", "soapkrr: error: interrupted; nothing half-written is left behind\n")
     assert not list(tmp_path.iterdir())
@@ -509,12 +511,12 @@ def test_a_full_disk_keeps_the_old_model(fails, monkeypatch, tmp_path):
     def full(*args):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(io.os, "replace", full)
+    monkeypatch.setattr(modelfile.os, "replace", full)
     assert "No space left" in fails("fit", "train.xyz", "--output", tmp_path / "m.soapkrr", *OPTIONS)
     assert [p.read_bytes() for p in tmp_path.iterdir()] == [b"old"]
 
 
 def test_a_failed_command_leaves_no_log_handlers(run):
-    before = list(cli.logging.getLogger("soapkrr").handlers)
+    before = list(entry.logging.getLogger("soapkrr").handlers)
     run("fit", "nothing.xyz", "--output", "x.soapkrr")
-    assert cli.logging.getLogger("soapkrr").handlers == before
+    assert entry.logging.getLogger("soapkrr").handlers == before

@@ -22,8 +22,8 @@ from soapkrr import (
     SquaredExponential,
     Term,
     cli,
-    options,
 )
+from soapkrr.cli import options
 from soapkrr.kernels import Linear
 from soapkrr.selection.specifications import NAMED
 

@@ -43,7 +43,7 @@ def _expansions(atoms, descriptor):
     """c[i, l] (2l + 1, n_species, n_max) as plain SOAP has them."""
     soap = SOAP(**SETTINGS)
     batch = Batch.from_atoms([atoms])
-    (c, _) = soap.environments(batch, batch.pairs(soap.r_cut)).state
+    (c, _) = soap.environments(batch).state
     return [c[:, l**2 : (l + 1) ** 2].reshape(len(c), 2 * l + 1, len(NAMES), soap.n_max) for l in range(soap.l_max + 1)]
 
 
@@ -223,7 +223,7 @@ def test_moments_are_those_of_the_expansions():
     frames = variations("alloy", 1)
     soap = SOAP(**SETTINGS)
     batch = Batch.from_atoms(frames)
-    env = soap.environments(batch, batch.pairs(soap.r_cut))
+    env = soap.environments(batch)
     c, norms = env.state
     c = c / np.sqrt(norms)[:, None, None]
     expected = [np.einsum("ima,imb->ab", c[:, l**2 : (l + 1) ** 2], c[:, l**2 : (l + 1) ** 2]) for l in range(3)]
@@ -277,7 +277,7 @@ def test_models_learn_save_and_load(option, tmp_path):
 
 def test_more_data_than_the_budget_are_thinned(monkeypatch):
     frames = variations("alloy", 9)
-    monkeypatch.setattr("soapkrr.regression.sparse_set.LEARNING_BUDGET", 8 * 5 * 3 * small_soap(NAMES).n_features)
+    monkeypatch.setattr("soapkrr.execution.resources.LEARNING_BYTES", 8 * 5 * 3 * small_soap(NAMES).n_features)
     model = SparseGP(Compressed(small_soap(NAMES), n_components=20), DotProduct(2), n_sparse=20, threads=1).fit(frames)
     # Every third structure: 15 environments have 15 components.
     assert model.process_.terms[0].descriptor.n_features == 15

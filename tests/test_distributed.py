@@ -28,12 +28,12 @@ from soapkrr import (
     SquaredExponential,
     Stratified,
     Term,
-    chunked_selection,
-    distributed,
 )
+from soapkrr.execution import workers
 from soapkrr.execution.pools import Threads
 from soapkrr.execution.workers import Workers
-from soapkrr.regression import factors, sparse_set
+from soapkrr.regression.sparse import points, triangles
+from soapkrr.selection import chunked
 from soapkrr.selection.chunked import farthest_points
 from soapkrr.selection.methods import farthest_point_sampling
 
@@ -62,8 +62,8 @@ def frames():
 @pytest.fixture(autouse=True)
 def small_tasks(monkeypatch):
     """Few atoms in a task of a fit, so that there are several."""
-    monkeypatch.setattr(factors, "LANE", 128)
-    monkeypatch.setattr(sparse_set, "CHUNK", 100)
+    monkeypatch.setattr(triangles, "CHUNK", 128)
+    monkeypatch.setattr(points, "CHUNK", 100)
 
 
 def _flat(value) -> np.ndarray:
@@ -157,9 +157,9 @@ def two_workers(client):
 
 @pytest.mark.parametrize("lost", [1, 2], ids=["one", "all"])
 def test_a_fit_survives_the_loss_of_workers(two_workers, frames, monkeypatch, tmp_path, lost):
-    log, original, track = tmp_path / "log", factors._lane_on, distributed.track
+    log, original, track = tmp_path / "log", triangles._chunk_on, workers.track
 
-    def slow_lane(*arguments):
+    def slow_chunk(*arguments):
         with open(log, "a") as file:
             file.write(f"{os.getpid()}\n")
         time.sleep(0.15)
@@ -173,8 +173,8 @@ def test_a_fit_survives_the_loss_of_workers(two_workers, frames, monkeypatch, tm
 
     reference = small_gp(n_sparse=40).fit(frames)
     before = set(two_workers.run(os.getpid).values())
-    monkeypatch.setattr(factors, "_lane_on", slow_lane)
-    monkeypatch.setattr(distributed, "track", fatal_track)
+    monkeypatch.setattr(triangles, "_chunk_on", slow_chunk)
+    monkeypatch.setattr(workers, "track", fatal_track)
     model = small_gp(n_sparse=40).fit(frames, client=two_workers)
     pids = set(map(int, log.read_text().split()))
     assert pids & before
@@ -183,7 +183,7 @@ def test_a_fit_survives_the_loss_of_workers(two_workers, frames, monkeypatch, tm
 
 
 def test_the_choice_of_sparse_points_survives_the_loss_of_a_worker(two_workers, monkeypatch):
-    monkeypatch.setattr(chunked_selection, "TOLD", 1)
+    monkeypatch.setattr(chunked, "TOLD", 1)
     X = np.random.default_rng(0).normal(size=(400, 6))
     pool = Workers(two_workers)
     chunks = [pool.submit(np.array, x) for x in np.split(X, 4)]
@@ -239,8 +239,8 @@ def _rows(kind: str) -> np.ndarray:
 @pytest.mark.parametrize("told", [1, 200, 4096])
 @pytest.mark.parametrize("kind", ["random", "lattice", "copies", "near copies"])
 def test_farthest_points_of_chunks_are_those_of_all_rows(monkeypatch, kind, told):
-    monkeypatch.setattr(chunked_selection, "TOLD", told)
-    monkeypatch.setattr(chunked_selection, "TOLD_AT_LEAST", 1)
+    monkeypatch.setattr(chunked, "TOLD", told)
+    monkeypatch.setattr(chunked, "TOLD_AT_LEAST", 1)
     X, n, pool = _rows(kind), 60, Here()
     cuts = np.sort(np.random.default_rng(2).choice(len(X) - 1, size=6, replace=False)) + 1
     chunks = np.split(X, cuts)
@@ -273,11 +273,11 @@ def test_errors_in_the_rows_of_a_fit_reach_the_caller(client, frames, monkeypatc
     def fail(*arguments):
         raise InputError("not these")
 
-    monkeypatch.setattr(factors, "_lane_on", fail)
+    monkeypatch.setattr(triangles, "_chunk_on", fail)
     model = small_gp(n_sparse=20)
     with pytest.raises(InputError, match="not these"):
         model.fit(frames, client=client)
-    assert not hasattr(model, "terms_")
+    assert not hasattr(model, "process_")
 
 
 def test_what_structures_carry_stays_at_home(client, frames):
@@ -307,9 +307,6 @@ def test_what_is_fitted_in_one_process_refuses_a_client(client, frames):
     for model in (GaussianProcess(soap(), DotProduct()), KernelRidge(soap(), DotProduct()), small_gp(representers="observations")):
         with pytest.raises(InputError, match="`client`.*one process"):
             model.fit(frames, client=client)
-    of_gaps = KernelRidge(soap(), DotProduct(), target="intensive").fit(frames[:4], np.arange(4.0))
-    with pytest.raises(InputError, match="`client` is for potentials"):
-        of_gaps.predict(frames, client=client)
 
 
 def test_the_package_does_not_import_dask():
@@ -346,6 +343,6 @@ def test_bars_count_groups(client, frames, monkeypatch):
             bars[label, total, show] = bars.get((label, total, show), 0) + 1
             yield item
 
-    monkeypatch.setattr(distributed, "track", counted)
+    monkeypatch.setattr(workers, "track", counted)
     small_gp(n_sparse=20, selection="random").fit(frames, client=client, progress=True)
     assert bars == {("environments", 2, True): 2, ("design rows", 6, True): 6}

@@ -67,7 +67,7 @@ def test_more_neighbours_than_a_tile_holds(cuda):
 def test_same_bits_every_time(cuda):
     descriptor, atoms = acsf(["B", "N"]), build("mixed")
     batch = Batch.from_atoms([atoms])
-    pairs = backends.moved(cuda, descriptor.arrays(batch, batch.pairs(3.0)))
+    pairs = backends.moved(cuda, descriptor.arrays(batch))
     first, second = (descriptor.compute(0, 4, pairs)[0].get() for _ in range(2))
     np.testing.assert_array_equal(first, second)
 

@@ -9,6 +9,7 @@ from gpu_loops import assert_same
 from systems import build
 
 from soapkrr import SOAP, CompressedSOAP, backends
+from soapkrr.descriptors.environments import Environments
 from soapkrr.structures import Batch
 
 
@@ -21,12 +22,12 @@ def assert_twins(cuda, descriptor, frames, start=0, stop=None):
     """Values, pull-back and Jacobians of atoms ``start:stop`` of a batch, on the device and on the CPU."""
     batch = Batch.from_atoms(frames)
     stop = batch.n_atoms if stop is None else stop
-    env = descriptor.environments(batch, batch.pairs(descriptor.r_cut))
+    env = descriptor.environments(batch)
     offsets, rng = env.pairs.offsets, np.random.default_rng(start)
     n_pairs, n, n_features = offsets[stop] - offsets[start], stop - start, descriptor.n_features
     gradient, rows = rng.normal(size=(n, n_features)), rng.permutation(n_pairs + n)
-    device = backends.moved(cuda, (env.X, env.state, env.pairs))
-    device = type(env)(*device)
+    X, state, pairs = backends.moved(cuda, (env.X, env.state, env.pairs))
+    device = Environments(descriptor, batch, pairs, (X, state))
 
     ours, theirs = descriptor.compute(start, stop, env.pairs), descriptor.compute(start, stop, device.pairs)
     assert isinstance(theirs[0], cuda.ndarray)

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 from small import crystals, lennard_jones, small_gp, soap
 
-from soapkrr import DotProduct, GaussianProcess, GivenPoints, InputError, KernelRidge, Stratified, backends, load
-from soapkrr.execution.blocks import block_map
+from soapkrr import DotProduct, GaussianProcess, GivenPoints, InputError, KernelRidge, PropertyRidge, Stratified, backends, load
+from soapkrr.execution.blocks import block_map, split_on_out_of_memory
 from soapkrr.execution.memory import format_memory, parse_memory
-from soapkrr.regression import factors, posterior
+from soapkrr.regression.sparse import posterior, triangles
 from soapkrr.regression.sparse.design import DesignRows
 from soapkrr.regression.sparse.points import candidates
 
@@ -146,7 +146,7 @@ MODELS = {
     "observations": lambda limit: small_gp(memory_limit=limit, representers="observations"),
     "exact": lambda limit: GaussianProcess(soap(), DotProduct(2), memory_limit=limit),
     "ridge": lambda limit: KernelRidge(soap(), DotProduct(2), memory_limit=limit),
-    "property": lambda limit: KernelRidge(soap(), DotProduct(2), target="extensive", memory_limit=limit),
+    "property": lambda limit: PropertyRidge(soap(), DotProduct(2), target="extensive", memory_limit=limit),
 }
 
 
@@ -177,9 +177,10 @@ def test_predictions_within_a_limit(name):
 def test_a_property_in_groups_is_the_same_with_its_deviations(monkeypatch):
     frames, test = crystals(6), crystals(5, seed=1)
     model = MODELS["property"](None).fit(frames, sizes(frames))
-    free = model.predict(test, return_std=True)
-    monkeypatch.setattr("soapkrr.estimators.base.GROUP", 4)
-    np.testing.assert_allclose(model.set_params(memory_limit="1GB").predict(test, return_std=True), free, rtol=1e-10, atol=1e-12)
+    free = model.predict(test, uncertainty=True)
+    monkeypatch.setattr("soapkrr.estimators.property.GROUP", 4)
+    p = model.set_params(memory_limit="1GB").predict(test, uncertainty=True)
+    np.testing.assert_allclose([p.values, p.std], [free.values, free.std], rtol=1e-10, atol=1e-12)
 
 
 def test_limits_belong_to_the_machine_not_to_the_model(tmp_path):
@@ -211,7 +212,7 @@ def test_thinning_keeps_as_many_as_are_wanted():
 
 
 def test_enough_memory_thins_nothing(caplog):
-    assert candidates(np.zeros(10, dtype=int), np.array([3]), 10).all() and candidates(np.zeros(10, dtype=int), np.array([3]), None).all()
+    assert candidates(np.zeros(10, dtype=int), np.array([3]), 10).all() and candidates(np.zeros(10, dtype=int), np.array([3]), np.inf).all()
     assert not caplog.records
 
 
@@ -324,7 +325,7 @@ def test_without_a_gpu_nothing_counts_as_its_memory():
         raise MemoryError
 
     with pytest.raises(MemoryError):
-        list(halving(full, 1, lambda item: (item, item)))
+        list(split_on_out_of_memory(full, 1, lambda item: (item, item)))
 
 
 def limited(monkeypatch, owner, name, size_of, most):
@@ -354,7 +355,7 @@ def test_predictions_on_a_full_gpu_are_the_same(freed, monkeypatch, test_frames)
     model = two_terms().fit(crystals(6))
     free = model.predict(test_frames, uncertainty=True)
     # Part of a block, one term of two, has been added when the memory runs out.
-    limited(monkeypatch, posterior.SparsePart, "evaluate", lambda part, s, x, spread: len(x) * (part.descriptor.r_cut < 4), 5)
+    limited(monkeypatch, posterior.SparsePart, "evaluate_with_features", lambda part, s, x: len(x) * (part.descriptor.r_cut < 4), 5)
     limited(monkeypatch, DesignRows, "forces", lambda design, start, stop: stop - start, 3)
     bounded = model.predict(test_frames, uncertainty=True)
     assert freed
@@ -367,11 +368,11 @@ def test_predictions_on_a_full_gpu_are_the_same(freed, monkeypatch, test_frames)
 def test_structures_that_do_not_fit_together_are_predicted_apart(freed, monkeypatch, test_frames):
     model = two_terms().fit(crystals(6))
     free = model.predict(test_frames[1:], uncertainty=True)
-    limited(monkeypatch, posterior.SparseModel, "strain_variance", lambda _, designs: len(designs[0].batch), 1)
+    limited(monkeypatch, posterior.SparseProcess, "strain_variance", lambda _, designs: len(designs[0].batch), 1)
     bounded = model.predict(test_frames[1:], uncertainty=True)
     assert freed
     np.testing.assert_allclose(bounded.stress_std, free.stress_std, rtol=0, atol=1e-9)
-    limited(monkeypatch, posterior.SparseModel, "strain_variance", lambda *args: 1, 0)
+    limited(monkeypatch, posterior.SparseProcess, "strain_variance", lambda *args: 1, 0)
     with pytest.raises(InputError, match="frame 0: the memory of the GPU does not hold the prediction of its 4 atoms"):
         model.predict(test_frames[1:], uncertainty=True)
 
@@ -387,6 +388,6 @@ def test_fits_on_a_full_gpu_are_the_same(freed, monkeypatch, test_frames):
 
 def test_a_structure_that_does_not_fit_on_a_gpu_is_named(freed, monkeypatch):
     frames = crystals(5)
-    limited(monkeypatch, factors, "tables", lambda *args: 1, 0)
+    limited(monkeypatch, triangles, "tables", lambda *args: 1, 0)
     with pytest.raises(InputError, match="frame 0: the memory of the GPU does not hold the design rows of its 4 atoms"):
         small_gp().fit(frames)

@@ -40,11 +40,21 @@ def same(a, b):
         np.testing.assert_array_equal(np.concatenate([np.ravel(v) for v in x]), np.concatenate([np.ravel(v) for v in y]), err_msg=name)
 
 
+def merged(header, changes):
+    """A header with other entries; ``state__process__terms`` reaches inside, None removes an entry."""
+    header = dict(header)
+    for name, value in changes.items():
+        outer, _, inner = name.partition("__")
+        changed = merged(header[outer], {inner: value}) if inner else value
+        header = {**header, outer: changed}
+    return {name: value for name, value in header.items() if value is not None}
+
+
 def rewritten(path, target, **changes):
-    """A copy of a model file with changed entries in model.json (None removes one) or changed members (bytes)."""
+    """A copy of a model file with changed entries in model.json, as of `merged`."""
     with zipfile.ZipFile(path) as old, zipfile.ZipFile(target, "w") as new:
         header = json.loads(old.read("model.json"))
-        header = {key: value for key, value in {**header, **changes}.items() if value is not None}
+        header = merged(header, changes)
         new.writestr("model.json", json.dumps(header))
         for name in set(old.namelist()) - {"model.json"}:
             new.writestr(name, old.read(name))
@@ -121,7 +131,7 @@ def test_the_loaded_calculator_works(path, frames):
 
 def test_header_says_what_is_inside(path):
     header = read_header(path)
-    assert header["version"] == 1 and header["estimator"] == "SparseGP"
+    assert header["version"] == 2 and header["estimator"] == "SparseGP"
     assert header["parameters"]["descriptor"]["species"] == ["Ar"]
 
 
@@ -180,7 +190,7 @@ def test_foreign_zip(tmp_path):
 
 
 def test_newer_version_says_update(path, tmp_path):
-    with pytest.raises(ModelFileError, match=r"version 99 is newer than 1, .*update soapkrr"):
+    with pytest.raises(ModelFileError, match=r"version 99 is newer than 2, .*update soapkrr"):
         soapkrr.load(rewritten(path, tmp_path / "newer.soapkrr", version=99))
 
 
@@ -188,7 +198,10 @@ def parameters(path):
     return read_header(path)["parameters"]
 
 
-@pytest.mark.parametrize("key", ["format", "version", "estimator", "parameters", "reference_energies", "n_observations", "posterior"])
+STATE = ("state", "state__reference_energies", "state__n_observations", "state__process", "state__process__posterior")
+
+
+@pytest.mark.parametrize("key", ["format", "version", "estimator", "parameters", *STATE])
 def test_missing_header_entries(path, tmp_path, key):
     with pytest.raises(ModelFileError):
         soapkrr.load(rewritten(path, tmp_path / "damaged.soapkrr", **{key: None}))
@@ -202,8 +215,9 @@ def test_missing_header_entries(path, tmp_path, key):
         {"estimator": "os.system"},
         {"parameters": {}},
         {"parameters": []},
-        {"reference_energies": 3},
-        {"reference_energies": {"Xx": 1.0}},
+        {"state__reference_energies": 3},
+        {"state__reference_energies": {"Xx": 1.0}},
+        {"state__process__kind": "os.system"},
     ],
     ids=str,
 )
@@ -230,19 +244,19 @@ def test_parameters_of_another_kind(path, tmp_path, changes):
 
 
 def test_a_descriptor_that_does_not_fit_the_arrays(path, tmp_path):
-    term = read_header(path)["terms"][0]
+    term = read_header(path)["state"]["process"]["terms"][0]
     changed = term | {"descriptor": term["descriptor"] | {"n_max": 2}}
     with pytest.raises(ModelFileError, match="do not fit the descriptor"):
-        soapkrr.load(rewritten(path, tmp_path / "damaged.soapkrr", terms=[changed]))
+        soapkrr.load(rewritten(path, tmp_path / "damaged.soapkrr", state__process__terms=[changed]))
 
 
-@pytest.mark.parametrize("name", ["state.posterior.mean", "state.posterior.factor", "state.terms.0.points.0", "state.terms.0.transform.0"])
+@pytest.mark.parametrize("name", ["posterior.mean", "posterior.factor", "terms.0.points.0", "terms.0.transform.0"])
 @pytest.mark.parametrize(
     "content", [None, npy(np.zeros(3)), npy(np.zeros((2, 2))), b"\x93NUMPY", b""], ids=["gone", "3", "2x2", "cut", "empty"]
 )
 def test_arrays_of_another_shape(path, tmp_path, name, content):
     with pytest.raises(ModelFileError):
-        soapkrr.load(with_member(path, tmp_path / "damaged.soapkrr", f"{name}.npy", content))
+        soapkrr.load(with_member(path, tmp_path / "damaged.soapkrr", f"state.process.{name}.npy", content))
 
 
 @pytest.mark.parametrize("content", [b"[1, 2]", b"{", b"\xff\xfe", b"null"])

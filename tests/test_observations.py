@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from reference import Observables, dtc
 from sklearn.base import clone
-from sklearn.process_selection import cross_val_score
+from sklearn.model_selection import cross_val_score
 from systems import build, labelled, small_soap, species, variations
 
 from soapkrr import DotProduct, GivenPoints, InputError, KMeans, LabelError, Leverage, Observations, SparseGP, Stratified

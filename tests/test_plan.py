@@ -19,6 +19,7 @@ from soapkrr import (
     KernelRidge,
     LabelError,
     Observations,
+    PropertyRidge,
     SparseGP,
     SquaredExponential,
     Term,
@@ -68,11 +69,11 @@ def test_masked_and_unused_labels_are_no_rows(frames):
 
 @pytest.mark.parametrize("target, n", [("extensive", 5), ("intensive", 5), ("atom", 20)])
 def test_values_of_a_property_are_rows(target, n, frames):
-    model = KernelRidge(soap(), DotProduct(2), target=target)
+    model = PropertyRidge(soap(), DotProduct(2), target=target)
     assert model.plan(frames).rows == {target: n}
     y = np.random.default_rng(0).random(n)
     assert model.plan(frames, y).rows == model.fit(frames, y).n_observations_
-    assert model.plan(frames, predict=True, return_std=True).cpu_seconds > model.plan(frames, predict=True).cpu_seconds
+    assert model.plan(frames, predict=True, uncertainty=True).cpu_seconds > model.plan(frames, predict=True).cpu_seconds
 
 
 def test_what_a_fit_refuses_a_plan_refuses(frames):

@@ -210,7 +210,7 @@ def test_predictions_come_back_bit_for_bit(tmp_path):
 def test_a_file_without_one_of_its_arrays(crystal, tmp_path, name):
     crystal[1].save(tmp_path / "m.soapkrr")
     with zipfile.ZipFile(tmp_path / "m.soapkrr") as old, zipfile.ZipFile(tmp_path / "damaged", "w") as new:
-        for member in set(old.namelist()) - {f"state.{name}.npy"}:
+        for member in set(old.namelist()) - {f"state.process.{name}.npy"}:
             new.writestr(member, old.read(member))
         assert len(new.namelist()) == len(old.namelist()) - 1
     with pytest.raises(ModelFileError):

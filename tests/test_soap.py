@@ -67,8 +67,7 @@ def test_gradients_of_solid_harmonics(axis):
 
 def _environments(soap, atoms):
     batch = Batch.from_atoms([atoms])
-    pairs = batch.pairs(soap.r_cut)
-    return batch, pairs, soap.environments(batch, pairs)
+    return batch, batch.pairs(soap.r_cut), soap.environments(batch)
 
 
 def _by_blocks(soap, X):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from reference import Observables, dtc, exact_gp
 from sklearn.base import clone
-from sklearn.process_selection import cross_val_score
+from sklearn.model_selection import cross_val_score
 from systems import BULK, SYSTEMS, build, distort, labelled, small_soap, species, variations
 from taylor import assert_derivative
 
@@ -262,7 +262,7 @@ def test_scikit_learn_conventions():
     scores = cross_val_score(copy, variations("vacancy", 6), cv=3)
     assert scores.shape == (3,)
     assert np.all(scores < 0)
-    assert not hasattr(model, "terms_")
+    assert not hasattr(model, "process_")
 
 
 def test_fit_returns_the_estimator_and_states_its_condition():

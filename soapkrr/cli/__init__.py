@@ -3,7 +3,7 @@
 Heavy modules are imported inside the functions, so that ``soapkrr --help`` is quick.
 """
 
-from soapkrr.cli.main import main
+from soapkrr.cli.entry import main
 from soapkrr.cli.options import build_parser
 
 __all__ = ["build_parser", "main"]

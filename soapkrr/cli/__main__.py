@@ -2,6 +2,6 @@
 
 import sys
 
-from soapkrr.cli.main import main
+from soapkrr.cli.entry import main
 
 sys.exit(main())

@@ -96,6 +96,10 @@ class Descriptor(Specification, ABC):
             )
         return kinds
 
+    def kinds_of(self, batch: Batch) -> np.ndarray:
+        """Species index of each atom of a batch; structures that cannot be described raise."""
+        return self.kinds(batch.numbers, batch.frame)
+
     def _on(self, array, name: str):
         """The table ``name`` of this descriptor where ``array`` lives; copies on a GPU are kept."""
         if not backends.on_gpu(array):
@@ -111,7 +115,7 @@ class Descriptor(Specification, ABC):
 
     def arrays(self, batch: Batch, xp=np) -> PairArrays:
         """Neighbours within the cutoff as the compiled loops take them, arrays of ``xp``; species are checked."""
-        kinds, pairs = xp.asarray(self.kinds(batch.numbers, batch.frame)), batch.pairs(self.r_cut, xp)
+        kinds, pairs = xp.asarray(self.kinds_of(batch)), batch.pairs(self.r_cut, xp)
         return PairArrays(pairs.offsets, pairs.j, pairs.vectors, kinds)
 
     def environments(self, batch: Batch, xp=np) -> Environments:

@@ -47,7 +47,7 @@ class Division:
     def unlimited(cls, xp, threads: int | None, group: int | None = None) -> Division:
         """The division for arrays of ``xp`` and so many threads (None: every core) without a limit of memory."""
         threads = backends.threads(xp, threads or default_threads())
-        return cls(threads, threads, group or backends.loops(xp).GROUP)
+        return cls(threads, threads, group or backends.loops(xp).GROUP, learning=LEARNING_BYTES)
 
 
 @dataclass(frozen=True)

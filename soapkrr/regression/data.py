@@ -79,7 +79,7 @@ def check_structures(frames: list[Atoms], descriptors: list[Descriptor], pairs: 
     for first, group in split_by_atoms(frames, 1024):
         batch = Batch.from_atoms(group, first)
         for descriptor in descriptors:
-            descriptor.kinds(batch.numbers, batch.frame)
+            descriptor.kinds_of(batch)
         vectors = batch.pairs(max(d.r_cut for d in descriptors)).vectors
         shortest = min(shortest, np.sqrt(squares(vectors).min(initial=np.inf)))
     for d in descriptors:
