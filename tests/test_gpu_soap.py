@@ -89,9 +89,10 @@ def test_contraction_of_species_and_radial_functions(cuda):
 
 
 def test_tables_that_do_not_fit_into_shared_memory_come_in_parts(cuda, monkeypatch):
-    loops = backends.of(cuda.empty(1)).soap
-    monkeypatch.setattr(loops, "SHARED", loops.STATIC + 1000)
-    monkeypatch.setattr(loops, "TARGET", 1000)
+    loops = backends.of(cuda.empty(1))
+    for module in (loops.soap, loops.soap_jacobian):
+        monkeypatch.setattr(module, "SHARED", loops.soap_jacobian.STATIC + 1000)
+    monkeypatch.setattr(loops.soap, "TARGET", 1000)
     assert_twins(cuda, soap(["O", "Sr", "Ti"], 3, 3), [build("alloy")], 1, 4)
 
 

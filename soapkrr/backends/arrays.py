@@ -27,6 +27,27 @@ class Basis(NamedTuple):
     n_max: int
 
 
+class Channels(NamedTuple):
+    """Channels that a power spectrum multiplies.
+
+    Attributes
+    ----------
+    partners (n_channels, 2) : channel a is paired with those from ``partners[a, 0]`` up to ``partners[a, 1]``.
+    contraction (l_max + 1, n_plain, n_channels) : C of c′[lm, q] = Σ_a c[lm, a] C[l, a, q]; None where the channels are the plain ones.
+    """
+
+    partners: np.ndarray
+    contraction: np.ndarray | None
+
+
+class Expansion(NamedTuple):
+    """Expansions ``c[i, lm, a]`` in the channels that are multiplied, power spectra ``X[i, f]``, and ``norms[i]`` they were divided by."""
+
+    c: np.ndarray
+    X: np.ndarray
+    norms: np.ndarray
+
+
 class Functions(NamedTuple):
     """Symmetry functions as the loops take them.
 

@@ -176,18 +176,6 @@ class CompressedSOAP(ByValue, SOAP):
         dc = super()._expansion_along(start, stop, arrays, direction)
         return self._per_l(dc, self._on(dc, "_contraction"))
 
-    def jacobian(self, start, stop, env, rows, out):
-        """See `Descriptor.jacobian`."""
-        c, norms = env.state
-        tables = [self._on(c, name) for name in ("_basis", "_contraction", "_partners")]
-        backends.of(c).compressed.jacobian(start, stop, env.pairs, *tables, c, env.X, norms, rows, out)
-
-    def strain_jacobian(self, start, stop, env, out):
-        """See `Descriptor.strain_jacobian`."""
-        c, norms = env.state
-        tables = [self._on(c, name) for name in ("_basis", "_contraction", "_partners")]
-        backends.of(c).compressed.strain_jacobian(start, stop, env.pairs, *tables, c, env.X, norms, out)
-
 
 def similarity_embedding(similarity: np.ndarray, n_components: int | None = None) -> np.ndarray:
     """W (n_species, K) with W Wᵀ ≈ κ, for `CompressedSOAP(embedding=...)`: densities of species s and t then overlap as κ_st.

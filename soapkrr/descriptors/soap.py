@@ -12,7 +12,7 @@ from math import factorial
 import numpy as np
 
 from soapkrr import backends
-from soapkrr.backends.arrays import Basis
+from soapkrr.backends.arrays import Basis, Channels, Expansion
 from soapkrr.descriptors.base import Descriptor
 from soapkrr.descriptors.cutoff import RadialScaling, Smoothstep, as_cutoff
 from soapkrr.descriptors.radial import RADIAL_BASES, dressed_basis, radial_table
@@ -111,6 +111,9 @@ class SOAP(Descriptor):
         """(n_channels, 2) channels that each channel is multiplied with, see `power_spectrum` of the backends."""
         return triangle(self.n_channels)
 
+    #: What mixes the channels before they are multiplied, see `Channels`: nothing.
+    _contraction = None
+
     def compute(self, start, stop, arrays):
         """Normalised power spectra X, and the state (c, norms): expansions and |p| before normalisation."""
         xp, n, basis = backends.namespace(arrays.vectors), stop - start, self._on(arrays.vectors, "_basis")
@@ -145,13 +148,17 @@ class SOAP(Descriptor):
 
     def jacobian(self, start, stop, env, rows, out):
         """See `Descriptor.jacobian`."""
-        c, norms = env.state
-        backends.of(c).soap.jacobian(start, stop, env.pairs, self._on(c, "_basis"), c, env.X, norms, rows, out)
+        backends.of(env.X).soap_jacobian.jacobian(start, stop, *self._tables(env), rows, out)
 
     def strain_jacobian(self, start, stop, env, out):
         """See `Descriptor.strain_jacobian`."""
+        backends.of(env.X).soap_jacobian.strain_jacobian(start, stop, *self._tables(env), out)
+
+    def _tables(self, env):
+        """What the Jacobians are made from: neighbours, basis, channels, and the expansions of all atoms."""
         c, norms = env.state
-        backends.of(c).soap.strain_jacobian(start, stop, env.pairs, self._on(c, "_basis"), c, env.X, norms, out)
+        channels = Channels(self._on(c, "_partners"), self._on(c, "_contraction"))
+        return env.pairs, self._on(c, "_basis"), channels, Expansion(c, env.X, norms)
 
 
 def triangle(n_channels: int) -> np.ndarray:

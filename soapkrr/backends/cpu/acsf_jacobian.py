@@ -92,7 +92,7 @@ def _moved_centre(first, last, pairs, fun, s, slope, abc, out):
 
 @jit
 def jacobian(start, stop, pairs, fun, rows, out):
-    """∂X_i/∂r_a grouped by displaced atom; rows as in `cpu.jacobian`."""
+    """∂X_i/∂r_a grouped by displaced atom; rows as in `Descriptor.jacobian`."""
     offsets = pairs.offsets
     s = _scratch(offsets, fun)
     slope, abc = np.empty(1 + fun.g2.shape[0] + fun.g3.shape[0]), np.empty((3, fun.u.shape[0]))

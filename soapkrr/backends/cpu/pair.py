@@ -47,7 +47,7 @@ def pullback(start, stop, pairs, table, r_cut, G, out):
 
 @jit
 def jacobian(start, stop, pairs, table, r_cut, rows, out):
-    """∂X_i/∂r_a grouped by displaced atom; rows as in `cpu.jacobian`. A pair seen from its other end has the opposite vector."""
+    """∂X_i/∂r_a grouped by displaced atom; rows as in `Descriptor.jacobian`. A pair seen from its other end has the opposite vector."""
     offsets, kinds = pairs.offsets, pairs.kinds
     n_b = table.shape[2]
     dS = np.empty(n_b)

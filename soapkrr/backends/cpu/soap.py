@@ -14,7 +14,7 @@ import numpy as np
 from soapkrr.backends.cpu.basis import harmonics, harmonics_gradient, lanes, length, radial, radial_slope
 from soapkrr.backends.cpu.compile import jit
 from soapkrr.backends.cpu.simd import WIDTH, load, load_part, spread, store_part, total
-from soapkrr.backends.cpu.soap_jacobian import displaced, off_diagonal, strained
+from soapkrr.backends.cpu.soap_jacobian import off_diagonal
 
 
 @jit
@@ -165,29 +165,3 @@ def expansion_pullback(start, stop, pairs, basis, H, out):
             out[first + v, 0] = (total(gx) + outwards * u[0, v]) * inv_r_cut
             out[first + v, 1] = (total(gy) + outwards * u[1, v]) * inv_r_cut
             out[first + v, 2] = (total(gz) + outwards * u[2, v]) * inv_r_cut
-
-
-@jit
-def jacobian(start, stop, pairs, basis, c, X, norms, rows, out):
-    """∂X_i/∂r_a for every centre i that atom a (of ``start:stop``) moves, itself included; grouped by displaced atom.
-
-    Pair p = (a, i) writes the three rows ``out[rows[p - offsets[start]]]`` (one per Cartesian axis, each n_features long),
-    and atom a its own environment's derivative at ``rows[n_pairs_of_block + a - start]``. Uses that the list is full: i sees a at −r_ai.
-    ``c``, ``X``, ``norms`` hold every atom of the batch.
-    """
-    displaced(start, stop, pairs, basis, c.shape[2], None, _triangle(c.shape[2]), c, X, norms, rows, out)
-
-
-@jit
-def strain_jacobian(start, stop, pairs, basis, c, X, norms, out):
-    """∂X_i/∂ε (Voigt order, 6 rows per centre) of atoms ``start:stop`` into ``out[i - start]``: Σ_j r_ij,a ∂X_i/∂r_ij,b."""
-    strained(start, stop, pairs, basis, c.shape[2], None, _triangle(c.shape[2]), c, X, norms, out)
-
-
-@jit
-def _triangle(n_channels):
-    """Partners of plain channels: each with itself and all that follow."""
-    partners = np.empty((n_channels, 2), dtype=np.int64)
-    for a in range(n_channels):
-        partners[a, 0], partners[a, 1] = a, n_channels
-    return partners

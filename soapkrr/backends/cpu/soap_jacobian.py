@@ -62,11 +62,12 @@ def _contract(dc, t, low, high, contraction, mixed):
 
 
 @jit
-def _three_rows(i, c, dc, t, low, high, partners, weight, X, norms, factors, at, out):
+def _three_rows(i, expansion, dc, t, low, high, partners, weight, factors, at, out):
     """Derivatives of X_i, the normalisation included, when c_i moves along dc[t], dc[t + 1] and dc[t + 2]; from flat index ``at`` of out.
 
     ``dc`` vanishes outside the channels ``low:high``. Where the spectrum is zero, so are they.
     """
+    c, X, norms = expansion
     n_k, n_a, n_f = c.shape[1], c.shape[2], X.shape[1]
     f, ci, d0 = 0, i * n_k * n_a, t * n_k * n_a
     d1, d2 = d0 + n_k * n_a, d0 + 2 * n_k * n_a
@@ -106,24 +107,39 @@ def _three_rows(i, c, dc, t, low, high, partners, weight, X, norms, factors, at,
 
 
 @jit
-def _rows(i, c, dc, t, low, high, contraction, mixed, partners, weight, X, norms, factors, at, out):
-    """`_three_rows` for changes dc of the plain channels, contracted where there is a contraction."""
+def _rows(i, expansion, dc, t, low, high, contraction, mixed, partners, weight, factors, at, out):
+    """`_three_rows` for changes dc of the plain channels, contracted into ``mixed`` where there is a contraction."""
     if contraction is None:
-        _three_rows(i, c, dc, t, low, high, partners, weight, X, norms, factors, at, out)
+        _three_rows(i, expansion, dc, t, low, high, partners, weight, factors, at, out)
     else:
         _contract(dc, t, low, high, contraction, mixed)
-        _three_rows(i, c, mixed, 0, 0, c.shape[2], partners, weight, X, norms, factors, at, out)
+        _three_rows(i, expansion, mixed, 0, 0, mixed.shape[2], partners, weight, factors, at, out)
 
 
 @jit
-def displaced(start, stop, pairs, basis, n_a, contraction, partners, c, X, norms, rows, out):
-    """∂X_i/∂r_a of atoms a of ``start:stop``, see `soap.jacobian`; ``n_a`` channels before the ``contraction`` (an array or None)."""
+def _n_plain(contraction, n_channels):
+    """Number of plain channels, those before the contraction."""
+    if contraction is None:
+        return n_channels
+    return contraction.shape[1]
+
+
+@jit
+def jacobian(start, stop, pairs, basis, channels, expansion, rows, out):
+    """∂X_i/∂r_a for every centre i that atom a (of ``start:stop``) moves, itself included; grouped by displaced atom.
+
+    Pair p = (a, i) writes the three rows ``out[rows[p - offsets[start]]]`` (one per Cartesian axis, each n_features long),
+    and atom a its own environment's derivative at ``rows[n_pairs_of_block + a - start]``. Uses that the list is full: i sees a at −r_ai.
+    ``expansion`` holds every atom of the batch.
+    """
     offsets, neighbours, vectors, kinds = pairs
     table, norm, weight, inv_r_cut, l_max, n_max = basis
-    n_k, n_f, size = c.shape[1], X.shape[1], table.shape[2]
+    partners, contraction = channels
+    n_k, n_q, n_f, size = expansion.c.shape[1], expansion.c.shape[2], expansion.X.shape[1], table.shape[2]
+    n_a = _n_plain(contraction, n_q)
     u, q, Y, dY = np.empty((3, WIDTH)), np.empty((n_k, WIDTH)), np.empty((n_k, WIDTH)), np.empty((3, n_k, WIDTH))
     S, dS, factors = np.zeros(size + WIDTH), np.zeros(size + WIDTH), off_diagonal()
-    dc, own, mixed = np.empty((3, n_k, n_a)), np.empty((3, n_k, n_a)), np.empty((3, n_k, c.shape[2]))
+    dc, own, mixed = np.empty((3, n_k, n_a)), np.empty((3, n_k, n_a)), np.empty((3, n_k, n_q))
     first_pair = offsets[start]
     n_pairs = offsets[stop] - first_pair
     for a in range(start, stop):
@@ -141,20 +157,22 @@ def displaced(start, stop, pairs, basis, n_a, contraction, partners, c, X, norms
                 for b in range(3):
                     _accumulate(dc, b, low, 1.0, -1.0, l_max, n_max, own, b, kinds[i] * n_max)
                 at = rows[p - first_pair] * 3 * n_f
-                _rows(i, c, dc, 0, low, low + n_max, contraction, mixed, partners, weight, X, norms, factors, at, out)
+                _rows(i, expansion, dc, 0, low, low + n_max, contraction, mixed, partners, weight, factors, at, out)
         at = rows[n_pairs + a - start] * 3 * n_f
-        _rows(a, c, own, 0, 0, n_a, contraction, mixed, partners, weight, X, norms, factors, at, out)
+        _rows(a, expansion, own, 0, 0, n_a, contraction, mixed, partners, weight, factors, at, out)
 
 
 @jit
-def strained(start, stop, pairs, basis, n_a, contraction, partners, c, X, norms, out):
-    """∂X_i/∂ε of atoms ``start:stop``, see `soap.strain_jacobian`; ``n_a`` and ``contraction`` as in `displaced`."""
+def strain_jacobian(start, stop, pairs, basis, channels, expansion, out):
+    """∂X_i/∂ε (Voigt order, 6 rows per centre) of atoms ``start:stop`` into ``out[i - start]``: Σ_j r_ij,a ∂X_i/∂r_ij,b."""
     offsets, neighbours, vectors, kinds = pairs
     table, norm, weight, inv_r_cut, l_max, n_max = basis
-    n_k, size = c.shape[1], table.shape[2]
+    partners, contraction = channels
+    n_k, n_q, n_f, size = expansion.c.shape[1], expansion.c.shape[2], expansion.X.shape[1], table.shape[2]
+    n_a = _n_plain(contraction, n_q)
     u, q, Y, dY = np.empty((3, WIDTH)), np.empty((n_k, WIDTH)), np.empty((n_k, WIDTH)), np.empty((3, n_k, WIDTH))
     S, dS, factors = np.zeros(size + WIDTH), np.zeros(size + WIDTH), off_diagonal()
-    dc, sums, mixed = np.empty((3, n_k, n_max)), np.empty((6, n_k, n_a)), np.empty((3, n_k, c.shape[2]))
+    dc, sums, mixed = np.empty((3, n_k, n_max)), np.empty((6, n_k, n_a)), np.empty((3, n_k, n_q))
     va, vb = (0, 1, 2, 1, 0, 0), (0, 1, 2, 2, 2, 1)
     for i in range(start, stop):
         sums[:, :, :] = 0.0
@@ -169,5 +187,5 @@ def strained(start, stop, pairs, basis, n_a, contraction, partners, c, X, norms,
                     lever = vectors[p, va[v]]
                     _accumulate(dc, vb[v], 0, lever, lever, l_max, n_max, sums, v, kinds[neighbours[p]] * n_max)
         for v in (0, 3):
-            at = ((i - start) * 6 + v) * X.shape[1]
-            _rows(i, c, sums, v, 0, n_a, contraction, mixed, partners, weight, X, norms, factors, at, out)
+            at = ((i - start) * 6 + v) * n_f
+            _rows(i, expansion, sums, v, 0, n_a, contraction, mixed, partners, weight, factors, at, out)

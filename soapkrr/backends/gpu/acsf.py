@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 
 from soapkrr.backends.gpu.compile import launch
@@ -14,23 +16,38 @@ THREADS, TILE = 128, 64
 SHARED = 32 * 1024
 
 
+class Kernel(NamedTuple):
+    """A kernel that keeps ``n_along`` derivatives and ``n_levers`` numbers per triplet, and ``n_sums`` sums per thread."""
+
+    module: str
+    name: str
+    n_along: int
+    n_sums: int
+    n_levers: int = 0
+
+
+VALUES = Kernel("acsf", "values", n_along=0, n_sums=1)
+PULLBACK = Kernel("acsf", "pullback", n_along=0, n_sums=6, n_levers=3)
+
+
 def values(start, stop, pairs, fun, X):
     """Symmetry functions of atoms ``start:stop`` into ``X[i - start]`` (overwritten)."""
-    run("acsf", "values", stop - start, pairs, fun, X.shape[-1], (np.int64(start), X), n_along=0, n_sums=1)
+    run(VALUES, stop - start, pairs, fun, X.shape[-1], np.int64(start), X)
 
 
 def pullback(start, stop, pairs, fun, G, out):
     """∂E/∂r_ij of the pairs of atoms ``start:stop`` into ``out[p]``, from G[i - start] = ∂E/∂X."""
-    run("acsf", "pullback", stop - start, pairs, fun, G.shape[-1], (np.int64(start), G, out), n_along=0, n_sums=6, n_levers=3)
+    run(PULLBACK, stop - start, pairs, fun, G.shape[-1], np.int64(start), G, out)
 
 
-def run(module, kernel, n_blocks, pairs, fun, n_features, args, n_along, n_sums, n_levers=0):
-    """Launch a kernel that keeps ``n_along`` derivatives and ``n_levers`` numbers per triplet, and ``n_sums`` sums per thread."""
+def run(kernel: Kernel, n_blocks, pairs, fun, n_features, *args):
+    """Launch a kernel on ``n_blocks`` blocks; ``args`` are what it takes after neighbours, functions and sizes."""
     n_f, n_kinds = len(fun.u), len(fun.weight)
     n_slots = 1 if n_features == 1 + len(fun.g2) + len(fun.g3) + n_f else n_kinds
     n_p = len(fun.eta) * ((fun.n4 > 0) + (fun.n4 < n_f))
-    fixed = n_sums * THREADS + 2 * (6 * TILE + 2 * _doubles(TILE) + _doubles(n_slots + 1)) + _doubles(n_slots * (n_slots + 1) // 2 + 1)
-    per_triplet = 4 + n_along + len(fun.zeta) + (1 + n_along) * n_p + n_levers
+    tiles = 2 * (6 * TILE + 2 * _doubles(TILE) + _doubles(n_slots + 1)) + _doubles(n_slots * (n_slots + 1) // 2 + 1)
+    fixed = kernel.n_sums * THREADS + tiles
+    per_triplet = 4 + kernel.n_along + len(fun.zeta) + (1 + kernel.n_along) * n_p + kernel.n_levers
     chunk = min(THREADS, (SHARED // 8 - fixed - per_triplet - 2) // (per_triplet + 1))
     if chunk < 1:
         raise InputError(
@@ -39,8 +56,8 @@ def run(module, kernel, n_blocks, pairs, fun, n_features, args, n_along, n_sums,
         )
     sizes = len(fun.g2), len(fun.g3), len(fun.eta), len(fun.zeta), fun.n4, n_f, n_kinds, n_slots, len(fun.table)
     launch(
-        module,
-        kernel,
+        kernel.module,
+        kernel.name,
         n_blocks,
         THREADS,
         *pairs,

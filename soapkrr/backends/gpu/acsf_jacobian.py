@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import numpy as np
 
-from soapkrr.backends.gpu.acsf import run
+from soapkrr.backends.gpu.acsf import Kernel, run
+
+MOVED_CENTRE = Kernel("acsf_jacobian", "moved_centre", n_along=3, n_sums=3)
+MOVED_NEIGHBOUR = Kernel("acsf_jacobian", "moved_neighbour", n_along=3, n_sums=3)
+STRAINED = Kernel("acsf_jacobian", "strained", n_along=6, n_sums=6)
 
 
 def jacobian(start, stop, pairs, fun, rows, out):
     """∂X_i/∂r_a grouped by displaced atom; rows as in `Descriptor.jacobian`."""
     n_pairs = len(rows) - (stop - start)
-    same = dict(pairs=pairs, fun=fun, n_features=out.shape[-1], n_along=3, n_sums=3)
-    run("acsf_jacobian", "moved_centre", stop - start, args=(np.int64(start), rows[n_pairs:], out), **same)
-    run("acsf_jacobian", "moved_neighbour", n_pairs, args=(np.int64(start), np.int64(stop), rows, out), **same)
+    run(MOVED_CENTRE, stop - start, pairs, fun, out.shape[-1], np.int64(start), rows[n_pairs:], out)
+    run(MOVED_NEIGHBOUR, n_pairs, pairs, fun, out.shape[-1], np.int64(start), np.int64(stop), rows, out)
 
 
 def strain_jacobian(start, stop, pairs, fun, out):
     """∂X_i/∂ε (Voigt order, 6 rows per centre) of atoms ``start:stop`` into ``out[i - start]``."""
-    run("acsf_jacobian", "strained", stop - start, pairs, fun, out.shape[-1], (np.int64(start), out), n_along=6, n_sums=6)
+    run(STRAINED, stop - start, pairs, fun, out.shape[-1], np.int64(start), out)

@@ -1,9 +1,8 @@
-"""Density expansion, power spectrum and Jacobians on a GPU, one block of threads per atom, pair or row: as `cpu.soap`."""
+"""Density expansion and power spectrum on a GPU, one block of threads per atom: as `cpu.soap`."""
 
 from __future__ import annotations
 
 import weakref
-from functools import cache
 from typing import NamedTuple
 
 import cupy
@@ -16,9 +15,6 @@ THREADS, CHUNK = 128, 16
 
 #: Bytes of shared memory that a block takes for neighbours unless one alone needs more: ten blocks then share a multiprocessor.
 TARGET = 20 * 1024
-
-#: Bytes of shared memory left to static arrays.
-STATIC = 512
 
 
 class Features(NamedTuple):
@@ -105,58 +101,3 @@ def expansion_pullback(start, stop, pairs, basis, H, out):
     arrays, sizes = _pair_arguments(start, pairs, basis)
     chunk, shared = _chunk(basis, 2, 4)
     launch("soap", "expansion_pullback", stop - start, THREADS, *arrays, *sizes, *_sizes(H.shape[2], chunk), H, out, shared=shared)
-
-
-def jacobian(start, stop, pairs, basis, c, X, norms, rows, out):
-    """∂X_i/∂r_a for every centre i that atom a (of ``start:stop``) moves, itself included; rows as in `cpu.soap.jacobian`."""
-    partners = _triangle(c.shape[2])
-    pair_rows(start, stop, pairs, basis, None, partners, c, X, norms, rows, out)
-    moved = expand_moved(start, stop, pairs, basis, c.shape[2], 3)
-    moved_rows(start, moved, partners, basis, c, X, norms, rows[len(rows) - (stop - start) :], out)
-
-
-def strain_jacobian(start, stop, pairs, basis, c, X, norms, out):
-    """∂X_i/∂ε (Voigt order, 6 rows per centre) of atoms ``start:stop`` into ``out[i - start]``: Σ_j r_ij,a ∂X_i/∂r_ij,b."""
-    moved = expand_moved(start, stop, pairs, basis, c.shape[2], 6)
-    moved_rows(start, moved, _triangle(c.shape[2]), basis, c, X, norms, cupy.arange(stop - start), out)
-
-
-def _triangle(n_channels: int):
-    """Partners of the full power spectrum: each channel with itself and all that follow."""
-    return _triangle_on(n_channels, cupy.cuda.runtime.getDevice())
-
-
-@cache
-def _triangle_on(n_channels: int, device: int):
-    first = cupy.arange(n_channels)
-    return cupy.stack([first, cupy.full(n_channels, n_channels)], axis=1)
-
-
-def pair_rows(start, stop, pairs, basis, contraction, partners, c, X, norms, rows, out):
-    """The rows of `jacobian` that belong to pairs; ``contraction`` (l_max + 1, n_channels, n_mixed) or None."""
-    l_max, n_max = basis.l_max, basis.n_max
-    n_mixed, n_pairs = c.shape[2], X.shape[1] // (l_max + 1)
-    n_channels = n_mixed if contraction is None else contraction.shape[1]
-    a, b, _ = features(partners, n_pairs)
-    bytes_each = 8 * (4 * (2 * l_max + 1) + 2 * n_max + 6 * n_mixed)
-    tile = min(l_max + 1, max(1, (SHARED - STATIC) // bytes_each))
-    arrays = np.int64(start), np.int64(stop), pairs.offsets, pairs.neighbours, pairs.vectors, pairs.kinds, basis.table
-    numbers = float(basis.inv_r_cut), *_sizes(l_max, n_max, n_channels)
-    mixing = (c if contraction is None else contraction), *_sizes(contraction is not None, n_mixed)
-    launch(
-        *("jacobian", "pair_rows", len(rows) - (stop - start), THREADS),
-        *(*arrays, np.int32(len(basis.table)), basis.norm, basis.weight, *numbers, *mixing),
-        *(a, b, *_sizes(n_pairs, tile), c, X, norms, rows, out),
-        shared=tile * bytes_each,
-    )
-
-
-def moved_rows(start, moved, partners, basis, c, X, norms, rows, out):
-    """Rows of X along ``moved`` (n, n_directions, lm, n_mixed), of atoms from ``start``, into ``out[rows[i]]``."""
-    n, n_directions, _, n_mixed = moved.shape
-    n_pairs = X.shape[1] // (basis.l_max + 1)
-    a, b, _ = features(partners, n_pairs)
-    launch(
-        *("jacobian", "moved_rows", n * n_directions, THREADS, np.int64(start), np.int32(n_directions), moved, c, X, norms, basis.weight),
-        *(*_sizes(basis.l_max, n_mixed), a, b, np.int32(n_pairs), rows, out),
-    )
