@@ -49,7 +49,7 @@ def main() -> int:
     acsf = ACSF(["Si"], R_CUT, **parameters)
     batch = Batch.from_atoms([atoms])
     pairs = batch.pairs(R_CUT)
-    arrays, out = acsf.arrays(batch, pairs), np.empty((len(pairs.j), 3))
+    arrays, out = acsf.arrays(batch), np.empty((len(pairs.j), 3))
     gradient = np.random.default_rng(0).normal(size=(len(atoms), acsf.n_features))
     write = sys.stdout.write
     for threads in sorted({1, default_threads()}):

@@ -21,7 +21,6 @@ from ase.io import read
 from run import HERE, SETTINGS, alternating, bare_products, crystal, machine
 
 from soapkrr import SOAP, DotProduct, SparseGP
-from soapkrr.descriptors.environments import DisplacedBlock
 from soapkrr.regression.sparse.design import DesignRows
 from soapkrr.structures import Batch
 from soapkrr.threads import default_threads, serial_blas
@@ -86,19 +85,22 @@ def measure_prediction(model: SparseGP, frames, repeats: int) -> dict:
 def measure_descriptor(model: SparseGP, frames, repeats: int) -> dict:
     """On one thread: neighbour list, values, values and full Jacobian; force and strain rows of a fit beside the products they need."""
     descriptor, batch = model.process_.terms[0].descriptor, Batch.from_atoms(frames)
-    pairs, n, few = batch.pairs(descriptor.r_cut), batch.n_atoms, 32
+    n, few = batch.n_atoms, 32
 
     def jacobian():
-        env = descriptor.environments(batch, pairs)
+        env = descriptor.environments(batch)
         for start in range(0, n, 8):
-            DisplacedBlock(descriptor, env, start, min(start + 8, n))
+            env.displaced(start, min(start + 8, n))
 
     with serial_blas():
         design = DesignRows(model.process_.terms[0], batch)
         design.energy()  # makes the kernel's derivatives, once per batch
-        blocks = [DisplacedBlock(descriptor, design.env, start, start + 8) for start in range(0, few, 8)]
+        blocks = [design.env.displaced(start, start + 8) for start in range(0, few, 8)]
         parts = [(b.of_species(s)[0].reshape(-1, x.shape[1]), x) for b in blocks for s, x in enumerate(model.process_.terms[0].points)]
-        functions = {"neighbours": lambda: batch.pairs(descriptor.r_cut), "values": lambda: descriptor.environments(batch, pairs)}
+        functions = {
+            "neighbours": lambda: Batch.from_atoms(frames).pairs(descriptor.r_cut),
+            "values": lambda: descriptor.environments(batch).X,
+        }
         out = figures(alternating(repeats, **functions, values_and_jacobian=jacobian), n)
         rows = alternating(max(repeats // 3, 3), products=lambda: [J @ x.T for J, x in parts], rows=lambda: design.forces(0, few))
         out["force_rows"] = figures(rows, few)
