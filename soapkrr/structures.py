@@ -7,18 +7,24 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from functools import cached_property
+from math import hypot, inf
 from typing import NamedTuple
 
 import numpy as np
 from ase import Atoms
 from ase.data import chemical_symbols
-from ase.geometry import complete_cell
 
 from soapkrr import backends
 from soapkrr.errors import InputError
 
 #: Atoms closer than this are taken to be the same atom written twice (Å).
 COINCIDENT = 1e-2
+
+#: Positions from here on are rounded to more than 1e-6 Å (Å).
+FARTHEST = 2.0**33
+
+#: Volume of a cell, by the product of its lengths, below which its vectors count as linearly dependent.
+DEPENDENT = 1e-13
 
 #: (a, b) Cartesian index pairs in Voigt order xx, yy, zz, yz, xz, xy.
 VOIGT = ((0, 0), (1, 1), (2, 2), (1, 2), (0, 2), (0, 1))
@@ -101,7 +107,8 @@ class Batch:
 
     @cached_property
     def volumes(self) -> np.ndarray:
-        return np.where(self.pbc.all(axis=1), np.abs(np.linalg.det(self.cells)), np.nan)
+        bulk = self.pbc.all(axis=1)
+        return np.where(bulk, np.abs(np.linalg.det(np.where(bulk[:, None, None], self.cells, np.eye(3)))), np.nan)
 
     @classmethod
     def from_atoms(cls, frames: list[Atoms], first: int = 0) -> Batch:
@@ -133,8 +140,10 @@ class Batch:
         neighbours = backends.loops(xp).neighbours.neighbours
         parts, n_pairs = [], 0
         for s, start in enumerate(self.offsets[:-1]):
-            box = complete_cell(self.cells[s]) if self.pbc[s].any() else np.zeros((3, 3))
-            offsets, j, vectors = neighbours(self.positions[start : self.offsets[s + 1]], box, self.pbc[s], r_cut)
+            try:
+                offsets, j, vectors = neighbours(self.positions[start : self.offsets[s + 1]], self.cells[s], self.pbc[s], r_cut)
+            except InputError as error:
+                raise InputError(f"frame {self.first + s}: {error}") from None
             distances = xp.einsum("pa,pa->p", vectors, vectors)
             if len(j) and float(distances.min()) < COINCIDENT**2:
                 self._coincident(s, offsets, j, int(distances.argmin()))
@@ -174,21 +183,49 @@ def _check_structure(atoms: Atoms, index: int) -> None:
         raise InputError(f"frame {index}: expected an ase.Atoms object, received {type(atoms).__name__}.")
     if len(atoms) == 0:
         raise InputError(f"frame {index} has no atoms; remove it from the list.")
-    bad = np.flatnonzero(~np.isfinite(atoms.positions).all(axis=1))
-    if len(bad):
-        raise InputError(f"frame {index}, atom {bad[0]}: position {atoms.positions[bad[0]]} is not finite.")
-    ghosts = np.flatnonzero(atoms.numbers < 1)
-    if len(ghosts):
-        raise InputError(f"frame {index}, atom {ghosts[0]}: atomic number {atoms.numbers[ghosts[0]]} is not an element.")
-    lengths = np.linalg.norm(atoms.cell.array, axis=1)
-    for axis in np.flatnonzero(atoms.pbc):
-        if not lengths[axis] > 0:
+    if not np.abs(atoms.positions).max() < FARTHEST:
+        _refuse_position(atoms.positions, index)
+    numbers = atoms.numbers
+    if numbers.min() < 1 or numbers.max() >= len(chemical_symbols):
+        atom = int(np.flatnonzero((numbers < 1) | (numbers >= len(chemical_symbols)))[0])
+        raise InputError(f"frame {index}, atom {atom}: atomic number {numbers[atom]} is not an element (1 to {len(chemical_symbols) - 1}).")
+    _check_cell(atoms.cell.array.tolist(), atoms.pbc.tolist(), index)
+
+
+def _refuse_position(positions: np.ndarray, index: int) -> None:
+    atom = int(np.flatnonzero(~(np.abs(positions) < FARTHEST).all(axis=1))[0])
+    where = f"frame {index}, atom {atom}: position {positions[atom]}"
+    if not np.isfinite(positions[atom]).all():
+        raise InputError(f"{where} is not finite.")
+    raise InputError(f"{where} is too far from the origin to be known to 1e-6 Å; wrap it into the cell, or check the unit (Å).")
+
+
+def _check_cell(cell: list[list[float]], pbc: list[bool], index: int) -> None:
+    """Raise `InputError` unless the cell is finite and its periodic vectors span as many directions; the others are not used."""
+    lengths = [hypot(*vector) for vector in cell]
+    for axis, length in enumerate(lengths):
+        if not length < inf:
+            raise InputError(f"frame {index}: cell vector {axis}, {cell[axis]}, is not finite; give it, or zero where `pbc` is False.")
+        if pbc[axis] and not COINCIDENT < length < FARTHEST:
             raise InputError(
-                f"frame {index}: periodic along axis {axis}, but cell vector {axis} is zero or not finite; "
+                f"frame {index}: periodic along axis {axis}, but cell vector {axis} is {_size(length)}; "
                 "give the cell or set `pbc` to False there."
             )
-    if atoms.pbc.any() and abs(np.linalg.det(complete_cell(atoms.cell.array))) < 1e-6:
+    units = [[x / length for x in vector] for vector, length, periodic in zip(cell, lengths, pbc, strict=True) if periodic]
+    if len(units) > 1 and _volume(*units) < DEPENDENT:
         raise InputError(f"frame {index}: the cell vectors are linearly dependent; check the cell.")
+
+
+def _size(length: float) -> str:
+    if length == 0:
+        return "zero"
+    return f"{length:.3g} Å long ({'atoms would be their own neighbours' if length < 1 else 'too long to be known to 1e-6 Å'})"
+
+
+def _volume(a: list[float], b: list[float], c: list[float] | None = None) -> float:
+    """Volume of the cell of three vectors, or the area of two."""
+    across = (a[1] * b[2] - a[2] * b[1], a[2] * b[0] - a[0] * b[2], a[0] * b[1] - a[1] * b[0])
+    return hypot(*across) if c is None else abs(sum(x * y for x, y in zip(across, c, strict=True)))
 
 
 def as_frames(frames) -> list[Atoms]:

@@ -5,14 +5,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from ase import Atoms
-from ase.geometry import complete_cell
 from systems import SYSTEMS, build
 
 from soapkrr import backends
 
 
 def assert_same_pairs(cuda, monkeypatch, atoms, cutoff):
-    box, periodic = complete_cell(atoms.cell.array) if atoms.pbc.any() else np.zeros((3, 3)), atoms.pbc
+    box, periodic = atoms.cell.array, atoms.pbc
     expected = sorted_pairs(*backends.of(atoms.positions).neighbours.neighbours(atoms.positions, box, periodic, cutoff))
     loops = backends.of(cuda.empty(1)).neighbours
     for small in (10**9, 0):
@@ -41,3 +40,14 @@ def test_many_bins(cuda, monkeypatch, periodic):
     cell = np.diag([14.0, 11.0, 12.0]) + rng.normal(scale=1.5, size=(3, 3))
     atoms = Atoms("Ar150", positions=rng.uniform(-1, 2, size=(150, 3)) @ cell, cell=cell, pbc=periodic)
     assert_same_pairs(cuda, monkeypatch, atoms, 2.5)
+
+
+@pytest.mark.parametrize(
+    "cell, periodic, far",
+    [((1500, 1500, 4), (1, 1, 1), 0), ((4, 4, 4), (0, 1, 0), 1e9), ((4, 4, 0), (1, 1, 0), 1e5), ((3, 3e6, 3), (1, 1, 1), 1e6)],
+)
+def test_extreme_structures(cuda, monkeypatch, cell, periodic, far):
+    """Searched on the CPU, however many their atoms."""
+    positions = np.array([[0, 0, 0], [1.2, 0.3, 2.1], [0.7, 0.1, 0.9], [2.2, 0.5, 0.4]])
+    positions[3] += far * ~np.array(periodic, dtype=bool)
+    assert_same_pairs(cuda, monkeypatch, Atoms("Ar4", positions=positions, cell=cell, pbc=periodic), 3.9)

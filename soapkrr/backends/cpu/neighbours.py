@@ -1,4 +1,4 @@
-"""Neighbour list of one structure, by vesin."""
+"""Neighbour list of one structure, by vesin; of unusual ones by a k-d tree."""
 
 from __future__ import annotations
 
@@ -6,16 +6,32 @@ import numpy as np
 import vesin
 
 from soapkrr.backends.cpu.compile import jit
+from soapkrr.backends.cpu.envelope import ordinary, spanned
+from soapkrr.backends.cpu.images import half_list, refuse_crowds, tidy
 
 
 def neighbours(points: np.ndarray, box: np.ndarray, periodic: np.ndarray, cutoff: float):
     """(offsets, j, r_ij) of all pairs nearer than ``cutoff``, every image counted, sorted by centre.
 
-    ``box`` is zero where nothing is periodic; offsets (n_atoms + 1,) and j (n_pairs,) are int64, r_ij (n_pairs, 3).
+    ``box`` counts where ``periodic`` is true; offsets (n_atoms + 1,) and j (n_pairs,) are int64, r_ij (n_pairs, 3).
+
+    Raises
+    ------
+    InputError : there would be more pairs than any matter has.
     """
-    # Half the search, and no sort.
-    search = vesin.NeighborList(cutoff=cutoff, full_list=False, n_threads=1)
-    i, j, vectors = search.compute(points=points, box=box, periodic=periodic, quantities="ijD", copy=False)
+    cell = spanned(box, periodic)
+    usual = ordinary(points, cell, periodic, cutoff)
+    if not usual:
+        points, cell = tidy(points, cell, periodic)
+        usual = ordinary(points, cell, periodic, cutoff)
+    if usual:
+        # Half the search, and no sort.
+        search = vesin.NeighborList(cutoff=cutoff, full_list=False, n_threads=1)
+        i, j, vectors = search.compute(points=points, box=cell, periodic=periodic, quantities="ijD", copy=False)
+    else:
+        pairs, vectors = half_list(points, cell, periodic, cutoff)
+        i, j = pairs.T
+    refuse_crowds(len(points), 2.0 * len(i), cutoff)
     offsets, both, full = np.zeros(len(points) + 1, dtype=np.int64), np.empty(2 * len(i), dtype=np.int64), np.empty((2 * len(i), 3))
     _both_directions(i, j, vectors, offsets, both, full)
     return offsets, both, full

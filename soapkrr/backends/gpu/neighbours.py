@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import cupy
 import numpy as np
-from ase.geometry import complete_cell
 
 from soapkrr import backends
+from soapkrr.backends.cpu.envelope import ordinary, spanned
 from soapkrr.backends.cpu.neighbours import neighbours as on_cpu
 from soapkrr.backends.gpu.compile import launch
 
-#: Structures of fewer atoms are searched on the CPU, which takes less time than a dozen launches and a wait.
+#: Structures of fewer atoms are searched on the CPU, which takes less time than a dozen launches and a wait; unusual ones of any size too.
 SMALL = 2000
 
 
@@ -19,9 +19,10 @@ def neighbours(points, box, periodic, cutoff):
 
     ``points`` may be here or there; ``box`` and ``periodic`` are NumPy arrays.
     """
-    if len(points) < SMALL:
-        return backends.moved(cupy, on_cpu(backends.host(points), box, periodic, cutoff))
-    points, cell, n = cupy.asarray(points), np.ascontiguousarray(complete_cell(box)), len(points)
+    here, cell, n = backends.host(points), spanned(box, periodic), len(points)
+    if n < SMALL or not ordinary(here, cell, periodic, cutoff):
+        return backends.moved(cupy, on_cpu(here, box, periodic, cutoff))
+    points = cupy.asarray(points)
     place, shifts, grid = _bins(points, cell, np.asarray(periodic, dtype=bool), cutoff)
     order = cupy.argsort(place, kind="stable")
     bins = place[order]
