@@ -15,6 +15,7 @@ from ase import Atoms
 from ase.data import chemical_symbols
 
 from soapkrr import backends
+from soapkrr.backends.arrays import PairArrays
 from soapkrr.errors import InputError
 
 #: Atoms closer than this are taken to be the same atom written twice (Å).
@@ -265,7 +266,7 @@ def add_rows(sums: np.ndarray, owner: np.ndarray, rows: np.ndarray) -> None:
         sums[owner[starts]] += xp.add.reduceat(rows, starts, axis=0)
 
 
-def forces_and_strain(batch: Batch, pairs: Pairs, gradient: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def forces_and_strain(batch: Batch, pairs: Pairs | PairArrays, gradient: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Turn ∂E/∂r_ij into forces and the strain derivative: the only place where this is done.
 
     F_a = Σ_j g_aj − Σ_i g_ia and ∂E/∂ε_ab = Σ_p r_a g_b, symmetrised.

@@ -26,7 +26,9 @@ EXAMPLES = examples()
 
 
 def test_the_walk_finds_examples():
-    assert {"soapkrr.estimators.sparse_gp.SparseGP", "soapkrr.descriptors.soap.SOAP", "soapkrr.kernels.functions.DotProduct"} <= set(EXAMPLES)
+    assert {"soapkrr.estimators.sparse_gp.SparseGP", "soapkrr.descriptors.soap.SOAP", "soapkrr.kernels.functions.DotProduct"} <= set(
+        EXAMPLES
+    )
 
 
 @pytest.mark.parametrize("name", EXAMPLES)

@@ -2,9 +2,11 @@
 
 import ast
 import statistics
+import sys
 from pathlib import Path
 
 import pytest
+from small import crystals, small_gp
 
 ROOT = Path(__file__).parent.parent / "soapkrr"
 
@@ -153,3 +155,46 @@ def test_public_functions_have_few_parameters():
         if n > 8 and not f.name.startswith("_"):
             long[f"{name}.{f.name}"] = n
     assert not long
+
+
+#: What calls on behalf of others: a function handed to a pool counts as called by whoever handed it over.
+TRANSPARENT = {"threads", "progress", "execution.pools", "execution.blocks", "execution.workers", "execution.resources"}
+
+
+def _module(frame) -> str | None:
+    """Module of the package that a frame runs, None outside of it and while a module is being imported."""
+    path = Path(frame.f_code.co_filename)
+    if frame.f_code.co_name == "<module>" or not path.is_relative_to(ROOT):
+        return None
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def climbs(call) -> set[tuple[str, str]]:
+    """(caller, called) modules of every call that goes up to a higher floor while ``call()`` runs on this thread."""
+    found = set()
+
+    def watch(frame, event, argument):
+        called = _module(frame) if event == "call" else None
+        if called is None:
+            return
+        caller = frame.f_back
+        while caller is not None and (_module(caller) is None or _module(caller) in TRANSPARENT):
+            caller = caller.f_back
+        if caller is not None and floor(called) > floor(_module(caller)):
+            found.add((_module(caller), called))
+
+    sys.setprofile(watch)
+    try:
+        call()
+    finally:
+        sys.setprofile(None)
+    return found
+
+
+@pytest.mark.parametrize("options", [{}, {"memory_limit": "1GB"}, {"representers": "observations"}], ids=str)
+def test_fits_and_predictions_go_down_the_stairs_only(options):
+    frames = crystals(4)
+    model = small_gp(threads=1, **options)
+    assert not climbs(lambda: model.fit(frames, optimize=True))
+    assert not climbs(lambda: model.predict(frames[:2], uncertainty=True))

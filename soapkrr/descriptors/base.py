@@ -82,7 +82,7 @@ class Descriptor(Specification, ABC):
     @cached_property
     def _kind_of(self) -> np.ndarray:
         table = np.full(130, -1, dtype=np.int64)
-        table[[atomic_numbers[s] for s in self.species]] = np.arange(len(self.species))
+        table[[atomic_numbers[str(s)] for s in self.species]] = np.arange(len(self.species))
         return table
 
     def kinds(self, numbers: np.ndarray, frame: np.ndarray | None = None) -> np.ndarray:
@@ -90,10 +90,8 @@ class Descriptor(Specification, ABC):
         kinds = self._kind_of[numbers]
         unknown = np.flatnonzero(kinds < 0)
         if len(unknown):
-            where = "" if frame is None else f"frame {frame[unknown[0]]}: "
-            raise InputError(
-                f"{where}species {species_name(numbers[unknown[0]])} is unknown to this descriptor; `species` lists {list(self.species)}."
-            )
+            where, name = "" if frame is None else f"frame {frame[unknown[0]]}: ", species_name(int(numbers[unknown[0]]))
+            raise InputError(f"{where}species {name} is unknown to this descriptor; `species` lists {list(self.species)}.")
         return kinds
 
     def kinds_of(self, batch: Batch) -> np.ndarray:
@@ -104,7 +102,7 @@ class Descriptor(Specification, ABC):
         """The table ``name`` of this descriptor where ``array`` lives; copies on a GPU are kept."""
         if not backends.on_gpu(array):
             return getattr(self, name)
-        copies = self.__dict__.setdefault("_copies", {})
+        copies = vars(self).setdefault("_copies", {})
         if name not in copies:
             copies[name] = backends.moved(backends.namespace(array), getattr(self, name))
         return copies[name]

@@ -77,7 +77,8 @@ class Environments:
 
     def pull_back(self, start: int, stop: int, values: tuple, of_values: np.ndarray, gradient: np.ndarray) -> None:
         """Put what ∂E/∂X ``of_values`` of atoms ``start:stop`` means for the pairs into ``gradient``; ``values`` as of `block`."""
-        self.descriptor.pullback(start, stop, self.pairs, *values, of_values, gradient)
+        X, state = values
+        self.descriptor.pullback(start, stop, self.pairs, X, state, of_values, gradient)
 
     def forces_and_strain(self, gradient: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Forces (n_atoms, 3) and ∂E/∂ε (n_structures, 6) once every block is pulled back."""
@@ -93,7 +94,8 @@ class Environments:
 
     def jvp(self, start: int, stop: int, values: tuple, directions: np.ndarray) -> np.ndarray:
         """(stop − start, n_features) derivative of X along ``directions``, as `directions` gives them."""
-        return self.descriptor.jvp(start, stop, self.pairs, *values, directions)
+        X, state = values
+        return self.descriptor.jvp(start, stop, self.pairs, X, state, directions)
 
     def displaced(self, start: int, stop: int) -> DisplacedBlock:
         """Derivatives of all X by the positions of atoms ``start:stop``."""

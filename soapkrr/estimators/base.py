@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Iterable, Mapping
 from functools import partial
+from typing import Any
 
 from ase import Atoms
 from sklearn.utils.validation import check_is_fitted
@@ -16,7 +17,7 @@ from soapkrr.estimators.fitted import Estimator
 from soapkrr.execution.blocks import halved_group, split_on_out_of_memory
 from soapkrr.execution.memory import device_limit
 from soapkrr.execution.resources import GROUP, TASK, Division, Resources, pool_of
-from soapkrr.labels import read_labels
+from soapkrr.labels import Observations, read_labels
 from soapkrr.metrics import error_table
 from soapkrr.planning import Plan, Task, fit_work, prediction_work, unfitted_prediction_work
 from soapkrr.prediction import Prediction, wanted_uncertainties
@@ -38,6 +39,9 @@ class Potential(Estimator):
     triangles_ : {kind: triangle of design rows and targets} where there are design rows.
     fitted_parameters_ : the parameters of the fit, which a fitted model predicts with, whatever is set afterwards.
     """
+
+    baseline: Any
+    observations: Observations | None
 
     @abstractmethod
     def _scheme(self) -> Scheme:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from typing import Any
 
 from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_is_fitted
@@ -27,6 +28,12 @@ class Estimator(Nested, BaseEstimator, ABC):
     A fitted one predicts, saves and describes itself with the parameters it was fitted with, ``fitted_parameters_``; parameters set after
     that count in the next fit, except those of `RUNTIME`.
     """
+
+    descriptor: Any
+    kernel: Any
+    threads: int | None
+    device: str
+    memory_limit: int | str | None
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()

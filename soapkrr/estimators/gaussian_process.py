@@ -30,6 +30,10 @@ class ExactPotential(Potential):
     residual_, iterations_ : of conjugate gradients, as ``cg_tolerance``; None where they were not used.
     """
 
+    solver: str
+    cg_tolerance: float
+    n_preconditioner: int | None
+
     def _scheme(self) -> Scheme:
         if self.solver not in SOLVERS:
             raise InputError(f"`solver` must be one of {SOLVERS}, received {self.solver!r}.")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Mapping
 from numbers import Real
+from typing import Any
 
 import numpy as np
 from ase import Atoms
@@ -39,6 +40,9 @@ class PropertyEstimator(Estimator):
     noise_ : σ used.  signals_ : δ of each term.  log_likelihood_ : log evidence.  fitted_parameters_ : the parameters of the fit.
     """
 
+    target: str
+    baseline: Any
+
     #: Properties are computed on the CPU.
     device = "cpu"
 
@@ -46,7 +50,7 @@ class PropertyEstimator(Estimator):
     def _noise(self) -> float:
         """The noise to start from, checked."""
 
-    def _fit(self, frames: list[Atoms], y, optimize: bool, progress: bool):
+    def _fit(self, frames: list[Atoms], y, optimize: bool | str, progress: bool):
         """Fit to a property ``y``; returns self."""
         self._check_target()
         if not isinstance(optimize, bool) and optimize != "evidence":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
+from typing import Any
 
 from ase import Atoms
 
@@ -144,7 +145,8 @@ class SparseGP(Potential):
 
     def _set_fitted(self, fit: Fit, references: Mapping[str, float]) -> None:
         super()._set_fitted(fit, references)
-        numbers, posterior = fit.process.representers(), fit.process.posterior
+        process: Any = fit.process  # one of the two whose representers are counted
+        numbers, posterior = process.representers(), process.posterior
         of_one_term = isinstance(numbers, list) and isinstance(self.fitted_parameters_["descriptor"], Descriptor)
         self.n_sparse_ = numbers[0] if of_one_term else numbers
         self.rank_, self.condition_ = len(posterior.mean), posterior.condition

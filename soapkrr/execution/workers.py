@@ -9,6 +9,7 @@ from __future__ import annotations
 import warnings
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
+from typing import Any
 from uuid import uuid4
 
 from ase import Atoms
@@ -73,7 +74,8 @@ class Workers:
         for future in futures:
             if future.status != "finished":
                 future.result()
-        return self._client.gather(futures)
+        results: Any = self._client.gather(futures)
+        return results
 
     def map(self, function: Callable, items: Iterable, *common, label: str = "", progress: bool = False) -> Iterator:
         """Yield ``function(*common, item)`` in order."""

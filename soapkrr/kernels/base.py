@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from numbers import Real
 from typing import NamedTuple
 
 import numpy as np
@@ -93,7 +94,7 @@ class Kernel(Specification, ABC):
     def __mul__(self, other):
         if isinstance(other, Kernel):
             return Product(self, other)
-        return Scaled(self, float(other)) if np.isscalar(other) else NotImplemented
+        return Scaled(self, float(other)) if isinstance(other, Real) else NotImplemented
 
     __rmul__ = __mul__
 
@@ -111,7 +112,7 @@ class Sum(Kernel):
     right: Kernel
 
     def jet(self, u, a, b, order):
-        return Jet(*(_plus(x, y) for x, y in zip(self.left.jet(u, a, b, order), self.right.jet(u, a, b, order), strict=True)))
+        return Jet._make(map(_plus, self.left.jet(u, a, b, order), self.right.jet(u, a, b, order)))
 
 
 @dataclass(frozen=True)
@@ -128,10 +129,10 @@ class Product(Kernel):
             own = _plus(_times(getattr(f, name), g.value), _times(f.value, getattr(g, name)))
             return _plus(own, _plus(_times(getattr(f, p), getattr(g, q)), _times(getattr(f, q), getattr(g, p))))
 
-        first = [_plus(_times(getattr(f, p), g.value), _times(f.value, getattr(g, p))) for p in ("u", "a", "b")]
-        if order < 2:
-            return Jet(f.value * g.value, *first)
-        return Jet(f.value * g.value, *first, mixed("uu", "u", "u"), mixed("ua", "u", "a"), mixed("ub", "u", "b"), mixed("ab", "a", "b"))
+        parts = {p: _plus(_times(getattr(f, p), g.value), _times(f.value, getattr(g, p))) for p in ("u", "a", "b")}
+        if order > 1:
+            parts |= {f"{p}{q}": mixed(f"{p}{q}", p, q) for p, q in ("uu", "ua", "ub", "ab")}
+        return Jet(f.value * g.value, **parts)
 
 
 @dataclass(frozen=True)
@@ -145,7 +146,7 @@ class Scaled(Kernel):
         require_positive(factor=self.factor)
 
     def jet(self, u, a, b, order):
-        return Jet(*(None if part is None else self.factor * part for part in self.kernel.jet(u, a, b, order)))
+        return Jet._make(_times(self.factor, part) for part in self.kernel.jet(u, a, b, order))
 
 
 def mixed_products(kernel: Kernel, V: np.ndarray, X: np.ndarray, W: np.ndarray, Y: np.ndarray) -> np.ndarray:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -73,7 +73,7 @@ class TrainingData:
         return self.some([i for i, label in enumerate(self.labels) if not label.empty])
 
 
-def check_structures(frames: list[Atoms], descriptors: list[Descriptor], pairs: bool = True) -> None:
+def check_structures(frames: list[Atoms], descriptors: Sequence[Descriptor], pairs: bool = True) -> None:
     """Raise on the first structure, by its place in the list, that cannot be described; with ``pairs`` also where none is in range."""
     shortest = np.inf
     for first, group in split_by_atoms(frames, 1024):

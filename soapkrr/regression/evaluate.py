@@ -7,6 +7,8 @@ Where features are collected for variances, it also has a ``rank`` and ``evaluat
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from functools import reduce
+from operator import add
 
 import numpy as np
 
@@ -46,8 +48,8 @@ def evaluate(parts, batch: Batch, threads: int | None, collector: Collector | No
     for start, stop, kept in block_map(block, batch.n_atoms, step, threads):
         if collector is not None:
             collector.collect(start, stop, kept)
-    sums = [env.forces_and_strain(g) for env, g in zip(environments, gradients, strict=True)]
-    return Mean(energies, sum(f for f, _ in sums), sum(s for _, s in sums))
+    forces, strain = zip(*(env.forces_and_strain(g) for env, g in zip(environments, gradients, strict=True)), strict=True)
+    return Mean(energies, reduce(add, forces), reduce(add, strain))
 
 
 def block_size(parts, n_atoms: int, most: int) -> int:

@@ -67,7 +67,7 @@ class Process(ABC):
 
     def on(self, xp, threads: int | None) -> Process:
         """The same computing with arrays of ``xp`` on so many threads; made once."""
-        copies = self.__dict__.setdefault("_copies", {})
+        copies = vars(self).setdefault("_copies", {})
         key = (xp.__name__, threads)
         if key not in copies:
             copies[key] = self._on(xp, threads)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
@@ -29,7 +30,7 @@ class ObservationSubset(Scheme):
     tolerance : fraction of the largest below which remaining variances, and eigenvalues of the chosen covariance, are dropped.
     """
 
-    n: int
+    n: Any
     tolerance: float
 
     def __post_init__(self):
