@@ -15,7 +15,7 @@ from soapkrr.backends.arrays import PairArrays
 from soapkrr.descriptors.environments import Environments
 from soapkrr.errors import InputError, require_positive
 from soapkrr.specification import Specification
-from soapkrr.structures import Batch, as_frames, species_name
+from soapkrr.structures import VOIGT, Batch, add_rows, as_frames, species_name
 
 
 @dataclass(frozen=True)
@@ -51,17 +51,40 @@ class Descriptor(Specification, ABC):
     def pullback(self, start: int, stop: int, arrays: PairArrays, X, state, gradient, out: np.ndarray) -> None:
         """Write ∂E/∂r_ij of the pairs of atoms ``start:stop`` to their places in ``out``, from gradient = ∂E/∂X."""
 
-    @abstractmethod
+    def pair_jacobian(self, env: Environments) -> np.ndarray:
+        """∂X_i/∂r_ij (n_pairs, 3, n_features) of every pair of a batch: here by `pullback`, one feature after the other."""
+        X, state = env.values
+        J, unit, pairs = env.xp.empty((len(env.pairs.neighbours), 3, self.n_features)), env.xp.zeros_like(X), env.gradient()
+        for f in range(self.n_features):
+            unit[:, f - 1] = 0.0
+            unit[:, f] = 1.0
+            self.pullback(0, len(X), env.pairs, X, state, unit, pairs)
+            J[:, :, f] = pairs
+        return J
+
     def jacobian(self, start: int, stop: int, env: Environments, rows: np.ndarray, out: np.ndarray) -> None:
         """∂X_i/∂r_a for displaced atoms a of ``start:stop`` and every centre i they move, three rows each.
 
         The pair p = (a, i) goes to ``out[rows[p − offsets[start]]]`` (3, n_features), atom a's own environment to
-        ``out[rows[n_pairs + a − start]]``, n_pairs being the number of pairs of the block.
+        ``out[rows[n_pairs + a − start]]``, n_pairs being the number of pairs of the block. Here from `pair_jacobian`, of all pairs at once;
+        SOAP, ACSF and Pair have faster ways, which hold no more than a block.
         """
+        first, last = int(env.pairs.offsets[start]), int(env.pairs.offsets[stop])
+        J, own = env.pair_jacobian, env.xp.zeros((stop - start, 3, self.n_features))
+        out[rows[: last - first]] = J[env.reverse[first:last]]
+        add_rows(own, env.centres[first:last] - start, J[first:last])
+        out[rows[last - first :]] = -own
 
-    @abstractmethod
     def strain_jacobian(self, start: int, stop: int, env: Environments, out: np.ndarray) -> None:
-        """∂X_i/∂ε of centres ``start:stop`` in Voigt order into ``out`` (stop − start, 6, n_features)."""
+        """∂X_i/∂ε of centres ``start:stop`` in Voigt order into ``out`` (stop − start, 6, n_features).
+
+        Here Σ_j r_ij,a ∂X_i/∂r_ij,b, symmetrised, from `pair_jacobian`.
+        """
+        first, last = int(env.pairs.offsets[start]), int(env.pairs.offsets[stop])
+        r, J, centre = env.pairs.vectors[first:last], env.pair_jacobian[first:last], env.centres[first:last] - start
+        for v, (a, b) in enumerate(VOIGT):
+            out[:, v] = 0.0
+            add_rows(out[:, v], centre, 0.5 * (r[:, a, None] * J[:, b] + r[:, b, None] * J[:, a]))
 
     def jvp(self, start: int, stop: int, arrays: PairArrays, X, state, direction: np.ndarray) -> np.ndarray:
         """Σ_j ∂X_i/∂r_ij · direction_ij (stop − start, n_features) of atoms ``start:stop``; direction (n_pairs, 3), Å.

@@ -20,7 +20,6 @@ from ase.data import atomic_numbers
 
 from soapkrr import backends
 from soapkrr.descriptors.base import Descriptor
-from soapkrr.descriptors.environments import Environments
 from soapkrr.descriptors.normalise import normalised, through_norm
 from soapkrr.errors import InputError
 from soapkrr.specification import ByValue
@@ -160,27 +159,11 @@ class DScribe(ByValue, Descriptor):
             J = self._by_neighbours(i, arrays, X, state, i - start)
             out[arrays.offsets[i] : arrays.offsets[i + 1]] = xp.asarray(J @ gradient[i - start])
 
-    def jacobian(self, start, stop, env, rows, out):
-        """See `Descriptor.jacobian`; ∂X_a/∂r_a = −Σ_j ∂X_a/∂r_aj."""
-        xp, env, rows = backends.namespace(out), _on_host(env), backends.host(rows)
-        offsets, neighbours, vectors, _ = env.pairs
-        first, n_pairs = offsets[start], offsets[stop] - offsets[start]
-        for a in range(start, stop):
-            for p in range(offsets[a], offsets[a + 1]):
-                i = neighbours[p]
-                J = self._by_neighbours(i, env.pairs, env.X, env.state, i)
-                back = _reverse(a, vectors[p], offsets[i], offsets[i + 1], neighbours, vectors)
-                out[rows[p - first]] = xp.asarray(J[back])
-            out[rows[n_pairs + a - start]] = xp.asarray(-self._by_neighbours(a, env.pairs, env.X, env.state, a).sum(axis=0))
-
-    def strain_jacobian(self, start, stop, env, out):
-        """See `Descriptor.strain_jacobian`: ∂X_i/∂ε_ab = Σ_j r_ij,a ∂X_i/∂r_ij,b."""
-        xp, env = backends.namespace(out), _on_host(env)
-        for i in range(start, stop):
-            J = self._by_neighbours(i, env.pairs, env.X, env.state, i)
-            r = env.pairs.vectors[env.pairs.offsets[i] : env.pairs.offsets[i + 1]]
-            for v, (a, b) in enumerate(zip((0, 1, 2, 1, 0, 0), (0, 1, 2, 2, 2, 1), strict=True)):
-                out[i - start, v] = xp.asarray(r[:, a] @ J[:, b])
+    def pair_jacobian(self, env):
+        """See `Descriptor.pair_jacobian`: of one atom's neighbours after the other, each computed once."""
+        arrays, X, state = backends.host(env.pairs), backends.host(env.X), env.state
+        parts = [self._by_neighbours(i, arrays, X, state, i) for i in range(len(X))]
+        return env.xp.asarray(np.concatenate(parts))
 
     def _cluster(self, i: int, arrays) -> Atoms:
         """Atom i at the origin, then its neighbours."""
@@ -219,11 +202,6 @@ class DScribe(ByValue, Descriptor):
         return J
 
 
-def _on_host(env: Environments) -> Environments:
-    """DScribe computes on the CPU, whatever the rest does."""
-    return Environments(env.descriptor, env.batch, backends.host(env.pairs), (backends.host(env.X), env.state))
-
-
 class _Cluster(Atoms):
     """DScribe's LMBTR copies structures by position of arguments, which ASE 3.29 moved: info lands on velocities unless it is None."""
 
@@ -243,12 +221,6 @@ def _displaced(cluster: Atoms, j: int, b: int, h: float) -> Atoms:
     moved = cluster.copy()
     moved.positions[j, b] += h
     return moved
-
-
-def _reverse(a: int, vector, start: int, stop: int, neighbours, vectors) -> int:
-    """Place among the pairs ``start:stop`` of a centre of the one that leads back to atom a by −vector."""
-    gap = ((vectors[start:stop] + vector) ** 2).sum(axis=1)
-    return int(np.argmin(np.where(neighbours[start:stop] == a, gap, inf)))
 
 
 def _local_class(name: str) -> type:

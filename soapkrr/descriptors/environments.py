@@ -58,6 +58,25 @@ class Environments:
         """(n_pairs,) central atom of each pair."""
         return self.xp.searchsorted(self.pairs.offsets, self.xp.arange(len(self.pairs.neighbours)), side="right") - 1
 
+    @cached_property
+    def pair_jacobian(self) -> np.ndarray:
+        """(n_pairs, 3, n_features) ∂X_i/∂r_ij of every pair; for descriptors without a faster way."""
+        return self.descriptor.pair_jacobian(self)
+
+    @cached_property
+    def reverse(self) -> np.ndarray:
+        """(n_pairs,) place of the pair that leads back, from j to i by −r_ij."""
+        offsets, j, r, _ = backends.host(self.pairs)
+        i, r = backends.host(self.centres), np.round(r, 9)
+        there, back = np.lexsort((*r.T, j, i)), np.lexsort((*-r.T, i, j))
+        reverse = np.empty_like(there)
+        reverse[there] = back
+        # Rounding at the last digit may change the order of pairs that are nearly alike: those are looked for one by one.
+        for p in np.flatnonzero(np.abs(r + r[reverse]).max(axis=1, initial=0.0) > 1e-6):
+            a, b = offsets[j[p]], offsets[j[p] + 1]
+            reverse[p] = a + np.argmin(np.where(j[a:b] == i[p], np.square(r[a:b] + r[p]).sum(axis=1), np.inf))
+        return self.xp.asarray(reverse)
+
     @property
     def xp(self):
         """The library of its arrays."""
