@@ -36,19 +36,29 @@ VERSION = 2
 DAMAGE = (zipfile.BadZipFile, zlib.error, EOFError, OSError, LookupError, ValueError, TypeError, AttributeError, RuntimeError, MemoryError)
 
 
-@cache
 def specifications() -> dict[str, type]:
-    """The package's own specifications by name: what may occur in a file; anything else is refused."""
+    """Specifications by name: what may occur in a file; anything else is refused.
+
+    The package's own, and those that the process has defined or imported by itself: a file names classes, it never imports any.
+    """
+    _import_own()
+    found: dict[str, type] = {}
+    kinds = [Specification]
+    for kind in kinds:
+        kinds += kind.__subclasses__()
+        own = kind.__module__.startswith("soapkrr.")
+        if is_dataclass(kind) and not isabstract(kind) and (own or kind.__name__ not in found):
+            found[kind.__name__] = kind
+    return found
+
+
+@cache
+def _import_own() -> None:
+    """Import every module that defines specifications."""
     for module in pkgutil.iter_modules(descriptors.__path__):
         import_module(f"{descriptors.__name__}.{module.name}")
     for name in ("baselines", "kernels", "labels.observations", "selection.specifications", "regression.terms"):
         import_module(f"soapkrr.{name}")
-    found, kinds = {}, [Specification]
-    for kind in kinds:
-        kinds += kind.__subclasses__()
-        if kind.__module__.startswith("soapkrr.") and is_dataclass(kind) and not isabstract(kind):
-            found[kind.__name__] = kind
-    return found
 
 
 def to_json(value, arrays: dict[str, np.ndarray] | None = None, name: str = "specification"):

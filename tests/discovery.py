@@ -11,6 +11,7 @@ from functools import cache
 from importlib import import_module
 from inspect import isabstract
 
+import extension  # noqa: F401  a descriptor and a kernel from outside of the package
 import numpy as np
 from sklearn.base import BaseEstimator
 from systems import R_CUT, small_soap
@@ -69,7 +70,7 @@ def found(base: type) -> tuple[type, ...]:
     kinds = [base]
     for kind in kinds:
         kinds += [k for k in kind.__subclasses__() if k not in kinds]
-    own = {k for k in kinds if k.__module__.startswith("soapkrr.") and not isabstract(k) and not k.__name__.startswith("_")}
+    own = {k for k in kinds if k.__module__.startswith(("soapkrr.", "extension")) and not isabstract(k) and not k.__name__.startswith("_")}
     return tuple(sorted(own - {base}, key=lambda k: k.__name__))
 
 
