@@ -6,7 +6,7 @@ variance of each of them. Start with `fit`, which chooses everything, or with `S
 
 from importlib import import_module
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 _HOME = {
     "SOAP": "descriptors.soap",

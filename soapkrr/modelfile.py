@@ -197,7 +197,7 @@ def upgraded(header: dict) -> dict:
 
 
 def _from_version_1(header: dict) -> dict:
-    """Of version 1: properties were estimators of potentials with a ``target``, and the state lay flat in the header."""
+    """A header of version 1: properties were estimators of potentials with a ``target``, and the state lay flat in the header."""
     parameters, common = dict(header["parameters"]), ("reference_energies", "n_observations", "noise", "log_likelihood")
     target, estimator = parameters.pop("target", "potential"), header["estimator"]
     own = {name: value for name, value in header.items() if name not in (*common, "format", "version", "estimator", "parameters")}

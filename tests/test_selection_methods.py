@@ -244,8 +244,8 @@ def test_sites_are_in_the_order_of_the_environments(frames):
     sites = Sites.of(frames)
     np.testing.assert_array_equal(sites.frame, np.repeat(range(6), 5))
     np.testing.assert_array_equal(sites.atom, np.tile(range(5), 6))
-    np.testing.assert_array_equal(sites.groups("config_type"), ["cold"] * 20 + ["hot"] * 10)
-    np.testing.assert_array_equal(sites.groups("layer"), np.tile(["0", "1", "0", "1", "0"], 6))
+    np.testing.assert_array_equal(sites.strata("config_type"), ["cold"] * 20 + ["hot"] * 10)
+    np.testing.assert_array_equal(sites.strata("layer"), np.tile(["0", "1", "0", "1", "0"], 6))
 
 
 def test_fps_within_strata_equals_brute_force(frames):

@@ -5,7 +5,7 @@ import pytest
 from numba.core.errors import TypingError
 
 from soapkrr.backends.cpu.compile import jit
-from soapkrr.backends.cpu.simd import WIDTH, load, load_part, spread, store, store_part, total
+from soapkrr.backends.cpu.simd import WIDTH, broadcast, load, load_part, store, store_part, total
 
 A, B = np.random.default_rng(0).normal(size=(2, WIDTH))
 
@@ -14,7 +14,7 @@ A, B = np.random.default_rng(0).normal(size=(2, WIDTH))
 def _expression(a, b, x, out):
     u, v = load(a, 0), load(b, 0)
     w = u * v + x * u - v * x
-    w += spread(x) * u
+    w += broadcast(x) * u
     w -= v
     w *= x
     store(out, 0, w)

@@ -24,7 +24,7 @@ INSTEAD = "or fit a `SparseGP`, whose memory does not grow with the square of th
 
 
 class ObservationSizes:
-    """Of every structure: atoms of each species of a descriptor, and derivative observations.
+    """Numbers that costs depend on, of every structure: atoms of each species of a descriptor, and derivative observations.
 
     Attributes
     ----------
@@ -56,7 +56,7 @@ class ObservationSizes:
         return 8.0 * covariance.TILE * (m * features * k + 3 * m * m * (1 + 2 * k) + 3 * (1 + k) ** 2) + 16 * m * features * (1 + k)
 
     def covariance_flops(self, features: int, other: ObservationSizes | None = None) -> float:
-        """Of the covariance with other observations, or of half of the covariance of all with themselves."""
+        """Operations for the covariance with other observations, or of half of the covariance of all with themselves."""
         b = self if other is None else other
         m, p, mk, pl = (x.sum(axis=0) for x in (self.m, b.m, self.m * self.k[:, None], b.m * b.k[:, None]))
         total = 2 * features * (2 * m @ pl + mk @ p + m @ p) + 2 * features * float(mk.sum() * b.k.sum()) + 6 * float(mk @ pl)
@@ -118,7 +118,7 @@ def _peak(memory: dict[str, dict[str, float]]) -> float:
 
 
 def _fit_steps(task: Task, sizes, seen, data: Data, n: int) -> tuple[Step, ...]:
-    """Of all observations, or of ``n`` of them."""
+    """Steps of a fit of all observations, or of ``n`` of them."""
     atoms, forces, stress, known = data.atoms, "forces" in data.rows, "stress" in data.rows, sum(data.rows.values())
     values, jacobian, projected, products, vectors = 0.0, 0.0, 0.0, 0.0, 0.0
     for term, t, c in zip(task.terms, sizes, seen, strict=True):
@@ -151,13 +151,13 @@ def exact_prediction(process: MatrixProcess, frames: list[Atoms], wanted: frozen
 
 
 def trained_sizes(process: ObservationProcess) -> list[ObservationSizes]:
-    """Of what was observed, as each term's descriptor sees it."""
+    """Sizes of what was observed, as each term's descriptor sees it."""
     seen = process.structures
     return [ObservationSizes(part.descriptor, seen.frames, seen.forces, seen.stress) for part in process.parts]
 
 
 def asked_sizes(process: ObservationProcess, frames: list[Atoms], wanted: frozenset[str]) -> list[ObservationSizes]:
-    """Of what variances are asked of, as each term's descriptor sees it."""
+    """Sizes of what variances are asked of, as each term's descriptor sees it."""
     kinds = [[kind in wanted] * len(frames) for kind in ("forces", "stress")]
     return [ObservationSizes(part.descriptor, frames, *kinds) for part in process.parts]
 

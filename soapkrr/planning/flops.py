@@ -14,7 +14,7 @@ from soapkrr.planning.sizes import PAIR, Data, TermSize
 
 
 def described_flops(terms: Sequence, sizes: Sequence[TermSize], atoms: float) -> float:
-    """Of the features of so many atoms, of all terms."""
+    """Operations for the features of so many atoms, of all terms."""
     return sum(value_flops(term.descriptor, atoms * t.neighbours, atoms) for term, t in zip(terms, sizes, strict=True))
 
 
@@ -24,7 +24,7 @@ def pair_traffic(sizes: Sequence[TermSize], atoms: float) -> float:
 
 
 def value_flops(descriptor: Descriptor, pairs: float, atoms: float) -> float:
-    """Of the features: expansion and power spectrum of a SOAP; ten for each feature and pair of others, a rule of thumb."""
+    """Operations for the features: expansion and power spectrum of a SOAP; ten for each feature and pair of others, a rule of thumb."""
     if isinstance(descriptor, SOAP):
         lm, n, channels = (descriptor.l_max + 1) ** 2, descriptor.n_max, descriptor.n_channels
         return pairs * (2 * lm * n + 10 * (descriptor.l_max + 1) * n + 10 * lm) + atoms * lm * channels**2
@@ -34,7 +34,7 @@ def value_flops(descriptor: Descriptor, pairs: float, atoms: float) -> float:
 
 
 def jacobian_flops(descriptor: Descriptor, pairs: float, atoms: float, directions: int = 3) -> float:
-    """Of derivatives of the features of every centre by displaced atoms; with ``directions`` = 6 by strain."""
+    """Operations for the derivatives of the features of every centre by displaced atoms; with ``directions`` = 6 by strain."""
     if isinstance(descriptor, SOAP):
         lm, n, channels = (descriptor.l_max + 1) ** 2, descriptor.n_max, descriptor.n_channels
         one = 2 * lm * n * channels + 8 * descriptor.n_features
@@ -45,7 +45,7 @@ def jacobian_flops(descriptor: Descriptor, pairs: float, atoms: float, direction
 
 
 def projection_flops(size: TermSize, pairs: float) -> float:
-    """Of projecting the Jacobians of a descriptor inside another."""
+    """Operations for projecting the Jacobians of a descriptor inside another."""
     return 6 * pairs * size.inner * size.features if size.inner != size.features else 0.0
 
 
@@ -68,5 +68,5 @@ def design_steps(descriptors: Sequence[Descriptor], sizes: Sequence[TermSize], d
 
 
 def qr_flops(rows: float, columns: float) -> float:
-    """Of the triangle of a QR decomposition (Golub and Van Loan, section 5.2)."""
+    """Operations for the triangle of a QR decomposition (Golub and Van Loan, section 5.2)."""
     return max(2 * columns**2 * (rows - columns / 3), 0.0)

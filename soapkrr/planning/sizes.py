@@ -85,7 +85,7 @@ class TermSize:
 
     @classmethod
     def of(cls, descriptor: Descriptor, neighbours: float, points: Sequence[int] = (), ranks: Sequence[int] | None = None) -> TermSize:
-        """Of a descriptor; its state is looked at on a single atom."""
+        """Sizes of a descriptor; its state is looked at on a single atom."""
         atom = Batch.from_atoms([Atoms([descriptor.species[0]], positions=np.zeros((1, 3)))])
         state = sum(prod(array.shape[1:]) for array in descriptor.environments(atom).state if isinstance(array, np.ndarray))
         inner = descriptor.descriptor.n_features if isinstance(descriptor, (Compressed, Projected)) else descriptor.n_features
@@ -160,7 +160,7 @@ class Rows:
 
     @classmethod
     def of(cls, sizes: Sequence[TermSize], data: Data, xp) -> Rows:
-        """Of terms of these sizes, computed with arrays of ``xp``."""
+        """Rows of terms of these sizes, computed with arrays of ``xp``."""
         k = sum(sum(t.points) for t in sizes) + 1
         per_atom = {"energy": 1 / data.smallest, "forces": 3.0, "stress": 6 / data.smallest}
         rows = [per_atom[kind] for kind in data.rows]
@@ -168,19 +168,19 @@ class Rows:
         return cls(k, data.rows, data.atoms, atom, max(t.displaced(loops(xp).DISPLACED) for t in sizes))
 
     def triangles(self, n_atoms: float) -> float:
-        """Of the triangles of so many atoms' rows."""
+        """Bytes of the triangles of so many atoms' rows."""
         part = min(1.0, n_atoms / self.n_atoms)
         return sum(8.0 * self.columns * min(self.columns, n * part) for n in self.rows.values())
 
     def waiting(self, threads: int, chunk: int) -> float:
-        """Of triangles of chunks that wait to be merged, and of merging."""
+        """Bytes of triangles of chunks that wait to be merged, and of merging."""
         chunks = ceil(self.n_atoms / chunk)
         # Of the tree of merges and, in order of the chunks, of those that are done before the ones ahead of them.
         held = min(max(chunks - threads, 0), ceil(log2(chunks)) + 1 + (threads + 1 if threads > 1 else 0))
         return held * self.triangles(chunk) + 16.0 * self.columns**2
 
     def thread(self, group: int, chunk: int) -> float:
-        """Of a thread that works on a chunk by groups of atoms."""
+        """Bytes of a thread that works on a chunk by groups of atoms."""
         return self.fixed + self.atom * min(group, self.n_atoms) + self.triangles(chunk) + 8.0 * self.columns**2
 
     def total(self, threads: int, group: int, chunk: int) -> float:

@@ -118,7 +118,7 @@ class _Choice:
         return max(f + b * m for f, b, m in zip(self.filling, self.per_row, self.wanted, strict=True))
 
     def stage(self, spare: float, fillers: int) -> dict[str, float]:
-        """Of the term that takes most, with ``spare`` bytes for features."""
+        """{item: bytes} of the term that takes most, with ``spare`` bytes for features."""
         features = [min(b * self.atoms, max(spare, b * m)) for b, m in zip(self.per_row, self.wanted, strict=True)]
         k = int(np.argmax(features))
         computing = {f"environments computed by {fillers} threads": fillers * self.filling[k]}
@@ -176,7 +176,7 @@ def _prediction(terms: Sequence, sizes: Sequence[TermSize], frames: list[Atoms],
 
 
 def _atom_bytes(sizes: Sequence[TermSize], data: Data, wanted: frozenset[str]) -> float:
-    """Of each atom of a group."""
+    """Bytes of each atom of a group."""
     R, points = sum(t.rank for t in sizes), [max(t.points, default=0) for t in sizes]
     atom = sum(t.neighbours for t in sizes) * PAIR + 200.0
     if "energies" in wanted:
@@ -189,7 +189,7 @@ def _atom_bytes(sizes: Sequence[TermSize], data: Data, wanted: frozenset[str]) -
 
 
 def _block_bytes(sizes: Sequence[TermSize], data: Data, wanted: frozenset[str], budget: Budget) -> float:
-    """Of a thread that works on a block of atoms."""
+    """Bytes of a thread that works on a block of atoms."""
     R, points, loops = sum(t.rank for t in sizes), [max(t.points, default=0) for t in sizes], budget.loops
     block = loops.EVALUATED * 8 * sum(3 * t.features + 2 * t.state + 3 * m for t, m in zip(sizes, points, strict=True))
     if "energies" in wanted:

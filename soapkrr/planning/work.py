@@ -124,7 +124,7 @@ class Learning(NamedTuple):
 
     @classmethod
     def of(cls, terms: Sequence[Term], sizes: Sequence[TermSize], data: Data, xp, copies: int = 0) -> Learning:
-        """Of the descriptor that learns from most, with so many ``copies`` of the features while they are computed."""
+        """The descriptor that learns from most, with so many ``copies`` of the features while they are computed."""
         each = [learning_bytes(term.descriptor, data.atoms) for term in terms]
         gram = [6 * 8.0 * min(t.inner, data.atoms) ** 2 if size else 0.0 for t, size in zip(sizes, each, strict=True)]
         filling = max((t.values() + 8 * copies * t.features) * data.at_once(xp) for t in sizes)

@@ -28,7 +28,7 @@ class Layout:
 
     @classmethod
     def of(cls, sizes: Sequence[int], labels: Sequence[Labels]) -> Layout:
-        """Of labelled structures with so many atoms."""
+        """The layout of labelled structures with so many atoms."""
         return cls(sizes, *([label.has(kind) for label in labels] for kind in ("forces", "stress")))
 
     @property

@@ -129,17 +129,17 @@ def nearest_rows(X: np.ndarray, centres: np.ndarray, block: int = 64) -> np.ndar
     return picked
 
 
-def stratified(X: np.ndarray, n: int, groups: np.ndarray, select=farthest_point_sampling, weights=None) -> np.ndarray:
-    """Indices of ``n`` rows, so many from each group, chosen within each by ``select(X, n)``.
+def stratified(X: np.ndarray, n: int, strata: np.ndarray, select=farthest_point_sampling, weights=None) -> np.ndarray:
+    """Indices of ``n`` rows, so many from each stratum, chosen within each by ``select(X, n)``.
 
     Parameters
     ----------
-    groups : (n_points,) label of each row.
-    weights : None: shares in proportion to the groups' sizes; ``"equal"``; or {label: relative share}, groups not named having none.
-        Groups with fewer rows than their share give all; every group gives one, or the ``n`` largest where there are more groups.
+    strata : (n_points,) label of each row.
+    weights : None: shares in proportion to the strata's sizes; ``"equal"``; or {label: relative share}, strata not named having none.
+        Strata with fewer rows than their share give all; every stratum gives one, or the ``n`` largest where there are more strata.
     """
     xp = backends.namespace(X)
-    labels, counts = np.unique(groups, return_counts=True)
+    labels, counts = np.unique(strata, return_counts=True)
     if weights == "equal":
         weight = np.ones(len(labels))
     elif weights is None:
@@ -151,7 +151,7 @@ def stratified(X: np.ndarray, n: int, groups: np.ndarray, select=farthest_point_
     if not len(chosen):
         return np.zeros(0, dtype=np.int64)
     numbers = share(counts[chosen], n, weight[chosen])
-    members = [np.flatnonzero(groups == labels[g]) for g in chosen]
+    members = [np.flatnonzero(strata == labels[g]) for g in chosen]
     return np.concatenate([rows[select(X[xp.asarray(rows)], int(k))] for rows, k in zip(members, numbers, strict=True)])
 
 

@@ -1,6 +1,6 @@
 """Ways to choose sparse points: specifications that a `Term` takes, each a name or one of these objects.
 
-Every method chooses within one species at a time; `selection.methods` has the bare functions.
+Every method chooses within one species at a time; `selection.methods` has the functions.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class Sites(NamedTuple):
     def some(self, mask: np.ndarray) -> Sites:
         return Sites(self.frame[mask], self.atom[mask], self.frames)
 
-    def groups(self, by: str) -> np.ndarray:
+    def strata(self, by: str) -> np.ndarray:
         """(n,) str, what each atom has in `arrays` [by] or its frame in `info` [by]; ``"default"`` for none."""
         if not any(by in atoms.info or by in atoms.arrays for atoms in self.frames):
             raise InputError(f"`by`={by!r} is in the `info` or `arrays` of no structure.")
@@ -157,14 +157,14 @@ class Stratified(Selection):
         return 1 + as_selection(self.method).copies
 
     def pick(self, X, n, sites):
-        method, groups = as_selection(self.method), sites.groups(self.by)
+        method, strata = as_selection(self.method), sites.strata(self.by)
         self._check_groups(sites.frames)
         # Methods that stratification takes choose by X alone.
-        return methods.stratified(X, n, groups, lambda x, k: method.pick(x, k, sites), self.weights)
+        return methods.stratified(X, n, strata, lambda x, k: method.pick(x, k, sites), self.weights)
 
     def _check_groups(self, frames: list[Atoms]) -> None:
         if isinstance(self.weights, Mapping):
-            there = set(Sites.of(frames).groups(self.by).tolist())
+            there = set(Sites.of(frames).strata(self.by).tolist())
             unknown = sorted(set(self.weights) - there)
             if unknown:
                 raise InputError(f"`weights` names {unknown}, but no structure has such a `{self.by}`; there are {sorted(there)}.")

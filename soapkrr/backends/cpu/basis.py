@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 
 from soapkrr.backends.cpu.compile import jit
-from soapkrr.backends.cpu.simd import WIDTH, load, load_part, spread, store, store_part
+from soapkrr.backends.cpu.simd import WIDTH, broadcast, load, load_part, store, store_part
 
 
 @jit
@@ -62,10 +62,10 @@ def harmonics(u, l_max, norm, q, Y):
     """
     x, y, z = load(u, 0), load(u, WIDTH), load(u, 2 * WIDTH)
     r2 = x * x + y * y + z * z
-    c, s = spread(1.0), spread(0.0)
+    c, s = broadcast(1.0), broadcast(0.0)
     first = 1.0
     for m in range(l_max + 1):
-        here, below = spread(first), spread(0.0)
+        here, below = broadcast(first), broadcast(0.0)
         for l in range(m, l_max + 1):
             t, k = l * (l + 1) // 2 + m, l * l + l
             store(q, t * WIDTH, here)
@@ -85,19 +85,19 @@ def harmonics_gradient(u, l_max, norm, q, dY):
     x, y = load(u, 0), load(u, WIDTH)
     along_y = (l_max + 1) ** 2 * WIDTH
     along_z = 2 * along_y
-    c0, s0, c1, s1 = spread(0.0), spread(0.0), spread(1.0), spread(0.0)
+    c0, s0, c1, s1 = broadcast(0.0), broadcast(0.0), broadcast(1.0), broadcast(0.0)
     for m in range(l_max + 1):
         mc, ms, xc, yc, xs, ys = c0 * float(m), s0 * float(m), x * c1, y * c1, x * s1, y * s1
         for l in range(m, l_max + 1):
             t, below = l * (l + 1) // 2 + m, (l - 1) * l // 2 + m
-            here, turned, raised = load(q, t * WIDTH) * norm[t], spread(0.0), spread(0.0)
+            here, turned, raised = load(q, t * WIDTH) * norm[t], broadcast(0.0), broadcast(0.0)
             if l >= m + 2:
                 turned = load(q, (below + 1) * WIDTH) * norm[t]
             if l >= m + 1:
                 raised = load(q, below * WIDTH) * ((l + m) * norm[t])
             k = (l * l + l + m) * WIDTH
             store(dY, k, here * mc - turned * xc)
-            store(dY, along_y + k, spread(0.0) - here * ms - turned * yc)
+            store(dY, along_y + k, broadcast(0.0) - here * ms - turned * yc)
             store(dY, along_z + k, raised * c1)
             if m > 0:
                 k = (l * l + l - m) * WIDTH

@@ -9,7 +9,7 @@ import numpy as np
 
 from soapkrr.backends.cpu.basis import harmonics, harmonics_gradient, lanes, length, radial, radial_slope
 from soapkrr.backends.cpu.compile import jit
-from soapkrr.backends.cpu.simd import WIDTH, load, load_part, spread, store, store_part, total
+from soapkrr.backends.cpu.simd import WIDTH, broadcast, load, load_part, store, store_part, total
 from soapkrr.backends.cpu.soap import _add_products
 from soapkrr.backends.cpu.soap_jacobian import off_diagonal
 
@@ -31,7 +31,7 @@ def expansion(start, stop, pairs, basis, direction, out):
         harmonics(u, l_max, norm, q, Y)
         harmonics_gradient(u, l_max, norm, q, dY)
         for k in range(n_k):
-            turned = spread(0.0)
+            turned = broadcast(0.0)
             for b in range(3):
                 turned = turned + load(dY, (b * n_k + k) * WIDTH) * load(d, b * WIDTH)
             store(dY, k * WIDTH, turned)
@@ -66,12 +66,12 @@ def power_spectrum(c, dc, X, norms, partners, weight, l_max, out):
         if norms[i] == 0.0:
             out[i] = 0.0
             continue
-        f, along = 0, spread(0.0)
+        f, along = 0, broadcast(0.0)
         for l in range(l_max + 1):
             for a in range(n_a):
                 b0, b1 = partners[a, 0], partners[a, 1]
                 for b in range(b0, b1, WIDTH):
-                    sums = spread(0.0)
+                    sums = broadcast(0.0)
                     for k in range(l * l, (l + 1) * (l + 1)):
                         at = (i * n_k + k) * n_a + b
                         sums = sums + load_part(c, at, b1 - b) * dc[i, k, a] + load_part(dc, at, b1 - b) * c[i, k, a]

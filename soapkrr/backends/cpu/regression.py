@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from soapkrr.backends.cpu.compile import jit
-from soapkrr.backends.cpu.simd import WIDTH, load_part, spread, store_part, total
+from soapkrr.backends.cpu.simd import WIDTH, broadcast, load_part, store_part, total
 
 
 @jit
@@ -15,7 +15,7 @@ def dot_product_energy(U, weights, zeta, energies):
     whole = power == zeta and power <= 16
     for i in range(U.shape[0]):
         if whole:
-            sums = spread(0.0)
+            sums = broadcast(0.0)
             for q in range(0, n, WIDTH):
                 v, s = load_part(U, i * n + q, n - q), load_part(weights, q, n - q)
                 for _ in range(power - 1):
@@ -113,17 +113,17 @@ def nearest_picks(X, picks, start, nearest, best):
     Returns the row farthest from its nearest pick, and its squared gap.
     """
     n_points, n_features = X.shape
-    spread, far, farthest = np.zeros(len(picks)), -1.0, 0
+    between, far, farthest = np.zeros(len(picks)), -1.0, 0
     for k in range(start, len(picks)):
         new = picks[k]
         for m in range(k):
             d, other = 0.0, picks[m]
             for f in range(n_features):
                 d += (new[f] - other[f]) ** 2
-            spread[m] = d
+            between[m] = d
         far = -1.0
         for i in range(n_points):
-            if spread[nearest[i]] < 4.0 * best[i]:
+            if between[nearest[i]] < 4.0 * best[i]:
                 d, x = 0.0, X[i]
                 for f in range(n_features):
                     d += (new[f] - x[f]) ** 2

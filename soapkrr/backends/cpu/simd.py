@@ -84,7 +84,7 @@ def _require_c_order(array) -> None:
 
 
 @intrinsic
-def spread(typingctx, number):
+def broadcast(typingctx, number):
     """The same number in every lane."""
 
     def codegen(context, builder, signature, arguments):

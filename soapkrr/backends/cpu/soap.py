@@ -13,7 +13,7 @@ import numpy as np
 
 from soapkrr.backends.cpu.basis import harmonics, harmonics_gradient, lanes, length, radial, radial_slope
 from soapkrr.backends.cpu.compile import jit
-from soapkrr.backends.cpu.simd import WIDTH, load, load_part, spread, store_part, total
+from soapkrr.backends.cpu.simd import WIDTH, broadcast, load, load_part, store_part, total
 from soapkrr.backends.cpu.soap_jacobian import off_diagonal
 
 
@@ -73,12 +73,12 @@ def power_spectrum(c, partners, weight, l_max, X, norms):
     n_k, n_a = c.shape[1], c.shape[2]
     factors = off_diagonal()
     for i in range(c.shape[0]):
-        f, square = 0, spread(0.0)
+        f, square = 0, broadcast(0.0)
         for l in range(l_max + 1):
             for a in range(n_a):
                 b0, b1 = partners[a, 0], partners[a, 1]
                 for b in range(b0, b1, WIDTH):
-                    sums = spread(0.0)
+                    sums = broadcast(0.0)
                     for k in range(l * l, (l + 1) * (l + 1)):
                         sums = sums + load_part(c, (i * n_k + k) * n_a + b, b1 - b) * c[i, k, a]
                     sums = sums * weight[l] * load(factors, WIDTH - min(max(a - b, -1), WIDTH))
@@ -122,7 +122,7 @@ def power_spectrum_pullback(G, X, norms, c, partners, weight, l_max, H):
             for k in range(l * l, (l + 1) * (l + 1)):
                 row = (i * n_k + k) * n_a
                 for b in range(0, n_a, WIDTH):
-                    sums = spread(0.0)
+                    sums = broadcast(0.0)
                     for a in range(n_a):
                         sums = sums + load_part(V, a * n_a + b, n_a - b) * c[i, k, a]
                     store_part(H, row + b, sums, n_a - b)
@@ -149,10 +149,10 @@ def expansion_pullback(start, stop, pairs, basis, H, out):
             radial(r, table, 0, S)
             radial_slope(r, table, 0, dS)
             at = (i - start) * n_k * n_a + kinds[neighbours[first + v]] * n_max
-            gr, gx, gy, gz = spread(0.0), spread(0.0), spread(0.0), spread(0.0)
+            gr, gx, gy, gz = broadcast(0.0), broadcast(0.0), broadcast(0.0), broadcast(0.0)
             for n in range(0, n_max, WIDTH):
                 for l in range(l_max + 1):
-                    y, yx, yy, yz = spread(0.0), spread(0.0), spread(0.0), spread(0.0)
+                    y, yx, yy, yz = broadcast(0.0), broadcast(0.0), broadcast(0.0), broadcast(0.0)
                     for k in range(l * l, (l + 1) * (l + 1)):
                         h = load_part(H, at + k * n_a + n, n_max - n)
                         y = y + h * Y[k, v]

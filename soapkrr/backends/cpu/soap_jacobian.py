@@ -6,7 +6,7 @@ import numpy as np
 
 from soapkrr.backends.cpu.basis import harmonics, harmonics_gradient, lanes, length, radial, radial_slope
 from soapkrr.backends.cpu.compile import jit
-from soapkrr.backends.cpu.simd import WIDTH, load, load_part, spread, store_part, total
+from soapkrr.backends.cpu.simd import WIDTH, broadcast, load, load_part, store_part, total
 
 
 @jit
@@ -55,7 +55,7 @@ def _contract(dc, t, low, high, contraction, mixed):
         for k in range(l * l, (l + 1) * (l + 1)):
             for b in range(3):
                 for q in range(0, n_q, WIDTH):
-                    sums = spread(0.0)
+                    sums = broadcast(0.0)
                     for a in range(low, high):
                         sums = sums + load_part(contraction, (l * n_a + a) * n_q + q, n_q - q) * dc[t + b, k, a]
                     store_part(mixed, (b * n_k + k) * n_q + q, sums, n_q - q)
@@ -71,13 +71,13 @@ def _three_rows(i, expansion, dc, t, low, high, partners, weight, factors, at, o
     n_k, n_a, n_f = c.shape[1], c.shape[2], X.shape[1]
     f, ci, d0 = 0, i * n_k * n_a, t * n_k * n_a
     d1, d2 = d0 + n_k * n_a, d0 + 2 * n_k * n_a
-    p0, p1, p2 = spread(0.0), spread(0.0), spread(0.0)
+    p0, p1, p2 = broadcast(0.0), broadcast(0.0), broadcast(0.0)
     for l in range(weight.shape[0]):
         for a in range(n_a):
             b0, b1 = partners[a, 0], partners[a, 1]
             inside = low <= a < high
             for b in range(b0, b1, WIDTH):
-                s0, s1, s2 = spread(0.0), spread(0.0), spread(0.0)
+                s0, s1, s2 = broadcast(0.0), broadcast(0.0), broadcast(0.0)
                 left, place = b1 - b, f + b - b0
                 if inside:
                     for k in range(l * l, (l + 1) * (l + 1)):

@@ -74,7 +74,7 @@ class Sums:
 
 
 def owners(frames: list[Atoms], target: str) -> tuple[np.ndarray, np.ndarray]:
-    """Of every atom: index of the value it belongs to, and its weight in it."""
+    """For every atom, the index of the value it belongs to, and its weight in it."""
     sizes = np.array([len(atoms) for atoms in frames])
     if target == "atom":
         return np.arange(sizes.sum()), np.ones(sizes.sum())

@@ -43,9 +43,9 @@ class SparseEnvironments(Scheme):
 
     def fit(self, problem: Problem, resources: Resources) -> Fit:
         """See `Scheme.fit`."""
-        bare = [unwhitened(term, problem.data, resources) for term in problem.terms]
+        unwhitened_terms = [unwhitened(term, problem.data, resources) for term in problem.terms]
         parts = problem.data.folds(FOLDS) if problem.optimize == "cross-validation" else [problem.data]
-        terms, folds = self._folds(bare, parts, resources)
+        terms, folds = self._folds(unwhitened_terms, parts, resources)
         noise, (triangles, counts) = dict(problem.noise), folds[0]
         if problem.optimize == "cross-validation":
             noise, signals, triangles, counts = cross_validated(folds, noise, [t.signal for t in terms])
@@ -59,11 +59,11 @@ class SparseEnvironments(Scheme):
         return Fit(process, noise, counts, evidence, backends.host(triangles))
 
     def _folds(
-        self, bare: Sequence[SparseTerm], parts: Sequence, resources: Resources
+        self, unwhitened_terms: Sequence[SparseTerm], parts: Sequence, resources: Resources
     ) -> tuple[list[SparseTerm], list[tuple[Mapping, Mapping]]]:
         """Whitened terms, and of each part of the data {kind: triangle of [Φ | y]} and {kind: number of rows}."""
-        concurrent = resources.division.concurrent and whitens_concurrently(sum(t.n_points for t in bare), resources.threads)
-        with meanwhile(lambda: [t.whitened(self.tolerance, resources.threads) for t in bare], concurrent) as whitened:
-            folds = [kernel_triangles(bare, part, resources) for part in parts]
+        concurrent = resources.division.concurrent and whitens_concurrently(sum(t.n_points for t in unwhitened_terms), resources.threads)
+        with meanwhile(lambda: [t.whitened(self.tolerance, resources.threads) for t in unwhitened_terms], concurrent) as whitened:
+            folds = [kernel_triangles(unwhitened_terms, part, resources) for part in parts]
             terms = whitened()
         return terms, [(whitened_triangles(terms, triangles, resources.threads), counts) for triangles, counts in folds]
