@@ -161,6 +161,11 @@ class Batch:
             "remove the duplicate or check the cell and the periodic directions."
         )
 
+    @property
+    def frames(self) -> list[Atoms]:
+        """The structures, without calculators and other baggage."""
+        return [self.take(s) for s in range(len(self))]
+
     def take(self, s: int) -> Atoms:
         """Structure s."""
         own = slice(self.offsets[s], self.offsets[s + 1])

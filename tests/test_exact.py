@@ -30,6 +30,8 @@ from soapkrr import (
 from soapkrr.baselines import ZBL
 from soapkrr.kernels import mixed_products
 from soapkrr.regression.exact.covariance import covariance, layout_of, observe
+from soapkrr.regression.exact.posterior import ObservationProcess
+from soapkrr.structures import Batch
 
 NOISE = {"energy": 0.02, "forces": 0.2, "stress": 0.02}
 
@@ -543,3 +545,24 @@ def test_bad_parameters_are_named(changes, message):
 def test_bad_weights_of_kernel_ridge_are_named(changes):
     with pytest.raises(InputError, match=f"`{next(iter(changes))}`"):
         KernelRidge(small_soap(["Si"]), DotProduct(2), **changes).fit(variations("vacancy", 2))
+
+
+@pytest.mark.parametrize("kernel", [DotProduct(2.5), SquaredExponential(0.7), DotProduct(2) + 0.1 * Matern52(0.8)], ids=repr)
+@pytest.mark.parametrize("name", ["alloy", "dimer", "primitive"])
+@pytest.mark.parametrize("representers", ["all", "some"])
+def test_deviations_of_all_atoms_at_once_are_those_of_one_after_the_other(kernel, name, representers, monkeypatch):
+    train, test = variations(name, 4), variations(name, 3, seed=7)
+    del train[1].calc.results["forces"]
+    given = {"noise": {"energy": 0.01, "forces": 0.1}, "baseline": dict.fromkeys(species(name), 0.0)}
+    soap = small_soap(species(name))
+    exact, some = GaussianProcess(soap, kernel, **given), SparseGP(soap, kernel, **given, n_sparse=9, representers="observations")
+    process = (exact if representers == "all" else some).fit(train).process_
+    batch, wanted = Batch.from_atoms(test), frozenset(["energy", "energies"])
+    slow = ObservationProcess.energy_deviations(process, batch, wanted)
+    for elements, rows in ((500_000, 500_000), (1, 1)):
+        monkeypatch.setattr("soapkrr.regression.exact.atoms.ELEMENTS", elements)
+        monkeypatch.setattr("soapkrr.regression.exact.posterior.ROWS", rows)
+        fast = process.energy_deviations(batch, wanted)
+        for kind in wanted:
+            # Roots of small differences of variances.
+            np.testing.assert_allclose(fast[kind] ** 2, slow[kind] ** 2, rtol=0, atol=1e-10 * max(1.0, slow[kind].max() ** 2))

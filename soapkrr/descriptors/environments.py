@@ -68,7 +68,7 @@ class Environments:
         """(n_pairs,) place of the pair that leads back, from j to i by −r_ij."""
         offsets, j, r, _ = backends.host(self.pairs)
         i, r = backends.host(self.centres), np.round(r, 9)
-        there, back = np.lexsort((*r.T, j, i)), np.lexsort((*-r.T, i, j))
+        there, back = np.lexsort(np.vstack([*r.T, j, i])), np.lexsort(np.vstack([*-r.T, i, j]))
         reverse = np.empty_like(there)
         reverse[there] = back
         # Rounding at the last digit may change the order of pairs that are nearly alike: those are looked for one by one.

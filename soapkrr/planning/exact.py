@@ -14,7 +14,8 @@ from soapkrr.planning.flops import described_flops, jacobian_flops, pair_traffic
 from soapkrr.planning.plan import Step
 from soapkrr.planning.sizes import ATOM, PAIR, Data, TermSize, check
 from soapkrr.planning.work import Budget, Learning, Task, Work, fit_work, prediction_group, prediction_work, sizes_of
-from soapkrr.regression.exact import covariance
+from soapkrr.regression.exact import covariance, posterior
+from soapkrr.regression.exact.atoms import ELEMENTS
 from soapkrr.regression.exact.cholesky import Cholesky
 from soapkrr.regression.exact.posterior import MatrixProcess, ObservationProcess
 from soapkrr.regression.exact.subset import ObservationSubset
@@ -174,7 +175,8 @@ def observation_prediction(process: ObservationProcess, frames: list[Atoms], wan
         k = max(float(c.k.max()) for c in asked)
         queries = sum(16.0 * t.inner * data.largest * (1 + k) for t in sizes)
         tiles = threads * max(a.tile(t.features) + c.tile(t.features) for a, c, t in zip(asked, trained, sizes, strict=True))
-        deviation = 32.0 * N * max(1 + k, data.largest) + queries + tiles
+        atoms = 24.0 * max(min(posterior.ROWS, N * data.atoms), N * data.largest) + threads * 24.0 * ELEMENTS
+        deviation = max(32.0 * N * max(1 + k, data.largest) + queries + tiles, atoms if isinstance(process, MatrixProcess) else 0.0)
     group = prediction_group(budget, threads * block + deviation + 80.0 * data.atoms, atom, data, GROUP)
     memory = {
         "prediction": {

@@ -16,10 +16,14 @@ from soapkrr.errors import ModelFileError
 from soapkrr.labels import KINDS
 from soapkrr.linear import Posterior
 from soapkrr.regression.evaluate import evaluate
+from soapkrr.regression.exact.atoms import atom_covariance, summed, total_priors
 from soapkrr.regression.exact.collapsed import CollapsedPart
 from soapkrr.regression.exact.covariance import Composition, ObservedStructures, covariance, observe, single_atoms, variances
 from soapkrr.regression.process import Deviations, Process
-from soapkrr.structures import Batch, Mean
+from soapkrr.structures import Batch, Mean, split_by_atoms
+
+#: Covariances of atoms with observations held at once.
+ROWS = 500_000
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -52,18 +56,26 @@ class ObservationProcess(Process):
     def evaluate(self, batch: Batch, wanted: frozenset[str]) -> tuple[Mean, Deviations]:
         """See `Process.evaluate`."""
         mean = Mean(*backends.host(tuple(evaluate(self.parts, batch, self.threads))))
-        std: dict = {kind: [] for kind in wanted}
-        for s in range(len(batch)):
-            own, at = Batch.from_atoms([batch.take(s)], batch.first + s), [part.descriptor for part in self.parts]
-            if "energy" in wanted:
-                std["energy"].append(self._structure_std(own)[:1])
-            if "energies" in wanted:
-                std["energies"].append(self.deviations([single_atoms(d, own, self.xp) for d in at]))
-            if "forces" in wanted:
-                std["forces"].append(self._structure_std(own, forces=True)[1:].reshape(-1, 3))
-            if "stress" in wanted:
-                std["stress"].append(self._structure_std(own, stress=True)[None, 1:] if own.pbc.all() else np.full((1, 6), np.nan))
-        return mean, Deviations(**{kind: np.concatenate(values) for kind, values in std.items()})
+        std = self.energy_deviations(batch, wanted) if "energies" in wanted else {}
+        for kind in wanted & {"forces", "stress"}:
+            parts = [self._derivative_std(Batch.from_atoms([batch.take(s)], batch.first + s), kind) for s in range(len(batch))]
+            std[kind] = np.concatenate(parts)
+        return mean, Deviations(**std)
+
+    def energy_deviations(self, batch: Batch, wanted: frozenset[str]) -> dict[str, np.ndarray]:
+        """{kind: standard deviations} of the energies of atoms and, where ``wanted``, of structures; NumPy arrays."""
+        single = [single_atoms(part.descriptor, batch, self.xp) for part in self.parts]
+        std = {"energies": self.deviations(single)}
+        if "energy" in wanted:
+            alone = [Batch.from_atoms([batch.take(s)], batch.first + s) for s in range(len(batch))]
+            std["energy"] = np.concatenate([self._structure_std(own) for own in alone])
+        return std
+
+    def _derivative_std(self, batch: Batch, kind: str) -> np.ndarray:
+        """(n_atoms, 3) of the forces or (1, 6) of the stress of one structure."""
+        if kind == "forces":
+            return self._structure_std(batch, forces=True)[1:].reshape(-1, 3)
+        return self._structure_std(batch, stress=True)[None, 1:] if batch.pbc.all() else np.full((1, 6), np.nan)
 
     def _structure_std(self, batch: Batch, forces: bool = False, stress: bool = False) -> np.ndarray:
         """(1 + k,) posterior standard deviations of the energy and the derivatives of one structure."""
@@ -126,6 +138,32 @@ class MatrixProcess(ObservationProcess):
     def _matrices(cls, state, n: int) -> dict:
         """Further attributes from `state`, checked, of n representers."""
 
+    def energy_deviations(self, batch, wanted):
+        """See `ObservationProcess.energy_deviations`: of some structures at a time, all atoms at once."""
+        groups = split_by_atoms(batch.frames, max(1, ROWS // self.structures.layout.size))
+        parts = [self._energy_deviations(Batch.from_atoms(some, batch.first + first), wanted) for first, some in groups]
+        return {kind: np.concatenate([part[kind] for part in parts]) for kind in parts[0]}
+
+    def _energy_deviations(self, batch: Batch, wanted: frozenset[str]) -> dict[str, np.ndarray]:
+        cross, prior, total = 0.0, 0.0, 0.0
+        for part, trained in zip(self.parts, self.compositions, strict=True):
+            env, scale = part.descriptor.environments(batch, self.xp), part.signal**2
+            cross = cross + scale * atom_covariance(part.kernel, env, trained, self.threads)[:, self.xp.asarray(self.picked)]
+            prior = prior + scale * part.kernel.diagonal(env.X)
+            total = total + scale * total_priors(part.kernel, env) if "energy" in wanted else total
+        std = {"energies": self.from_covariances(cross, prior)}
+        if "energy" in wanted:
+            std["energy"] = self.from_covariances(summed(cross, batch), total)
+        return std
+
+    def deviations(self, queries):
+        """See `ObservationProcess.deviations`."""
+        return self.from_covariances(*self._cross(queries))
+
+    @abstractmethod
+    def from_covariances(self, cross: np.ndarray, prior: np.ndarray) -> np.ndarray:
+        """(n,) standard deviations from covariances (n, n_representers) with the representers and prior variances (n,); a NumPy array."""
+
     def _cross(self, queries) -> tuple[np.ndarray, np.ndarray]:
         """Covariances (n, n_representers) of what is asked with the representers, and prior variances (n,)."""
         cross, prior = 0.0, 0.0
@@ -160,9 +198,8 @@ class ExactProcess(MatrixProcess):
             raise ModelFileError(f"the arrays do not fit together: {n} observations, matrix {state['factor'].shape}.")
         return {"factor": state["factor"]}
 
-    def deviations(self, queries):
-        """See `ObservationProcess.deviations`."""
-        cross, prior = self._cross(queries)
+    def from_covariances(self, cross, prior):
+        """See `MatrixProcess.from_covariances`."""
         half = linear.forward(self.factor, cross.T)
         return backends.host(self.xp.sqrt(self.xp.maximum(prior - self.xp.einsum("no,no->o", half, half), 0.0)))
 
@@ -197,9 +234,8 @@ class SubsetProcess(MatrixProcess):
             )
         return {"transform": transform, "posterior": posterior}
 
-    def deviations(self, queries):
-        """See `ObservationProcess.deviations`."""
-        cross, prior = self._cross(queries)
+    def from_covariances(self, cross, prior):
+        """See `MatrixProcess.from_covariances`."""
         phi = cross @ self.transform
         left = self.xp.maximum(prior - self.xp.einsum("or,or->o", phi, phi), 0.0)
         return backends.host(self.xp.sqrt(left + self.posterior.variance(phi)))

@@ -1,0 +1,75 @@
+"""Covariances of single atoms' energies with all observations, of many atoms at once: what per-atom and total standard deviations need."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from soapkrr import backends
+from soapkrr.descriptors.environments import Environments
+from soapkrr.kernels import Kernel, squares
+from soapkrr.regression.exact.covariance import Composition, layout_of
+from soapkrr.structures import Batch
+from soapkrr.threads import thread_map
+
+#: Elements of the products of descriptors with derivatives of observations that a thread holds at once.
+ELEMENTS = 500_000
+
+
+def atom_covariance(kernel: Kernel, env: Environments, trained: list[Composition], threads: int | None) -> np.ndarray:
+    """(n_atoms, n_observations) covariances of the energies of the atoms of `Environments` with what was observed; unit signal."""
+    layout, xp = layout_of(trained), env.xp
+    out = xp.zeros((len(env.X), layout.size))
+    members = [xp.flatnonzero(env.kinds == s) for s in range(len(env.descriptor.species))]
+
+    def fill(task):
+        same, some = task
+        at = xp.asarray(layout.places(same.index[some]))
+        for s, here in enumerate(members):
+            if len(here) and same.X[s].shape[1]:
+                rows = _covariance(kernel, env.X[here], same.X[s][some], same.V[s][some])
+                out[here[:, None], at.reshape(1, -1)] += rows.reshape(len(here), -1)
+
+    tasks = [(same, some) for same in trained for some in _tiles(same, len(env.X))]
+    for _ in thread_map(fill, tasks, threads):
+        pass
+    return out
+
+
+def _tiles(same: Composition, n_atoms: int) -> list[slice]:
+    """Slices of structures so many that their derivatives meet ``n_atoms`` atoms in `ELEMENTS` products."""
+    each = n_atoms * max((x.shape[1] for x in same.X), default=1) * (1 + same.n_derivatives)
+    step = max(1, ELEMENTS // max(each, 1))
+    return [slice(a, min(a + step, len(same))) for a in range(0, len(same), step)]
+
+
+def _covariance(kernel: Kernel, x: np.ndarray, y: np.ndarray, w: np.ndarray) -> np.ndarray:
+    """(m, n, 1 + l) covariances of atoms x (m, d) with energy and derivatives w (n, p, d, l) of structures with atoms y (n, p, d)."""
+    (n, p, d, l), m = w.shape, len(x)
+    flat = y.reshape(n * p, d)
+    jet = kernel.jet(x @ flat.T, squares(x)[:, None], squares(flat)[None, :], 2 if l else 0)
+    xp, values = backends.namespace(x), jet.value.reshape(m, n, p)
+    out = xp.empty((m, n, 1 + l))
+    out[:, :, 0] = values.sum(axis=2)
+    if l:
+        # x·w for all atoms: one product for each atom of the data, (m, d) by (d, l).
+        along = xp.matmul(x[None], w.reshape(n * p, d, l)).reshape(n, p, m, l)
+        out[:, :, 1:] = xp.einsum("mnp,npml->mnl", jet.u.reshape(m, n, p), along, optimize=True)
+        if jet.b is not None:
+            own = xp.einsum("npdl,npd->npl", w, y, optimize=True)
+            out[:, :, 1:] += 2 * xp.einsum("mnp,npl->mnl", jet.b.reshape(m, n, p), own, optimize=True)
+    return out
+
+
+def total_priors(kernel: Kernel, env: Environments) -> np.ndarray:
+    """(n_structures,) prior variances of total energies, Σ_ij κ(x_i, x_j) over atoms of one species; unit signal."""
+    batch = env.batch
+    kinds, out = env.descriptor.kinds(batch.numbers), env.xp.zeros(len(batch))
+    for s, (a, b) in enumerate(zip(batch.offsets, batch.offsets[1:], strict=False)):
+        for t in np.unique(kinds[a:b]):
+            out[s] += kernel(env.X[env.xp.asarray(a + np.flatnonzero(kinds[a:b] == t))]).sum()
+    return out
+
+
+def summed(rows: np.ndarray, batch: Batch) -> np.ndarray:
+    """(n_structures, n) sums over the atoms of each structure of rows (n_atoms, n)."""
+    return backends.namespace(rows).add.reduceat(rows, backends.namespace(rows).asarray(batch.offsets[:-1]), axis=0)
