@@ -41,6 +41,21 @@ class _SerialBlas:
                     self._limit = _controller().limit(limits=1, user_api="blas")
             self._inside += 1
 
+    def hold(self) -> None:
+        """Before a fork: nobody may be half-way in or out."""
+        self._lock.acquire()
+
+    def release(self) -> None:
+        """In the parent, after a fork."""
+        self._lock.release()
+
+    def start_afresh(self) -> None:
+        """In the child of a fork, where none of the threads that were inside exist."""
+        if self._inside:
+            with _any_thread_may_set():
+                self._limit.restore_original_limits()
+        self._lock, self._inside = Lock(), 0
+
     def leave(self) -> None:
         with self._lock:
             self._inside -= 1
@@ -59,6 +74,8 @@ def _any_thread_may_set() -> Iterator[None]:
 
 
 _SERIAL_BLAS = _SerialBlas()
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(before=_SERIAL_BLAS.hold, after_in_parent=_SERIAL_BLAS.release, after_in_child=_SERIAL_BLAS.start_afresh)
 
 #: Whether the code that runs is one of several tasks of this process and has a single thread to itself.
 _ALONE: ContextVar[bool] = ContextVar("alone", default=False)

@@ -346,3 +346,33 @@ def test_bars_count_groups(client, frames, monkeypatch):
     monkeypatch.setattr(workers, "track", counted)
     small_gp(n_sparse=20, selection="random").fit(frames, client=client, progress=True)
     assert bars == {("environments", 2, True): 2, ("design rows", 6, True): 6}
+
+
+def test_troubles_of_the_workers_are_named(client, frames, monkeypatch, caplog):
+    pool = Workers(client)
+    assert pool.trouble() is None
+    told = {"workers": {}}
+    monkeypatch.setattr(client, "scheduler_info", lambda n_workers: told)
+    assert "no worker is connected" in pool.trouble()
+    told["workers"] = {"tcp://a:1": {"status": "paused"}, "tcp://b:2": {"status": "running"}}
+    assert "1 of 2 workers are paused, short of memory (tcp://a:1)" in pool.trouble()
+    monkeypatch.setattr(workers, "PATIENCE", 0.01)
+    small_gp(n_sparse=20).fit(frames, client=client)
+    assert "short of memory" in caplog.text
+
+
+def test_a_wait_without_workers_says_so(monkeypatch, caplog):
+    """A scheduler that nobody works for: the warning comes while the call still waits; with a worker, it ends."""
+    monkeypatch.setattr(workers, "PATIENCE", 0.3)
+    with LocalCluster(n_workers=0, dashboard_address="127.0.0.1:0", silence_logs=logging.CRITICAL) as cluster, Client(cluster) as client:
+        model, one = small_gp().fit(crystals(3)), crystals(1, seed=4)
+        found = []
+        thread = threading.Thread(target=lambda: found.append(model.predict(one, client=client)))
+        thread.start()
+        until = time.monotonic() + 30
+        while "no worker is connected" not in caplog.text and time.monotonic() < until:
+            time.sleep(0.05)
+        assert "no worker is connected" in caplog.text and not found
+        cluster.scale(1)
+        thread.join(60)
+        assert found[0].energy == pytest.approx(model.predict(one).energy, abs=TOLERANCE)

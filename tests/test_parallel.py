@@ -1,6 +1,10 @@
 """Threads over blocks: order, exceptions, bounded work, BLAS threads restored."""
 
+import os
+import subprocess
+import sys
 import threading
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -9,7 +13,7 @@ from threadpoolctl import threadpool_info, threadpool_limits
 
 from soapkrr.execution.pools import Threads, tree
 from soapkrr.regression.evaluate import block_size
-from soapkrr.threads import default_threads, one_thread, serial_blas, thread_map
+from soapkrr.threads import _SerialBlas, default_threads, one_thread, serial_blas, thread_map
 
 THREADS = [1, 2, 5]
 
@@ -172,3 +176,74 @@ def test_blocks_of_a_prediction_are_even_in_number_and_size(n_species, n_feature
         assert size <= most
         assert blocks == 1 if n_atoms <= most else blocks % 2 == 0
         assert blocks * size - n_atoms < blocks
+
+
+FORKS = """
+import os, sys, threading, time
+sys.path.insert(0, {tests!r})
+import numpy as np
+import soapkrr.threads
+from small import crystals, small_gp
+
+model, frames = small_gp(threads=2).fit(crystals(4)), crystals(3, seed=5)
+expected = model.predict(frames, uncertainty=True)
+over = threading.Event()
+
+def load():
+    while not over.is_set():
+        model.predict(frames, uncertainty=True)
+
+threads = [threading.Thread(target=load) for _ in range(3)]
+for thread in threads:
+    thread.start()
+children, inside = [], soapkrr.threads._SERIAL_BLAS
+for k in range(15):
+    if k % 5 == 0:
+        # The unlucky moment, made sure of: another thread is half-way in.
+        threading.Thread(target=lambda: (inside._lock.acquire(), time.sleep(0.3), inside._lock.release())).start()
+        time.sleep(0.1)
+    pid = os.fork()
+    if not pid:
+        p = model.predict(frames, uncertainty=True)
+        os._exit(0 if np.array_equal(p.energy, expected.energy) and np.array_equal(p.forces_std[0], expected.forces_std[0]) else 1)
+    children.append(pid)
+    time.sleep(0.01)
+deadline, left = time.monotonic() + 60, set(children)
+codes = []
+while left and time.monotonic() < deadline:
+    for pid in list(left):
+        done, status = os.waitpid(pid, os.WNOHANG)
+        if done:
+            left.discard(pid)
+            codes.append(os.waitstatus_to_exitcode(status))
+    time.sleep(0.02)
+over.set()
+for pid in left:
+    os.kill(pid, 9)
+print(len(left), sorted(set(codes)))
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork on this system")
+def test_children_of_a_fork_under_load_predict_too():
+    """A fork while other threads are inside a limit of BLAS threads: no child hangs, all have the same numbers."""
+    code = FORKS.format(tests=str(Path(__file__).parent))
+    done = subprocess.run([sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True, timeout=300)
+    assert done.stdout.split("\n")[0] == "0 [0]", done.stdout + done.stderr
+
+
+def test_a_child_starts_without_the_limits_of_threads_that_it_has_not():
+    limit = _SerialBlas()
+    limit.enter()
+    limit.hold()  # as before a fork
+    limit.start_afresh()
+    assert _blas_threads() == _blas_threads_after(limit)
+
+
+def _blas_threads_after(limit):
+    with threadpool_limits(2, user_api="blas"):
+        limit.enter()
+        inside = _blas_threads()
+        limit.leave()
+        assert set(inside) == {1}
+        return _blas_threads()

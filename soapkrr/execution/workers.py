@@ -6,9 +6,12 @@ what a lost worker held. Each task has one thread: a worker of n threads runs n 
 
 from __future__ import annotations
 
+import logging
 import warnings
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from threading import Event, Thread
 from typing import Any
 from uuid import uuid4
 
@@ -18,6 +21,11 @@ from soapkrr.errors import InputError
 from soapkrr.execution.pools import tree
 from soapkrr.progress import track
 from soapkrr.threads import one_thread
+
+logger = logging.getLogger(__name__)
+
+#: Seconds after which a wait for workers is looked into.
+PATIENCE = 20.0
 
 
 def _dask():
@@ -83,6 +91,10 @@ class Workers:
         return track(self._in_order(futures), len(futures), label, progress)
 
     def _in_order(self, futures: deque) -> Iterator:
+        with self._watched():
+            yield from self._ready(futures)
+
+    def _ready(self, futures: deque) -> Iterator:
         while futures:
             self._dask.wait([futures[0]])
             ready = [futures.popleft()]
@@ -97,10 +109,42 @@ class Workers:
         root = tree(lambda a, b: self.submit(merge, a, b, priority=1), leaves)
         done, count = self._dask.as_completed(leaves), len(leaves)
         del leaves  # a leaf is forgotten once it is merged
-        for leaf in track(done, count, label, progress):
-            if leaf.status != "finished":
-                leaf.result()
-        return root.result()
+        with self._watched():
+            for leaf in track(done, count, label, progress):
+                if leaf.status != "finished":
+                    leaf.result()
+            return root.result()
+
+    @contextmanager
+    def _watched(self) -> Iterator[None]:
+        """While results are waited for, say what keeps workers from working, every `PATIENCE` seconds."""
+        over = Event()
+
+        def watch():
+            while not over.wait(PATIENCE):
+                trouble = self.trouble()
+                if trouble:
+                    logger.warning("`client`: %s", trouble)
+
+        watcher = Thread(target=watch, daemon=True)
+        watcher.start()
+        try:
+            yield
+        finally:
+            over.set()
+
+    def trouble(self) -> str | None:
+        """What keeps the workers from working, in words; None where nothing does."""
+        try:
+            workers = self._client.scheduler_info(n_workers=-1)["workers"]
+        except (OSError, TimeoutError) as error:
+            return f"the scheduler does not answer ({type(error).__name__}: {error})."
+        if not workers:
+            return f"no worker is connected to {self._client.scheduler.address}; start some, or check why those of the queue do not come."
+        paused = [address for address, worker in workers.items() if worker.get("status") == "paused"]
+        if paused:
+            return f"{len(paused)} of {len(workers)} workers are paused, short of memory ({', '.join(paused[:3])}); give each more."
+        return None
 
 
 def _run(function: Callable, *arguments):
