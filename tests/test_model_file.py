@@ -14,7 +14,7 @@ from small import crystals, lennard_jones, small_gp, soap
 import soapkrr
 from soapkrr import DotProduct, InputError, ModelFileError, RadialScaling, SparseGP
 from soapkrr.descriptors.cutoff import Cosine, Polynomial
-from soapkrr.modelfile import check_writable, read_header, write_whole
+from soapkrr.modelfile import archive, check_writable, read_header, write_whole
 
 
 @pytest.fixture(scope="module")
@@ -50,15 +50,26 @@ def merged(header, changes):
     return {name: value for name, value in header.items() if value is not None}
 
 
-def rewritten(path, target, **changes):
-    """A copy of a model file with changed entries in model.json, as of `merged`."""
-    with zipfile.ZipFile(path) as old, zipfile.ZipFile(target, "w") as new:
-        header = json.loads(old.read("model.json"))
-        header = merged(header, changes)
-        new.writestr("model.json", json.dumps(header))
-        for name in set(old.namelist()) - {"model.json"}:
-            new.writestr(name, old.read(name))
+def rewritten(path, target, arrays=None, **changes):
+    """A copy of a model file with changed entries in model.json, as of `merged`, and other ``arrays`` (None removes one); digests are right."""
+    members = members_of(path)
+    header = merged(json.loads(members.pop("model.json")), changes)
+    for name, array in (arrays or {}).items():
+        members.pop(f"{name}.npy")
+        if array is not None:
+            members[f"{name}.npy"] = npy(array)
+            header["arrays"][name] = archive.declaration(array)
+    with zipfile.ZipFile(target, "w") as new:
+        new.writestr("model.json", json.dumps(archive.sealed(header) if "arrays" in header else header))
+        for name, content in members.items():
+            new.writestr(name, content)
     return target
+
+
+def members_of(path):
+    """{name: bytes} of a zip."""
+    with zipfile.ZipFile(path) as file:
+        return {name: file.read(name) for name in file.namelist()}
 
 
 def with_member(path, target, name, content):
@@ -250,11 +261,19 @@ def test_a_descriptor_that_does_not_fit_the_arrays(path, tmp_path):
         soapkrr.load(rewritten(path, tmp_path / "damaged.soapkrr", state__process__terms=[changed]))
 
 
-@pytest.mark.parametrize("name", ["posterior.mean", "posterior.factor", "terms.0.points.0", "terms.0.transform.0"])
-@pytest.mark.parametrize(
-    "content", [None, npy(np.zeros(3)), npy(np.zeros((2, 2))), b"\x93NUMPY", b""], ids=["gone", "3", "2x2", "cut", "empty"]
-)
-def test_arrays_of_another_shape(path, tmp_path, name, content):
+ARRAYS = ["posterior.mean", "posterior.factor", "terms.0.points.0", "terms.0.transform.0"]
+
+
+@pytest.mark.parametrize("name", ARRAYS)
+@pytest.mark.parametrize("array", [None, np.zeros(3), np.ones((2, 2))], ids=["gone", "3", "2x2"])
+def test_arrays_of_another_shape(path, tmp_path, name, array):
+    with pytest.raises(ModelFileError, match="do not fit|members of the file"):
+        soapkrr.load(rewritten(path, tmp_path / "damaged.soapkrr", {f"state.process.{name}": array}))
+
+
+@pytest.mark.parametrize("name", ARRAYS)
+@pytest.mark.parametrize("content", [None, npy(np.zeros(3)), b"\x93NUMPY", b""], ids=["gone", "3", "cut", "empty"])
+def test_members_of_another_length(path, tmp_path, name, content):
     with pytest.raises(ModelFileError):
         soapkrr.load(with_member(path, tmp_path / "damaged.soapkrr", f"state.process.{name}.npy", content))
 
