@@ -51,7 +51,7 @@ def merged(header, changes):
 
 
 def rewritten(path, target, arrays=None, **changes):
-    """A copy of a model file with changed entries in model.json, as of `merged`, and other ``arrays`` (None removes one); digests are right."""
+    """A copy of a model file with other entries in model.json, as of `merged`, and other ``arrays`` (None: none); digests are right."""
     members = members_of(path)
     header = merged(json.loads(members.pop("model.json")), changes)
     for name, array in (arrays or {}).items():

@@ -9,6 +9,8 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import struct
+import tokenize
 import zipfile
 import zlib
 from collections.abc import Iterator, Mapping
@@ -24,7 +26,10 @@ from soapkrr.modelfile.versions import FORMAT, VERSION, check_version, upgraded
 from soapkrr.modelfile.writing import write_whole
 
 #: What reading a damaged file can raise.
-DAMAGE = (zipfile.BadZipFile, zlib.error, EOFError, OSError, LookupError, ValueError, TypeError, AttributeError, RuntimeError, MemoryError)
+DAMAGE = (
+    *(zipfile.BadZipFile, zlib.error, struct.error, EOFError, OSError, MemoryError),
+    *(LookupError, ValueError, TypeError, AttributeError, RuntimeError, ArithmeticError, SyntaxError, tokenize.TokenError),
+)
 
 HEADER = "model.json"
 
