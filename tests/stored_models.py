@@ -1,4 +1,4 @@
-"""Model files of every kind, and what they predict: see README.md."""
+"""Model files of every kind in `files`, and what they predict: see README.md there."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from ase.io import read, write
 import soapkrr
 from soapkrr import SOAP, ZBL, DotProduct, GaussianProcess, KernelRidge, Linear, Pair, SparseGP, SquaredExponential, Term
 
-HERE = Path(__file__).parent
+HERE = Path(__file__).parent / "files"
 
 #: Structures that the models are fitted to; the rest is only predicted.
 TRAINING = 3
