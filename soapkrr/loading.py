@@ -10,7 +10,8 @@ from soapkrr import estimators
 from soapkrr.errors import InputError, ModelFileError
 from soapkrr.estimators.fitted import Estimator
 from soapkrr.execution.memory import parse_memory
-from soapkrr.modelfile import arrays_of, calculator_places, from_json, header_of, opened, read_header
+from soapkrr.modelfile import calculator_places, damage, from_json, read
+from soapkrr.regression.origin import restored_origin
 
 
 def load(
@@ -35,12 +36,13 @@ def load(
     FileNotFoundError : there is no such file.
     """
     parse_memory(memory_limit)  # raises
-    _check_calculator(calculator_places(read_header(path)), baseline_calculator)
-    with opened(path) as archive:
-        header = header_of(archive)
-        for place in calculator_places(header):
-            place |= {"calculator": baseline_calculator}
-        model = _rebuilt(header, arrays_of(archive))
+    file = read(path)
+    places = calculator_places(file.header)
+    _check_calculator(places, baseline_calculator)
+    for place in places:
+        place |= {"calculator": baseline_calculator}
+    with damage(path):
+        model = _rebuilt(file.header, file.arrays)
     runtime = {"threads": threads, "memory_limit": memory_limit} | ({"device": device} if "device" in model.get_params() else {})
     if device == "cuda" and "device" not in runtime:
         raise InputError(f"`device`='cuda' is for potentials; this is a {type(model).__name__}, which is computed on the CPU.")
@@ -55,6 +57,7 @@ def _rebuilt(header: dict, arrays: dict) -> Estimator:
     if not set(references) <= set(atomic_numbers):
         raise ModelFileError(f"the file has reference energies of {sorted(references)}, which are not all elements.")
     model.restore(from_json(header["state"], arrays))
+    model.origin_ = restored_origin(header["origin"])
     return model
 
 

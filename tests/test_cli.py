@@ -15,9 +15,10 @@ from ase.io import read, write
 from small import OPTIONS, crystals, labelled, small_gp
 
 import soapkrr
-from soapkrr import SOAP, cli, modelfile
+from soapkrr import SOAP, cli
 from soapkrr.cli import entry
 from soapkrr.descriptors.cutoff import Cosine, Polynomial, Smoothstep
+from soapkrr.modelfile import writing
 from soapkrr.regression import data
 from soapkrr.regression.sparse import fit as sparse_fit
 
@@ -511,7 +512,7 @@ def test_a_full_disk_keeps_the_old_model(fails, monkeypatch, tmp_path):
     def full(*args):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(modelfile.os, "replace", full)
+    monkeypatch.setattr(writing.os, "replace", full)
     assert "No space left" in fails("fit", "train.xyz", "--output", tmp_path / "m.soapkrr", *OPTIONS)
     assert [p.read_bytes() for p in tmp_path.iterdir()] == [b"old"]
 

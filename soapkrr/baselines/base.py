@@ -5,14 +5,19 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from numbers import Real
 
 import numpy as np
 from ase import Atoms
+from ase.data import atomic_numbers
 
 from soapkrr.errors import InputError
 from soapkrr.labels.labels import Labels
 from soapkrr.specification import Specification
 from soapkrr.structures import Batch, Mean, split_by_atoms
+
+#: Ways to find reference energies in the data.
+KEYWORDS = ("isolated", "least-squares")
 
 #: Atoms evaluated at once when labels are reduced.
 GROUP = 4096
@@ -37,6 +42,21 @@ def split_baseline(baseline) -> tuple[Mapping[str, float] | str | None, tuple[Ba
     if len(calculators) > 1:
         raise InputError("`baseline` holds several calculators; combine them in one (`ase.calculators.mixing.SumCalculator`).")
     return references[0] if references else None, means
+
+
+def check_baseline(baseline) -> None:
+    """Raise `InputError` unless this could be the ``baseline`` argument of some data."""
+    reference, _ = split_baseline(baseline)
+    if isinstance(reference, Mapping):
+        bad = [symbol for symbol, energy in reference.items() if symbol not in atomic_numbers or not _is_finite(energy)]
+        if bad:
+            raise InputError(f"`baseline` must give elements a finite energy each, received {bad}.")
+    elif not (reference is None or (isinstance(reference, str) and reference in KEYWORDS)):
+        raise InputError(f"`baseline` must be a mapping, 'isolated', 'least-squares' or None, received {reference!r}.")
+
+
+def _is_finite(value) -> bool:
+    return isinstance(value, Real) and not isinstance(value, bool) and bool(np.isfinite(value))
 
 
 def total(means: Sequence[Baseline], batch: Batch) -> Mean:

@@ -64,6 +64,7 @@ def build_parser() -> argparse.ArgumentParser:
 
     sub = command(info, "print what is in a model file")
     sub.add_argument("model", metavar="MODEL", help="model file")
+    sub.add_argument("--verify", action="store_true", help="check everything in MODEL and say so in one line")
     sub.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
     return parser
 

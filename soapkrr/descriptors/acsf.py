@@ -16,7 +16,7 @@ from soapkrr import backends
 from soapkrr.backends.arrays import Functions
 from soapkrr.descriptors.base import Descriptor
 from soapkrr.descriptors.cutoff import Cosine, as_cutoff
-from soapkrr.descriptors.radial import quintic_hermite
+from soapkrr.descriptors.radial import checked_knots, quintic_hermite
 from soapkrr.descriptors.transform import Standardized
 from soapkrr.errors import InputError, require_positive
 
@@ -83,6 +83,7 @@ class ACSF(Descriptor):
         _check_angular("g5_params", self.g5_params)
         for eta, _ in self.g2_params:
             require_positive(**{"g2_params: eta": eta})
+        cutoff_knots(self.cutoff, self.r_cut)  # raises
 
     @classmethod
     def layout(cls, species, r_cut: float, n_radial: int = 12, n_angular: int = 20, angular: str = "g4", **options) -> ACSF:
@@ -189,9 +190,15 @@ def _angular_layout(r_cut: float, n: int) -> list[tuple[float, float, float]]:
     return [(float(e), zeta, lam) for zeta in ZETAS for e in eta for lam in (1.0, -1.0)][:n]
 
 
+def cutoff_knots(cutoff, r_cut: float) -> int:
+    """Knots of the table of f_c."""
+    wanted = CUTOFF_KNOTS * max(1.0, r_cut / (getattr(cutoff, "width", None) or r_cut))
+    return checked_knots(wanted, 1, "`r_cut` over the cutoff's width")
+
+
 def cutoff_table(cutoff, r_cut: float) -> np.ndarray:
     """(n_knots, 6) quintics of f_c over [0, r_cut]."""
-    n_knots = int(np.ceil(CUTOFF_KNOTS * max(1.0, r_cut / (getattr(cutoff, "width", None) or r_cut))))
+    n_knots = cutoff_knots(cutoff, r_cut)
     r = np.linspace(0.0, r_cut, n_knots + 1)
     # The curvature as seen from inside: a cosine's does not vanish at r_cut.
     r[-1] = np.nextafter(r_cut, 0.0)

@@ -17,6 +17,9 @@ from soapkrr.errors import InputError, require_positive
 from soapkrr.specification import Specification
 from soapkrr.structures import VOIGT, Batch, add_rows, as_frames, species_name
 
+#: Largest cutoff radius, Å: no local descriptor reaches farther.
+MAX_R_CUT = 100.0
+
 
 @dataclass(frozen=True)
 class Descriptor(Specification, ABC):
@@ -36,7 +39,7 @@ class Descriptor(Specification, ABC):
 
     def __post_init__(self):
         object.__setattr__(self, "species", symbols(self.species))
-        require_positive(r_cut=self.r_cut)
+        check_r_cut(self.r_cut)
 
     @property
     @abstractmethod
@@ -182,6 +185,13 @@ class Descriptor(Specification, ABC):
         tags = Tags(estimator_type=None, target_tags=TargetTags(required=False), transformer_tags=TransformerTags(), requires_fit=False)
         tags.input_tags.two_d_array, tags.no_validation = False, True
         return tags
+
+
+def check_r_cut(r_cut: float) -> None:
+    """A length that surroundings can have."""
+    require_positive(r_cut=r_cut)
+    if r_cut > MAX_R_CUT:
+        raise InputError(f"`r_cut` must be at most {MAX_R_CUT:g} Å, received {r_cut!r}: surroundings end nearer.")
 
 
 def symbols(species) -> tuple[str, ...]:

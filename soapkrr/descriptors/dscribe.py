@@ -19,7 +19,7 @@ from ase import Atoms
 from ase.data import atomic_numbers
 
 from soapkrr import backends
-from soapkrr.descriptors.base import Descriptor
+from soapkrr.descriptors.base import Descriptor, check_r_cut
 from soapkrr.descriptors.normalise import normalised, through_norm
 from soapkrr.errors import InputError
 from soapkrr.specification import ByValue
@@ -112,6 +112,7 @@ class DScribe(ByValue, Descriptor):
         object.__setattr__(self, "r_cut", REACH[self.descriptor](self.parameters))
         if not self.r_cut < inf:
             raise InputError("`weighting` of the LMBTR must be 'exp' with a `scale` > 0: with any other its reach is infinite.")
+        check_r_cut(self.r_cut)
         self._engine  # noqa: B018  built now, so that impossible parameters fail here
 
     @cached_property

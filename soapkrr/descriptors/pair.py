@@ -10,7 +10,7 @@ import numpy as np
 from soapkrr import backends
 from soapkrr.descriptors.base import Descriptor
 from soapkrr.descriptors.cutoff import Smoothstep, as_cutoff
-from soapkrr.descriptors.radial import quintic_hermite
+from soapkrr.descriptors.radial import checked_knots, quintic_hermite
 from soapkrr.errors import InputError, require_positive
 
 #: Knots of the table between two neighbouring basis functions: quintics follow Gaussians to 1e-10 of their height.
@@ -68,18 +68,25 @@ class Pair(Descriptor):
         require_positive(width=self.width)
         if self.stretch is not None:
             require_positive(stretch=self.stretch)
+        self._n_knots  # noqa: B018  impossible parameters fail here
 
     @property
     def n_features(self) -> int:
         """Functions times species."""
         return self.n_basis * len(self.species)
 
-    @cached_property
-    def _table(self) -> np.ndarray:
-        """(n_knots, 6, n_basis) quintics of f_c(r) B_b(t(r)) over [0, r_cut], fine enough for the narrowest function."""
+    @property
+    def _n_knots(self) -> int:
+        """Knots of the table, fine enough for the narrowest function."""
         spacing = self.r_cut / (self.n_basis - 1) if self.stretch is None else self.stretch * (np.exp(self._step) - 1)
         narrowest = min(spacing * min(self.width, 1.0), getattr(self.cutoff, "width", None) or self.r_cut)
-        n_knots = int(np.ceil(KNOTS * self.r_cut / narrowest))
+        wanted = KNOTS * self.r_cut / narrowest if narrowest > 0 else np.inf
+        return checked_knots(wanted, self.n_basis, "`r_cut` over `width`, `stretch` or the cutoff's width, and `n_basis`")
+
+    @cached_property
+    def _table(self) -> np.ndarray:
+        """(n_knots, 6, n_basis) quintics of f_c(r) B_b(t(r)) over [0, r_cut]."""
+        n_knots = self._n_knots
         r = np.linspace(0.0, self.r_cut, n_knots + 1)
         r[-1] = np.nextafter(self.r_cut, 0.0)
         return np.ascontiguousarray(quintic_hermite(*self.functions(r), self.r_cut / n_knots))

@@ -16,6 +16,9 @@ from scipy.special import gamma, spherical_jn
 
 from soapkrr.errors import InputError
 
+#: Largest table of a descriptor, bytes: usual ones take some megabytes.
+MAX_TABLE = 2**28
+
 
 def _dressed(x, w):
     """Product rule up to second order for two triples (f, f′, f″)."""
@@ -100,6 +103,13 @@ def bessel(r: np.ndarray, r_cut: float, n_max: int, l_max: int, sigma: float):
 
 
 RADIAL_BASES: dict[str, Callable] = {"gto": gto, "bessel": bessel}
+
+
+def checked_knots(wanted: float, n_functions: int, why: str) -> int:
+    """Number of knots of a table of functions, which must fit in `MAX_TABLE`; ``why`` names the parameters that ask for so many."""
+    if not wanted * n_functions * 6 * 8 <= MAX_TABLE:
+        raise InputError(f"{why}: a table of {wanted:.2g} knots of {n_functions} functions is larger than {MAX_TABLE >> 20} MiB.")
+    return int(np.ceil(wanted))
 
 
 def quintic_hermite(f: np.ndarray, d: np.ndarray, d2: np.ndarray, h: float) -> np.ndarray:

@@ -15,7 +15,7 @@ from soapkrr import backends
 from soapkrr.backends.arrays import Basis, Channels, Expansion
 from soapkrr.descriptors.base import Descriptor
 from soapkrr.descriptors.cutoff import RadialScaling, Smoothstep, as_cutoff
-from soapkrr.descriptors.radial import RADIAL_BASES, dressed_basis, radial_table
+from soapkrr.descriptors.radial import RADIAL_BASES, checked_knots, dressed_basis, radial_table
 from soapkrr.errors import InputError, require_positive
 
 #: Knots per Å of the radial table, times 1/σ: spline errors stay below 1e-10 of the largest value.
@@ -89,7 +89,8 @@ class SOAP(Descriptor):
     def _basis(self) -> Basis:
         weights = [partial(self.cutoff, r_cut=self.r_cut)] + ([self.scaling] if self.scaling else [])
         weighted = dressed_basis(self.rbf, weights, self.r_cut, self.n_max, self.l_max, self.sigma)
-        n_knots = int(np.ceil(KNOTS_PER_WIDTH * self.r_cut / min(self.sigma, getattr(self.cutoff, "width", None) or self.sigma)))
+        wanted = KNOTS_PER_WIDTH * self.r_cut / min(self.sigma, getattr(self.cutoff, "width", None) or self.sigma)
+        n_knots = checked_knots(wanted, self.n_max * (self.l_max + 1), "`r_cut` over `sigma` or the cutoff's width, `n_max` and `l_max`")
         l = np.arange(self.l_max + 1)
         return Basis(
             table=radial_table(weighted, self.r_cut, self.l_max, n_knots),

@@ -10,19 +10,21 @@ from typing import Any
 from ase import Atoms
 from sklearn.utils.validation import check_is_fitted
 
-from soapkrr.baselines import split_baseline
+from soapkrr.baselines import check_baseline, split_baseline
 from soapkrr.calculator import PotentialCalculator
 from soapkrr.errors import InputError
 from soapkrr.estimators.fitted import Estimator
 from soapkrr.execution.blocks import halved_group, split_on_out_of_memory
 from soapkrr.execution.memory import device_limit
 from soapkrr.execution.resources import GROUP, TASK, Division, Resources, pool_of
-from soapkrr.labels import Observations, read_labels
+from soapkrr.labels import Labels, Observations, read_labels
 from soapkrr.metrics import error_table
 from soapkrr.planning import Plan, Task, fit_work, prediction_work, unfitted_prediction_work
 from soapkrr.prediction import Prediction, wanted_uncertainties
+from soapkrr.regression import stored
 from soapkrr.regression.data import TrainingData, check_structures
-from soapkrr.regression.fit import Fit, Problem, Scheme
+from soapkrr.regression.fit import Fit, Problem, Scheme, restored_fit
+from soapkrr.regression.origin import data_hash, origin
 from soapkrr.regression.process import Predictor, restored
 from soapkrr.structures import Batch, as_frames, split_by_atoms
 from soapkrr.threads import serial_blas
@@ -65,6 +67,7 @@ class Potential(Estimator):
             fit = scheme.fit(Problem(terms, data, noise, way), self._resources(division, progress, client))
         self._remember_parameters()
         self._set_fitted(fit, data.references)
+        self.origin_ = origin(data_hash(frames, map(Labels.numbers, labels)))
         return self
 
     def _check_client(self, scheme: Scheme, client) -> None:
@@ -98,12 +101,18 @@ class Potential(Estimator):
 
     def restore(self, state: Mapping) -> None:
         """See `Estimator.restore`."""
-        self._terms()  # raises where descriptor and kernel are no term
+        self._check_parameters()
         with serial_blas():
-            process = restored(state["process"], self.threads)
+            process = restored(stored.mapping(state["process"], "process"), self.threads)
         self._remember_parameters()
-        fit = Fit(process, state["noise"], state["n_observations"], state["log_likelihood"], state["triangles"])
-        self._set_fitted(fit, state["reference_energies"])
+        self._set_fitted(restored_fit(process, state), stored.references(state["reference_energies"]))
+
+    def _check_parameters(self) -> None:
+        """Raise where no fit takes a parameter."""
+        self._terms(), self._noise(), self._scheme()
+        check_baseline(self.baseline)
+        if not (self.observations is None or isinstance(self.observations, Observations)):
+            raise InputError(f"`observations` must be `Observations` or None, received {self.observations!r}.")
 
     def predict(self, frames: Atoms | list[Atoms], uncertainty: bool | Iterable[str] = False, *, client=None) -> Prediction:
         """Energies, forces and stress of structures.

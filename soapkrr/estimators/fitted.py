@@ -27,6 +27,11 @@ class Estimator(Nested, BaseEstimator, ABC):
 
     A fitted one predicts, saves and describes itself with the parameters it was fitted with, ``fitted_parameters_``; parameters set after
     that count in the next fit, except those of `RUNTIME`.
+
+    Attributes
+    ----------
+    origin_ : where the fit comes from, ``software``, ``date`` (UTC) and ``data_sha256`` (of structures and labels, in any order); saved and
+        loaded with the model, and empty where the file has been written by a version that did not know it.
     """
 
     descriptor: Any
@@ -89,9 +94,17 @@ class Estimator(Nested, BaseEstimator, ABC):
 
     @abstractmethod
     def restore(self, state: Mapping) -> None:
-        """Become the fitted estimator of a `state`; raises `ModelFileError` where the parts do not fit together."""
+        """Become the fitted estimator of a `state`; raises `ModelFileError` where the parts do not fit together, and `InputError` where a
+        parameter is none that a fit takes.
+        """
 
     def save(self, path: str | os.PathLike) -> None:
-        """Write the fitted model to one file, whole or not at all; `soapkrr.load` reads it."""
+        """Write the fitted model to one file, whole or not at all; `soapkrr.load` reads it.
+
+        Raises
+        ------
+        InputError : no file can be written there; the message says why.
+        OSError : the disk is full, or fails; the model is still there and can be saved elsewhere, an old file stays.
+        """
         check_is_fitted(self)
-        modelfile.write(path, type(self).__name__, self.fitted_parameters_, self.state())
+        modelfile.write(path, estimator=type(self).__name__, origin=self.origin_, parameters=self.fitted_parameters_, state=self.state())

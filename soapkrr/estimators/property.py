@@ -12,6 +12,7 @@ from ase import Atoms
 from sklearn.metrics import r2_score
 from sklearn.utils.validation import check_is_fitted
 
+from soapkrr.baselines import check_baseline
 from soapkrr.descriptors.base import Descriptor
 from soapkrr.errors import InputError, require_positive
 from soapkrr.estimators.fitted import Estimator
@@ -22,7 +23,9 @@ from soapkrr.labels import property_values
 from soapkrr.planning import Plan, prediction_work
 from soapkrr.planning.scalar import scalar_fit
 from soapkrr.prediction import PropertyPrediction
+from soapkrr.regression import stored
 from soapkrr.regression.data import check_structures
+from soapkrr.regression.origin import data_hash, origin
 from soapkrr.regression.scalar.fit import ScalarData, ScalarFit, fit_scalar
 from soapkrr.regression.scalar.posterior import ScalarProcess
 from soapkrr.regression.scalar.sums import PROPERTIES
@@ -65,7 +68,13 @@ class PropertyEstimator(Estimator):
             fit = fit_scalar(terms, data, noise, bool(optimize), resources)
         self._remember_parameters()
         self._set_fitted(fit, rows)
+        self.origin_ = origin(data_hash(frames, self._values_of(frames, y)))
         return self
+
+    def _values_of(self, frames: list[Atoms], y) -> list[tuple[np.ndarray]]:
+        """The values of the property of each structure."""
+        values, owner = property_values(frames, y, "atom" if self.target == "atom" else "structure")
+        return [(part,) for part in np.split(values, np.searchsorted(owner, np.arange(1, len(frames))))]
 
     def _check_target(self) -> None:
         if self.target not in PROPERTIES:
@@ -87,11 +96,13 @@ class PropertyEstimator(Estimator):
 
     def restore(self, state: Mapping) -> None:
         """See `Estimator.restore`."""
-        self._terms()  # raises where descriptor and kernel are no term
-        self._check_target()
-        process = ScalarProcess.restore(state["process"], state["reference_energies"])
+        self._terms(), self._noise(), self._check_target()
+        check_baseline(self.baseline)
+        process = ScalarProcess.restore(stored.mapping(state["process"], "process"), stored.references(state["reference_energies"]))
+        evidence = stored.number(state["log_likelihood"], "log_likelihood", unknown=True)
         self._remember_parameters()
-        self._set_fitted(ScalarFit(process, state["noise"], state["log_likelihood"]), state["n_observations"])
+        fit = ScalarFit(process, stored.number(state["noise"], "noise", positive=True), evidence)
+        self._set_fitted(fit, stored.counts(state["n_observations"]))
 
     def predict(self, frames: Atoms | list[Atoms], uncertainty: bool = False) -> PropertyPrediction:
         """Values of the property, one for each structure, or for each atom of a property of atoms.

@@ -27,6 +27,10 @@ class Labels:
     def empty(self) -> bool:
         return not any(self.has(kind) for kind in KINDS)
 
+    def numbers(self) -> tuple:
+        """Everything that a fit reads here, in a fixed order: labels, then factors of the rows."""
+        return (self.energy, self.forces, self.stress, *(self.scale.get(kind) for kind in KINDS))
+
     def has(self, kind: str) -> bool:
         """Whether any component of this kind is to be fitted."""
         value = getattr(self, kind)

@@ -8,8 +8,10 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from soapkrr.errors import InputError
+from soapkrr.errors import InputError, ModelFileError
 from soapkrr.execution.resources import Resources
+from soapkrr.labels import KINDS
+from soapkrr.regression import stored
 from soapkrr.regression.data import TrainingData
 from soapkrr.regression.process import Process
 from soapkrr.regression.terms import Term
@@ -47,6 +49,20 @@ class Fit:
     counts: Mapping[str, int]
     evidence: float
     triangles: Mapping[str, np.ndarray] = field(default_factory=dict)
+
+
+def restored_fit(process: Process, state: Mapping) -> Fit:
+    """A fit from the state of a model file and its process; raises `ModelFileError` where something in it cannot be."""
+    noise, triangles = (stored.mapping(state[name], name) for name in ("noise", "triangles"))
+    if not set(noise) | set(triangles) <= set(KINDS):
+        raise ModelFileError(f"noise and triangles are of {sorted({*noise, *triangles})}, expected some of {KINDS}.")
+    return Fit(
+        process,
+        {kind: stored.number(level, f"noise[{kind!r}]", positive=True) for kind, level in noise.items()},
+        stored.counts(state["n_observations"]),
+        stored.number(state["log_likelihood"], "log_likelihood", unknown=True),
+        {kind: stored.array(rows, f"triangles.{kind}", shape=(None, None)) for kind, rows in triangles.items()},
+    )
 
 
 class Scheme(ABC):

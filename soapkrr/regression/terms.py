@@ -13,6 +13,7 @@ from soapkrr.descriptors.base import Descriptor
 from soapkrr.errors import InputError, ModelFileError, require_positive
 from soapkrr.kernels import Kernel, squares
 from soapkrr.linear import whitening
+from soapkrr.regression import stored
 from soapkrr.selection.specifications import Selection, as_selection
 from soapkrr.specification import Specification
 
@@ -142,17 +143,17 @@ class SparseTerm:
     @classmethod
     def restore(cls, state: dict) -> SparseTerm:
         """From `state`; raises `ModelFileError` where the parts do not fit together."""
-        descriptor, kernel = checked_pair(state)
-        points, transform = tuple(state["points"]), tuple(state["transform"])
+        descriptor, kernel, signal = checked_term(state)
+        points, transform = (stored.arrays(state[name], name) for name in ("points", "transform"))
         for symbol, x, t in zip(descriptor.species, points, transform, strict=True):
             if x.ndim != 2 or x.shape[1] != descriptor.n_features or t.ndim != 2 or len(t) != len(x):
                 raise ModelFileError(f"the arrays do not fit the descriptor: {symbol} has sparse points {x.shape}, transform {t.shape}.")
-        return cls(descriptor, kernel, float(state["signal"]), points, transform)
+        return cls(descriptor, kernel, signal, points, transform)
 
 
-def checked_pair(state: dict) -> tuple[Descriptor, Kernel]:
-    """Descriptor and kernel of a term from a model file."""
+def checked_term(state: dict) -> tuple[Descriptor, Kernel, float]:
+    """Descriptor, kernel and signal of a term from a model file."""
     descriptor, kernel = state["descriptor"], state["kernel"]
     if not (isinstance(descriptor, Descriptor) and isinstance(kernel, Kernel)):
         raise ModelFileError(f"the file pairs {descriptor!r} with {kernel!r}, which is no term.")
-    return descriptor, kernel
+    return descriptor, kernel, float(stored.number(state["signal"], "signal", positive=True))

@@ -14,8 +14,9 @@ from soapkrr import backends
 from soapkrr.descriptors.base import Descriptor
 from soapkrr.errors import ModelFileError
 from soapkrr.kernels import Kernel, squares
+from soapkrr.regression import stored
 from soapkrr.regression.exact.covariance import Composition, layout_of
-from soapkrr.regression.terms import checked_pair
+from soapkrr.regression.terms import checked_term
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,12 +57,12 @@ class CollapsedPart:
     @classmethod
     def restore(cls, state: dict) -> CollapsedPart:
         """From `state`; raises `ModelFileError` where the parts do not fit together."""
-        descriptor, kernel = checked_pair(state)
-        points, values, slopes = (tuple(state[name]) for name in ("points", "values", "slopes"))
+        descriptor, kernel, signal = checked_term(state)
+        points, values, slopes = (stored.arrays(state[name], name) for name in ("points", "values", "slopes"))
         for symbol, x, a, b in zip(descriptor.species, points, values, slopes, strict=True):
             if x.ndim != 2 or x.shape[1] != descriptor.n_features or a.shape != (len(x),) or b.shape != x.shape:
                 raise ModelFileError(f"the arrays do not fit the descriptor: {symbol} has environments {x.shape}, {a.shape}, {b.shape}.")
-        return cls(descriptor, kernel, float(state["signal"]), points, values, slopes)
+        return cls(descriptor, kernel, signal, points, values, slopes)
 
     @property
     def xp(self):

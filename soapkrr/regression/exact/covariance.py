@@ -16,7 +16,9 @@ from ase import Atoms
 
 from soapkrr import backends
 from soapkrr.descriptors.base import Descriptor
+from soapkrr.errors import ModelFileError
 from soapkrr.kernels import Kernel, squares
+from soapkrr.regression import stored
 from soapkrr.regression.data import TrainingData
 from soapkrr.regression.layout import Layout
 from soapkrr.structures import Batch
@@ -100,11 +102,18 @@ class ObservedStructures:
 
     @classmethod
     def restore(cls, state: dict) -> ObservedStructures:
-        """From `state`."""
-        ends = np.cumsum(state["sizes"])
-        bounds = zip(ends - state["sizes"], ends, state["cells"], state["pbc"], strict=True)
-        frames = [Atoms(state["numbers"][a:b], state["positions"][a:b], cell=cell, pbc=pbc) for a, b, cell, pbc in bounds]
-        return cls(frames, state["forces"].tolist(), state["stress"].tolist())
+        """From `state`; raises `ModelFileError` where the arrays do not fit together."""
+        sizes, numbers = (stored.array(state[name], f"structures.{name}", "i", (None,)) for name in ("sizes", "numbers"))
+        n, n_atoms, ends = len(sizes), len(numbers), np.cumsum(sizes)
+        if not n or sizes.min() < 1 or sizes.max() > n_atoms or ends[-1] != n_atoms:
+            raise ModelFileError(f"the arrays do not fit together: {n} structures with {n_atoms} atoms.")
+        positions = stored.array(state["positions"], "structures.positions", shape=(n_atoms, 3))
+        cells = stored.array(state["cells"], "structures.cells", shape=(n, 3, 3))
+        pbc = stored.array(state["pbc"], "structures.pbc", "b", (n, 3))
+        forces, stress = (stored.array(state[name], f"structures.{name}", "b", (n,)) for name in ("forces", "stress"))
+        bounds = zip(ends - sizes, ends, cells, pbc, strict=True)
+        frames = [Atoms(numbers[a:b], positions[a:b], cell=cell, pbc=axes) for a, b, cell, axes in bounds]
+        return cls(frames, forces.tolist(), stress.tolist())
 
 
 def observe(descriptor: Descriptor, frames, forces: list[bool], stress: list[bool], threads=None, xp=np) -> list[Composition]:

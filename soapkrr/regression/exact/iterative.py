@@ -15,12 +15,13 @@ import numpy as np
 from soapkrr import backends
 from soapkrr.errors import InputError, ModelFileError, require_positive
 from soapkrr.execution.resources import Resources
+from soapkrr.regression import stored
 from soapkrr.regression.exact.cholesky import Cholesky, optimised, with_learnt
 from soapkrr.regression.exact.collapsed import CollapsedPart
 from soapkrr.regression.exact.conjugate_gradients import ObservedSystem
 from soapkrr.regression.exact.covariance import ObservedStructures, variances
 from soapkrr.regression.exact.operator import CovarianceOperator
-from soapkrr.regression.exact.posterior import ObservationProcess
+from soapkrr.regression.exact.posterior import ObservationProcess, restored_parts
 from soapkrr.regression.fit import Fit, Problem, Scheme
 from soapkrr.regression.targets import observation_counts, observation_targets
 from soapkrr.regression.terms import SparseTerm, Term
@@ -74,13 +75,18 @@ class IterativeProcess(ObservationProcess):
     @classmethod
     def restore(cls, state, threads):
         """See `Process.restore`."""
-        parts, structures = [CollapsedPart.restore(part) for part in state["parts"]], ObservedStructures.restore(state["structures"])
+        parts, structures = restored_parts(state)
         sparse = tuple(SparseTerm.restore(term) for term in state["sparse"])
-        own = {name: state[name] for name in ("sigma", "tolerance", "residual", "iterations")}
-        if len(own["sigma"]) != structures.layout.size or len(sparse) != len(parts):
-            size = structures.layout.size
-            raise ModelFileError(f"the arrays do not fit together: {size} observations, {len(own['sigma'])} noise levels.")
-        return cls(parts=parts, structures=structures, threads=threads, sparse=sparse, **own)
+        sigma, size = state["sigma"], structures.layout.size
+        known = stored.array(sigma[~np.isnan(sigma)], "sigma", shape=(None,))
+        if sigma.shape != (size,) or not (known > 0).all() or len(sparse) != len(parts):
+            raise ModelFileError(f"the arrays do not fit together: {size} observations, {sigma.shape} noise levels, positive or unknown.")
+        own = {
+            "tolerance": stored.number(state["tolerance"], "tolerance", positive=True),
+            "residual": stored.number(state["residual"], "residual"),
+            "iterations": stored.count(state["iterations"], "iterations"),
+        }
+        return cls(parts=parts, structures=structures, threads=threads, sparse=sparse, sigma=sigma, **own)
 
     def deviations(self, queries):
         """See `ObservationProcess.deviations`."""

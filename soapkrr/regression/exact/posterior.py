@@ -15,6 +15,7 @@ from soapkrr import backends, linear
 from soapkrr.errors import ModelFileError
 from soapkrr.labels import KINDS
 from soapkrr.linear import Posterior
+from soapkrr.regression import stored
 from soapkrr.regression.evaluate import evaluate
 from soapkrr.regression.exact.atoms import atom_covariance, summed, total_priors
 from soapkrr.regression.exact.collapsed import CollapsedPart
@@ -92,6 +93,19 @@ class ObservationProcess(Process):
         """(n,) posterior standard deviations of the observations that each term's ``queries`` stand for, a NumPy array."""
 
 
+def restored_parts(state) -> tuple[list[CollapsedPart], ObservedStructures]:
+    """The collapsed mean of each term and the structures, which have as many environments of each species."""
+    parts, structures = [CollapsedPart.restore(part) for part in state["parts"]], ObservedStructures.restore(state["structures"])
+    numbers = np.concatenate([atoms.numbers for atoms in structures.frames])
+    for part in parts:
+        there = np.bincount(part.descriptor.kinds(numbers), minlength=len(part.points))
+        if there.tolist() != [len(x) for x in part.points]:
+            raise ModelFileError(f"the arrays do not fit together: {there.tolist()} atoms of each species, environments of others.")
+    if not parts:
+        raise ModelFileError("the file holds a process without terms.")
+    return parts, structures
+
+
 @dataclass(frozen=True, eq=False, kw_only=True)
 class MatrixProcess(ObservationProcess):
     """A process that keeps its representers with their derivatives.
@@ -124,14 +138,13 @@ class MatrixProcess(ObservationProcess):
     @classmethod
     def restore(cls, state, threads):
         """See `Process.restore`."""
-        parts, structures = [CollapsedPart.restore(part) for part in state["parts"]], ObservedStructures.restore(state["structures"])
+        parts, structures = restored_parts(state)
+        picked, size = stored.array(state["picked"], "picked", "i", (None,)), structures.layout.size
+        if not len(picked) or picked.min() < 0 or picked.max() >= size:
+            raise ModelFileError(f"the arrays do not fit together: {size} observations, and representers that are none of them.")
+        matrices = cls._matrices(state, len(picked))
         compositions = [structures.compositions(part.descriptor, threads) for part in parts]
-        if state["picked"].max() >= structures.layout.size:
-            raise ModelFileError(
-                f"the arrays do not fit together: {structures.layout.size} observations, the last is {state['picked'].max()}."
-            )
-        common = {"parts": parts, "structures": structures, "compositions": compositions, "picked": state["picked"]}
-        return cls(**common, **cls._matrices(state, len(state["picked"])))
+        return cls(parts=parts, structures=structures, compositions=compositions, picked=picked, **matrices)
 
     @classmethod
     @abstractmethod
@@ -194,9 +207,7 @@ class ExactProcess(MatrixProcess):
 
     @classmethod
     def _matrices(cls, state, n):
-        if state["factor"].shape != (n, n):
-            raise ModelFileError(f"the arrays do not fit together: {n} observations, matrix {state['factor'].shape}.")
-        return {"factor": state["factor"]}
+        return {"factor": stored.factor(state["factor"], "factor", n)}
 
     def from_covariances(self, cross, prior):
         """See `MatrixProcess.from_covariances`."""
@@ -225,14 +236,8 @@ class SubsetProcess(MatrixProcess):
 
     @classmethod
     def _matrices(cls, state, n):
-        posterior, transform = Posterior(**state["posterior"]), state["transform"]
-        rank = len(posterior.mean)
-        if transform.shape != (n, rank) or posterior.factor.shape != (rank, rank):
-            raise ModelFileError(
-                f"the arrays do not fit together: {n} observations, {rank} features, "
-                f"transform {transform.shape}, factor {posterior.factor.shape}."
-            )
-        return {"transform": transform, "posterior": posterior}
+        posterior = stored.posterior(state["posterior"])
+        return {"transform": stored.array(state["transform"], "transform", shape=(n, len(posterior.mean))), "posterior": posterior}
 
     def from_covariances(self, cross, prior):
         """See `MatrixProcess.from_covariances`."""

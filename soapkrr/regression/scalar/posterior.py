@@ -15,8 +15,9 @@ from soapkrr.baselines import baseline_energies
 from soapkrr.descriptors.base import Descriptor
 from soapkrr.errors import ModelFileError
 from soapkrr.kernels import Kernel
-from soapkrr.regression.scalar.sums import ELEMENTS, Sums, covariance, owners
-from soapkrr.regression.terms import checked_pair
+from soapkrr.regression import stored
+from soapkrr.regression.scalar.sums import ELEMENTS, PROPERTIES, Sums, covariance, owners
+from soapkrr.regression.terms import checked_term
 from soapkrr.similarity import structure_features
 
 
@@ -37,13 +38,14 @@ class ScalarPart:
     @classmethod
     def restore(cls, state: dict) -> ScalarPart:
         """From `state`; raises `ModelFileError` where the arrays do not fit together."""
-        descriptor, kernel = checked_pair(state)
-        X, P = state["points"], []
-        for x, offsets, data in zip(X, state["indptr"], state["data"], strict=True):
-            if x.ndim != 2 or x.shape[1] != descriptor.n_features or data.shape != (len(x),) or offsets[-1] != len(x):
+        descriptor, kernel, signal = checked_term(state)
+        X, P = list(stored.arrays(state["points"], "points")), []
+        indptr, weights = stored.arrays(state["indptr"], "indptr", "i"), stored.arrays(state["data"], "data")
+        for _, x, offsets, data in zip(descriptor.species, X, indptr, weights, strict=True):
+            if x.ndim != 2 or x.shape[1] != descriptor.n_features or data.shape != (len(x),) or not _are_offsets(offsets, len(x)):
                 raise ModelFileError(f"the arrays do not fit the descriptor: environments {x.shape}, weights {data.shape}.")
             P.append(csr_array((data, np.arange(len(x)), offsets), shape=(len(offsets) - 1, len(x))))
-        return cls(descriptor, kernel, float(state["signal"]), Sums(X, P))
+        return cls(descriptor, kernel, signal, Sums(X, P))
 
 
 @dataclass(frozen=True, eq=False)
@@ -108,7 +110,13 @@ class ScalarProcess:
     @classmethod
     def restore(cls, state: Mapping, references: dict[str, float]) -> ScalarProcess:
         """From `state`; raises `ModelFileError` where the arrays do not fit together."""
-        parts, n = [ScalarPart.restore(part) for part in state["parts"]], len(state["weights"])
-        if state["factor"].shape != (n, n) or any(p.shape[0] != n for part in parts for p in part.sums.P):
-            raise ModelFileError(f"the arrays do not fit together: {n} values, factor {state['factor'].shape}.")
-        return cls(state["target"], parts, references, state["weights"], state["factor"])
+        parts, weights = [ScalarPart.restore(part) for part in state["parts"]], stored.array(state["weights"], "weights", shape=(None,))
+        factor, n = stored.factor(state["factor"], "factor", len(weights)), len(weights)
+        if not parts or state["target"] not in PROPERTIES or any(p.shape[0] != n for part in parts for p in part.sums.P):
+            raise ModelFileError(f"the arrays do not fit together: {n} values of target {state['target']!r}, {len(parts)} terms.")
+        return cls(state["target"], parts, references, weights, factor)
+
+
+def _are_offsets(offsets: np.ndarray, n: int) -> bool:
+    """Whether integers rise from 0 to n."""
+    return offsets.ndim == 1 and len(offsets) > 1 and offsets[0] == 0 and offsets[-1] == n and bool((np.diff(offsets) >= 0).all())

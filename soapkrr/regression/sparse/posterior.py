@@ -16,6 +16,7 @@ from soapkrr.errors import ModelFileError
 from soapkrr.execution.blocks import block_map
 from soapkrr.kernels import mixed_products, squares
 from soapkrr.linear import Posterior
+from soapkrr.regression import stored
 from soapkrr.regression.evaluate import Collector, evaluate
 from soapkrr.regression.process import Deviations, Process
 from soapkrr.regression.sparse.design import DesignRows
@@ -109,9 +110,9 @@ class SparseProcess(Process):
     @classmethod
     def restore(cls, state, threads):
         """See `Process.restore`."""
-        terms, posterior = tuple(SparseTerm.restore(t) for t in state["terms"]), Posterior(**state["posterior"])
+        terms, posterior = tuple(SparseTerm.restore(t) for t in state["terms"]), stored.posterior(state["posterior"])
         rank = sum(term.rank for term in terms)
-        if posterior.factor.shape != (rank, rank) or posterior.mean.shape != (rank,):
+        if not terms or posterior.mean.shape != (rank,):
             raise ModelFileError(f"the arrays do not fit together: {rank} features, factor {posterior.factor.shape}.")
         return cls(terms, posterior)
 
