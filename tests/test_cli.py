@@ -5,10 +5,12 @@ import os
 import signal
 import subprocess
 import sys
+import zipfile
 from io import StringIO
 
 import numpy as np
 import pytest
+import stored_models
 from ase import Atoms
 from ase.build import bulk
 from ase.io import read, write
@@ -336,6 +338,33 @@ def test_info_json(run):
     assert data["parameters"]["descriptor"]["n_max"] == 3 and data["condition"] > 1
 
 
+def test_info_says_when_and_to_what_it_was_fitted(run):
+    data, (_, out, _) = strict(run("info", "m.soapkrr", "--json")[1]), run("info", "m.soapkrr")
+    origin = soapkrr.load("m.soapkrr").origin_
+    assert {name: data[name] for name in origin} == origin
+    assert all(text in out for text in origin.values())
+
+
+def test_verify_says_in_one_line_that_a_model_is_intact(run):
+    code, out, err = run("info", "m.soapkrr", "--verify")
+    assert (code, err, out.count("\n")) == (0, "", 1)
+    assert "m.soapkrr: SparseGP, format 2" in out and "SHA-256 of the header and 7 arrays agree" in out
+    assert strict(run("info", "m.soapkrr", "--verify", "--json")[1])["intact"] is True
+
+
+def test_verify_of_a_model_that_was_changed(fails, folder, tmp_path):
+    """Exit code 2 and one line, although the checksums of the zip are right."""
+    with zipfile.ZipFile(folder / "m.soapkrr") as old, zipfile.ZipFile(tmp_path / "m.soapkrr", "w") as new:
+        for name in old.namelist():
+            new.writestr(name, old.read(name).replace(b'"Ar"', b'"Ne"'))
+    assert "m.soapkrr: model.json is damaged or was changed" in fails("info", tmp_path / "m.soapkrr", "--verify")
+
+
+def test_verify_of_a_file_without_digests(run):
+    code, out, err = run("info", stored_models.HERE / "1-sparse-terms.soapkrr", "--verify")
+    assert (code, err) == (0, "") and "format 1" in out and "no SHA-256 in it to compare" in out
+
+
 def test_numbers_json_does_not_have_become_null():
     assert json.loads(entry._strict_json({"a": [np.inf, np.float64(np.nan)], "b": np.int64(3)})) == {"a": [None, None], "b": 3}
 
@@ -513,7 +542,10 @@ def test_a_full_disk_keeps_the_old_model(fails, monkeypatch, tmp_path):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(writing.os, "replace", full)
-    assert "No space left" in fails("fit", "train.xyz", "--output", tmp_path / "m.soapkrr", *OPTIONS)
+    assert (
+        "No space left on device" in (error := fails("fit", "train.xyz", "--output", tmp_path / "m.soapkrr", *OPTIONS))
+        and "m.soapkrr" in error
+    )
     assert [p.read_bytes() for p in tmp_path.iterdir()] == [b"old"]
 
 

@@ -6,7 +6,7 @@ from reference import BASES, radial_quadrature
 from scipy.special import spherical_jn
 from taylor import assert_derivative
 
-from soapkrr import SOAP
+from soapkrr import ACSF, SOAP, InputError, Pair
 from soapkrr.backends.cpu.basis import radial, radial_slope
 from soapkrr.descriptors.cutoff import Cosine, Polynomial, RadialScaling, Smoothstep, Tanh3
 from soapkrr.descriptors.radial import RADIAL_BASES, bessel_zeros, dressed_basis, radial_table
@@ -141,3 +141,39 @@ def test_radial_functions_are_the_gaussian_smeared_basis(rbf, limit, l):
     expected = np.einsum("rx,x,nx->rn", kernel, weights, g)
     got = RADIAL_BASES[rbf](r, 5.0, 5, 5, sigma)[0][:, l] * r[:, None] ** l
     np.testing.assert_allclose(got, expected, atol=1e-8 * np.abs(expected).max())
+
+
+# --- tables that cannot be ---
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda r_cut: SOAP(["Si"], r_cut=r_cut, rbf="bessel"),
+        lambda r_cut: ACSF(["Si"], r_cut=r_cut),
+        lambda r_cut: Pair(["Si"], r_cut=r_cut),
+    ],
+    ids=["SOAP", "ACSF", "Pair"],
+)
+def test_surroundings_end_within_100_angstrom(make):
+    for r_cut in (100.1, 1e9, np.finfo(float).max):
+        with pytest.raises(InputError, match="`r_cut` must be at most 100 Å"):
+            make(r_cut)
+    assert make(100.0).r_cut == 100.0
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: SOAP(["Si"], r_cut=5.0, cutoff=Smoothstep(width=1e-9)),
+        lambda: SOAP(["Si"], r_cut=100.0, sigma=0.05, n_max=32, l_max=20, rbf="bessel"),
+        lambda: ACSF(["Si"], r_cut=5.0, cutoff=Cosine(width=1e-300)),
+        lambda: Pair(["Si"], r_cut=5.0, width=1e-9),
+        lambda: Pair(["Si"], r_cut=5.0, stretch=1e-300),
+        lambda: Pair(["Si"], r_cut=5.0, cutoff=Smoothstep(width=1e-12)),
+    ],
+    ids=["SOAP, cutoff", "SOAP, basis", "ACSF", "Pair, width", "Pair, stretch", "Pair, cutoff"],
+)
+def test_tables_without_bounds_are_refused_before_they_are_made(make):
+    with pytest.raises(InputError, match="`r_cut` over .* larger than 256 MiB"):
+        make()

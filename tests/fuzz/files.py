@@ -29,12 +29,12 @@ def mutants(path, n: int, seed: int = 0) -> Iterator[tuple[str, bytes]]:
 
 
 def packed(members, method=zipfile.ZIP_STORED) -> bytes:
-    """A zip of (name, bytes)."""
+    """A zip of (name, bytes), of no date."""
     buffer = io.BytesIO()
     with warnings.catch_warnings(), zipfile.ZipFile(buffer, "w", method) as file:
         warnings.simplefilter("ignore")  # a name that occurs twice
         for name, content in members:
-            file.writestr(zipfile.ZipInfo(name), content)
+            file.writestr(zipfile.ZipInfo(name), content, method)
     return buffer.getvalue()
 
 

