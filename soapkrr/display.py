@@ -22,10 +22,15 @@ def _line(row: Sequence[str], widths: Sequence[int]) -> str:
 
 
 def html_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """The same as an HTML table."""
+    """The same as an HTML table; names that begin with blanks stay indented."""
     head = "".join(f"<th>{escape(name)}</th>" for name in columns)
-    body = "".join(f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in row)}</tr>" for row in rows)
+    body = "".join(f"<tr>{''.join(f'<td>{_html(cell)}</td>' for cell in row)}</tr>" for row in rows)
     return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+
+
+def _html(cell: str) -> str:
+    text = cell.lstrip()
+    return "&ensp;" * (len(cell) - len(text)) + escape(text)
 
 
 def html_lines(lines: Sequence[str]) -> str:
