@@ -9,15 +9,17 @@ from html import escape
 SHOWN = 12
 
 
-def text_table(columns: Sequence[str], rows: Sequence[Sequence[str]], indent: str = "") -> str:
-    """Lines of a table: the first column to the left, the others to the right."""
+def text_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Lines of a table: the first column to the left, the others to the right; of names and values, both to the left."""
     widths = [max(map(len, column)) for column in zip(columns, *rows, strict=True)]
-    lines = [_line(row, widths) for row in (columns, *rows)]
-    return "\n".join((indent + line).rstrip() for line in lines)
+    return "\n".join(_line(row, widths).rstrip() for row in (columns, *rows))
 
 
 def _line(row: Sequence[str], widths: Sequence[int]) -> str:
-    cells = [f"{cell:<{width}}" if k == 0 else f"{cell:>{width}}" for k, (cell, width) in enumerate(zip(row, widths, strict=True))]
+    cells = [
+        f"{cell:<{width}}" if k == 0 or len(row) == 2 else f"{cell:>{width}}"
+        for k, (cell, width) in enumerate(zip(row, widths, strict=True))
+    ]
     return "  ".join(cells)
 
 

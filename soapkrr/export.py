@@ -58,10 +58,9 @@ def labelled_copies(frames: Iterable[Atoms], prediction) -> list[Atoms]:
 
 
 def _labelled(atoms: Atoms, prediction, s: int) -> Atoms:
-    if len(atoms) != len(prediction.energies[s]):
-        raise InputError(
-            f"frame {s} has {len(atoms)} atoms, the prediction is of {len(prediction.energies[s])}: pass those that were predicted."
-        )
+    n = len(prediction.energies[s])
+    if len(atoms) != n:
+        raise InputError(f"`frames`: frame {s} has {len(atoms)} atoms, the prediction is of {n}: pass those that were predicted.")
     atoms = atoms.copy()
     energy = float(prediction.energy[s])
     results = {"energy": energy, "free_energy": energy, "energies": prediction.energies[s], "forces": prediction.forces[s]}
