@@ -232,7 +232,7 @@ def test_noise_of_a_model_is_that_of_its_fit(frames):
     prediction = model.predict(frames, uncertainty=True)
     given, levels = (soapkrr.plot.calibration(frames, prediction, "forces", noise=noise) for noise in (model, model.noise_))
     np.testing.assert_array_equal(curve(given), curve(levels))
-    assert [text.get_text() for text in given.get_legend().get_texts()] == ["with the noise", "without the noise"]
+    assert [text.get_text() for text in given.get_legend().get_texts()] == ["with noise", "without noise"]
     bare = soapkrr.plot.calibration(frames, prediction, "forces")
     np.testing.assert_array_equal(given.lines[3].get_ydata(), bare.lines[1].get_ydata())
     with pytest.raises(InputError, match="`noise` must be a fitted potential or its `noise_`, received 0.1"):

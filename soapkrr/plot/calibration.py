@@ -66,14 +66,12 @@ def calibration(
     ratio = _ratios(found.errors, std)[found.counted]
     ax = new_axes() if ax is None else ax
     ax.axline((0, 0), slope=1, color=GREY, linewidth=1, zorder=1)
-    observed = _curve(ax, ratio, "std of the prediction" if noise is None else "with the noise", "-")
+    curves = [_curve(ax, ratio, "with noise", "-")]
     if noise is not None:
-        _curve(ax, _ratios(found.errors, found.std)[found.counted], "without the noise", "--")
+        curves.append(_curve(ax, _ratios(found.errors, found.std)[found.counted], "without noise", "--"))
     ax.set(xlabel="expected fraction of errors", ylabel="observed fraction of errors", title=KINDS[kind][2])
     ax.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), aspect="equal")
-    _write(
-        ax, "\n".join([_summary(ratio, observed), *left_out(found)]), above=bool((observed - EXPECTED).mean() > 0), curves=noise is not None
-    )
+    _write(ax, "\n".join([_summary(ratio, curves[0]), *left_out(found)]), curves)
     return ax
 
 
@@ -85,13 +83,20 @@ def _curve(ax, ratio: np.ndarray, label: str, style: str) -> np.ndarray:
     return observed
 
 
-def _write(ax, text: str, above: bool, curves: bool) -> None:
-    """The summary, and the legend of two curves, on the side of the diagonal that the curve leaves free."""
-    side = {"x": 0.97, "y": 0.04, "va": "bottom", "ha": "right"} if above else {"x": 0.03, "y": 0.97, "va": "top", "ha": "left"}
+def _write(ax, text: str, curves: list[np.ndarray]) -> None:
+    """The summary, and the legend of two curves, in the corner that the curves leave free, above or below the diagonal."""
+    below = _covered(1 - EXPECTED, [1 - observed for observed in curves]) < _covered(EXPECTED, curves)
+    side = {"x": 0.97, "y": 0.04, "va": "bottom", "ha": "right"} if below else {"x": 0.03, "y": 0.97, "va": "top", "ha": "left"}
     ax.text(s=text, transform=ax.transAxes, fontsize=9, zorder=4, **side)
-    if curves:
-        place = {"loc": "lower right", "bbox_to_anchor": (1.0, 0.27)} if above else {"loc": "upper left", "bbox_to_anchor": (0.0, 0.74)}
+    if len(curves) > 1:
+        place = {"loc": "lower right", "bbox_to_anchor": (1.0, 0.27)} if below else {"loc": "upper left", "bbox_to_anchor": (0.0, 0.74)}
         ax.legend(frameon=False, fontsize=9, **place)
+
+
+def _covered(expected: np.ndarray, curves: list[np.ndarray]) -> int:
+    """Points of the curves that what is written in the upper left corner would cover."""
+    boxes = [(0.66, 0.7), (0.45, 0.57)][: len(curves)]
+    return sum(int(((expected < right) & (observed > bottom)).sum()) for right, bottom in boxes for observed in curves)
 
 
 def _label_noise(frames, kind: str, observations: Observations | None, noise):
