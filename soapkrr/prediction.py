@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from ase import Atoms, units
 
+from soapkrr.display import Tabular, counted, ends, value_text
 from soapkrr.errors import InputError
+from soapkrr.export import atom_columns, data_frame, labelled_copies, structure_columns
 
 #: Quantities that have a predicted standard deviation.
 UNCERTAINTIES = ("energy", "energies", "forces", "stress")
 
 
-@dataclass(frozen=True, eq=False)
-class Prediction:
+@dataclass(frozen=True, eq=False, repr=False)
+class Prediction(Tabular):
     """Predicted values and standard deviations of a list of structures; std attributes are None when not asked for.
+
+    ``p[3]``, ``p[2:5]`` and ``p[mask]`` are predictions of some of the structures, and iteration goes over them one by one.
 
     Attributes
     ----------
@@ -37,6 +42,23 @@ class Prediction:
     def __len__(self) -> int:
         return len(self.energy)
 
+    def __getitem__(self, index) -> Prediction:
+        """Prediction of the structure of a number, or of those of a slice, an array of numbers or a mask."""
+        return self.of(np.atleast_1d(np.arange(len(self))[index]))
+
+    def __iter__(self) -> Iterator[Prediction]:
+        """Predictions of one structure each."""
+        return (self.of([s]) for s in range(len(self)))
+
+    def __array__(self, dtype=None, copy=None):
+        raise TypeError("a Prediction is not one array: take its `energy`, `forces`, `stress` or `energies`.")
+
+    def __array_function__(self, function, types, args, kwargs):
+        """Of NumPy's functions, `concatenate` joins predictions, as scikit-learn's `cross_val_predict` does."""
+        if function is np.concatenate and all(issubclass(kind, Prediction) for kind in types):
+            return Prediction.concatenate(list(args[0]))
+        return NotImplemented
+
     def of(self, indices: Sequence[int]) -> Prediction:
         """Prediction of some of the structures."""
 
@@ -57,9 +79,50 @@ class Prediction:
 
         return cls(**{name: join(name) for name in cls.__dataclass_fields__})
 
+    def to_atoms(self, frames: Atoms | list[Atoms]) -> list[Atoms]:
+        """Copies of the structures that carry the prediction as their labels.
 
-@dataclass(frozen=True, eq=False)
-class PropertyPrediction:
+        Energy, energies, forces and stress are the results of a `SinglePointCalculator`. Standard deviations are in `info` under the
+        names of the attributes, where .traj keeps them (and an ASE database with ``db.write(atoms, data=atoms.info)``); those of atoms,
+        ``forces_std`` and ``energies_std``, are in `arrays` too, where extended XYZ has columns for them.
+
+        Raises
+        ------
+        InputError : ``frames`` are not the structures that were predicted.
+        """
+        return labelled_copies(frames, self)
+
+    def to_dataframe(self, per: str = "structure"):
+        """`pandas.DataFrame` with a row for each structure (energies, stress) or each atom (energies, forces): eV, eV/Å, eV/Å³.
+
+        Raises
+        ------
+        InputError : pandas is not installed, or ``per`` is neither ``"structure"`` nor ``"atom"``.
+        """
+        if per not in ("structure", "atom"):
+            raise InputError(f"`per` must be 'structure' or 'atom', received {per!r}.")
+        return data_frame(structure_columns(self) if per == "structure" else atom_columns(self))
+
+    def _title(self) -> str:
+        return f"Prediction of {counted(len(self), 'structure')}, {counted(sum(map(len, self.energies)), 'atom')}"
+
+    def _columns(self) -> list[str]:
+        std = [] if self.forces_std is None else ["largest std (eV/Å)"]
+        return ["structure", "atoms", "energy (eV)", "largest force (eV/Å)", *std, "pressure (GPa)"]
+
+    def _rows(self) -> list[list[str]]:
+        return [["…"] * len(self._columns()) if s is None else self._row(s) for s in ends(len(self))]
+
+    def _row(self, s: int) -> list[str]:
+        energy = value_text(self.energy[s], None if self.energy_std is None else self.energy_std[s])
+        std = [] if self.forces_std is None else [f"{self.forces_std[s].max():.2g}"]
+        pressure = -self.stress[s, :3].mean() / units.GPa
+        force = np.linalg.norm(self.forces[s], axis=1).max()
+        return [str(s), str(len(self.energies[s])), energy, f"{force:.4f}", *std, "-" if np.isnan(pressure) else f"{pressure:.3f}"]
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class PropertyPrediction(Tabular):
     """Predicted values of a scalar property; NumPy takes it for the array of its values.
 
     Attributes
@@ -79,9 +142,52 @@ class PropertyPrediction:
     def __array__(self, dtype=None, copy=None) -> np.ndarray:
         return np.array(self.values, dtype=dtype, copy=copy)
 
+    def __array_function__(self, function, types, args, kwargs):
+        """NumPy's functions take the values; `concatenate` of a property of atoms keeps structures apart, one array for each."""
+        if function is np.concatenate and all(issubclass(kind, PropertyPrediction) for kind in types):
+            parts = list(args[0])
+            if any((part.sizes != 1).any() for part in parts):
+                return _array_of_arrays([values for part in parts for values in part.by_structure()])
+        return function(*_plain(args), **_plain(kwargs))
+
+    def to_dataframe(self):
+        """`pandas.DataFrame` with a row for each value: structure, value and, if there, std. Raises `InputError` without pandas."""
+        columns = {"structure": np.repeat(np.arange(len(self.sizes)), self.sizes), "value": self.values}
+        return data_frame(columns if self.std is None else columns | {"std": self.std})
+
+    def _title(self) -> str:
+        return f"Prediction of {counted(len(self), 'value')} of {counted(len(self.sizes), 'structure')}"
+
+    def _columns(self) -> list[str]:
+        return ["structure", "value", *([] if self.std is None else ["std"])]
+
+    def _rows(self) -> list[list[str]]:
+        structure = np.repeat(np.arange(len(self.sizes)), self.sizes)
+        std = [] if self.std is None else [self.std]
+        return [
+            ["…"] * len(self._columns()) if k is None else [str(structure[k]), f"{self.values[k]:.6g}", *(f"{x[k]:.2g}" for x in std)]
+            for k in ends(len(self))
+        ]
+
     def by_structure(self) -> list[np.ndarray]:
         """The values of each structure: (1,), or (n_atoms,) of a property of atoms."""
         return np.split(self.values, np.cumsum(self.sizes)[:-1])
+
+
+def _plain(value):
+    """The same with arrays of values in place of predictions."""
+    if isinstance(value, PropertyPrediction):
+        return value.values
+    if type(value) in (list, tuple):
+        return type(value)(map(_plain, value))
+    return {name: _plain(part) for name, part in value.items()} if type(value) is dict else value
+
+
+def _array_of_arrays(values: list[np.ndarray]) -> np.ndarray:
+    """(n,) objects, also where all have one length."""
+    result = np.empty(len(values), dtype=object)
+    result[:] = values
+    return result
 
 
 def wanted_uncertainties(uncertainty: bool | str | Iterable[str]) -> frozenset[str]:

@@ -1,13 +1,40 @@
-"""Progress bars through one helper: a bar on a terminal when asked for, silence otherwise."""
+"""Progress bars through one helper: a bar on a terminal or in a notebook when asked for, silence otherwise."""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Iterable, Iterator
+from importlib.util import find_spec
 
 from tqdm import tqdm
 
 
 def track(items: Iterable, total: int, label: str, show: bool) -> Iterator:
-    """Iterate, drawing a bar on standard error when ``show`` is true and standard error is a terminal."""
-    yield from tqdm(items, total=total, desc=label, disable=not (show and sys.stderr.isatty()), leave=False)
+    """Iterate, drawing a bar when ``show`` is true: on standard error if that is a terminal, below the cell of a notebook."""
+    bar = _bar() if show else None
+    yield from items if bar is None else bar(items, total=total, desc=label, leave=False)
+
+
+def _bar():
+    """The kind of bar that is seen here; None where there is neither a terminal nor a notebook."""
+    if sys.stderr.isatty():
+        return tqdm
+    if not in_notebook():
+        return None
+    if find_spec("ipywidgets") is None:
+        return _text_bar
+    from tqdm.notebook import tqdm as notebook_bar
+
+    return notebook_bar
+
+
+def _text_bar(items: Iterable, **settings):
+    """A bar of text on standard output: notebooks show standard error as if something had failed."""
+    return tqdm(items, file=sys.stdout, ascii=False, ncols=90, **settings)
+
+
+def in_notebook() -> bool:
+    """Whether this process is the kernel of a notebook; IPython is not imported to find out."""
+    ipython = sys.modules.get("IPython")
+    shell = None if ipython is None else ipython.get_ipython()
+    return getattr(shell, "kernel", None) is not None

@@ -7,7 +7,8 @@ import matplotlib
 import numpy as np
 import pytest
 from ase import Atoms, units
-from small import crystals, labelled, small_gp
+from ase.build import bulk
+from small import crystals, labelled, lennard_jones, small_gp
 
 import soapkrr
 from soapkrr import InputError, LabelError
@@ -66,11 +67,43 @@ def test_stress_is_in_gpa(frames, prediction):
 @pytest.mark.parametrize(("kind", "unit"), [("energy", "eV/atom"), ("forces", "eV/Å"), ("stress", "GPa")])
 def test_labels_carry_units_and_the_corner_the_errors(frames, prediction, kind, unit):
     ax = soapkrr.plot.parity(frames, prediction, kind)
-    assert ax.get_xlabel() == f"reference {kind}{' − mean' * (kind == 'energy')} ({unit})"
-    assert ax.get_ylabel().startswith("predicted") and ax.get_ylabel().endswith(f"({unit})")
+    relative = "\nrelative to their mean" * (kind == "energy")
+    assert ax.child_axes[0].get_xlabel() == f"reference {kind} ({unit}){relative}"
+    assert ax.get_ylabel() == f"predicted {kind} ({unit}){relative}"
+    assert ax.child_axes[0].get_ylabel() == f"error ({unit.replace('eV/atom', 'meV/atom')})"
     key = {"energy": "energy_mae_mev_per_atom", "forces": "forces_mae_ev_per_angstrom", "stress": "stress_mae_gpa"}[kind]
     assert f"MAE  {soapkrr.metrics.error_table(frames, prediction)[key]:.3g} " in ax.texts[0].get_text()
     assert ax.get_xlim() == ax.get_ylim()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_errors_are_drawn_below_in_their_own_unit(frames, prediction, kind):
+    below = soapkrr.plot.parity(frames, prediction, kind).child_axes[0]
+    errors, std = soapkrr.metrics.residuals(frames, prediction)[kind]
+    _, drawn, bars = points(below)
+    np.testing.assert_allclose(drawn, errors, atol=1e-12)
+    np.testing.assert_allclose(bars, std, rtol=1e-6, atol=1e-12)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_no_error_bar_is_clipped_and_a_legend_names_them(frames, prediction, kind):
+    wide = replace(prediction, **{f"{kind}_std": [50.0 * np.asarray(std) for std in getattr(prediction, f"{kind}_std")]})
+    wide = replace(wide, energy_std=np.array(wide.energy_std), stress_std=np.array(wide.stress_std))
+    ax = soapkrr.plot.parity(frames, wide, kind)
+    for axes in (ax, ax.child_axes[0]):
+        ends = np.concatenate([segment[:, 1] for segment in axes.containers[0][2][0].get_segments()])
+        assert axes.get_ylim()[0] < ends.min() and ends.max() < axes.get_ylim()[1]
+    assert [text.get_text() for text in ax.get_legend().get_texts()] == ["± 1 std, predicted"]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_everything_written_is_inside_the_figure(frames, prediction, kind):
+    ax = soapkrr.plot.parity(frames, prediction, kind)
+    ax.figure.canvas.draw()
+    size = ax.figure.bbox
+    for axes in (ax, ax.child_axes[0]):
+        box = axes.get_tightbbox()
+        assert box.x0 >= size.x0 and box.y0 >= size.y0 and box.x1 <= size.x1 and box.y1 <= size.y1
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -79,6 +112,7 @@ def test_without_standard_deviations_there_are_no_bars(frames, prediction, kind)
     ax = soapkrr.plot.parity(frames, bare, kind)
     assert ax.containers[0].has_yerr is False
     assert "std" not in ax.texts[0].get_text()
+    assert ax.get_legend() is None
 
 
 def test_given_axes_are_used_and_drawing_works(frames, prediction, tmp_path):
@@ -178,6 +212,67 @@ def test_wrong_error_bars_lie_on_one_side_of_it(many, width, side):
     expected, observed = curve(ax)
     assert (side * (observed - expected)[30:150] > 0.05).all()
     assert float(ax.texts[0].get_text().split("within ")[-1].split()[0]) == pytest.approx(width, rel=0.1)
+
+
+@pytest.mark.parametrize(
+    ("width", "verdict"), [(2.0, "error bars too narrow"), (1.0, "error bars about right"), (0.5, "error bars too wide")]
+)
+def test_the_verdict_is_that_of_the_curve_and_stands_off_it(many, width, verdict):
+    frames, prediction = many
+    ax = soapkrr.plot.calibration(frames, gaussian(frames, prediction, width), "forces")
+    assert ax.texts[0].get_text().splitlines()[0] == verdict
+    ax.figure.canvas.draw()
+    box = ax.texts[0].get_window_extent()
+    drawn = ax.transData.transform(np.column_stack(curve(ax)))
+    assert not any(box.contains(x, y) for x, y in drawn)
+
+
+def test_noise_of_a_model_is_that_of_its_fit(frames):
+    model = small_gp().fit(frames)
+    prediction = model.predict(frames, uncertainty=True)
+    given, levels = (soapkrr.plot.calibration(frames, prediction, "forces", noise=noise) for noise in (model, model.noise_))
+    np.testing.assert_array_equal(curve(given), curve(levels))
+    assert [text.get_text() for text in given.get_legend().get_texts()] == ["with noise", "without noise"]
+    bare = soapkrr.plot.calibration(frames, prediction, "forces")
+    np.testing.assert_array_equal(given.lines[3].get_ydata(), bare.lines[1].get_ydata())
+    with pytest.raises(InputError, match="`noise` must be a fitted potential or its `noise_`, received 0.1"):
+        soapkrr.plot.calibration(frames, prediction, "forces", noise=0.1)
+
+
+@pytest.fixture(scope="module")
+def symmetric(frames):
+    """A perfect crystal, all of whose forces and shear stresses vanish, and rattled ones; predictions of both."""
+    perfect = lennard_jones(bulk("Ar", cubic=True, a=5.3), "energy", "forces", "stress")
+    model = small_gp().fit(frames)
+    return [perfect, *frames], model.predict([perfect, *frames], uncertainty=True)
+
+
+@pytest.mark.parametrize(("kind", "n"), [("forces", 12), ("stress", 3)])
+def test_what_vanishes_by_symmetry_does_not_count_and_is_said(frames, symmetric, kind, n):
+    structures, prediction = symmetric
+    table = soapkrr.metrics.error_table(structures, prediction)
+    assert table[f"{kind}_zero_by_symmetry"] == n
+    kept = soapkrr.metrics.error_table(frames, prediction[1:])
+    if_rattled = kept["forces_within_1_std"]
+    assert table["forces_within_1_std"] == if_rattled and "forces_zero_by_symmetry" not in kept
+    for draw in (soapkrr.plot.parity, soapkrr.plot.calibration):
+        assert f"{n} zero by symmetry left out" in draw(structures, prediction, kind).texts[0].get_text()
+
+
+def test_a_table_of_nothing_but_zeros_has_no_coverage(symmetric):
+    structures, prediction = symmetric
+    table = soapkrr.metrics.error_table(structures[0], prediction[0])
+    assert "forces_within_1_std" not in table and table["forces_zero_by_symmetry"] == 12
+    with pytest.raises(LabelError, match="zero by symmetry"):
+        soapkrr.plot.calibration(structures[0], prediction[0], "forces")
+
+
+def test_a_certain_prediction_that_is_wrong_still_counts(frames, prediction):
+    """No standard deviation and no reference, but a force: that is an error, not symmetry."""
+    still = [labelled(atoms, forces=np.zeros((4, 3))) for atoms in frames]
+    sure = replace(prediction, forces_std=[0 * f for f in prediction.forces])
+    table = soapkrr.metrics.error_table(still, sure)
+    assert table["forces_within_2_std"] == 0 and "forces_zero_by_symmetry" not in table
 
 
 @pytest.mark.parametrize("kind", KINDS)

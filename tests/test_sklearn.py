@@ -13,13 +13,14 @@ from sklearn.cluster import KMeans
 from sklearn.decomposition import PCA
 from sklearn.exceptions import NotFittedError
 from sklearn.linear_model import Ridge
-from sklearn.model_selection import GridSearchCV, GroupKFold, cross_val_score
+from sklearn.model_selection import GridSearchCV, GroupKFold, KFold, cross_val_predict, cross_val_score, cross_validate, learning_curve
 from sklearn.pipeline import Pipeline, make_pipeline
 from systems import small_soap, variations
 
-from soapkrr import Compressed, DotProduct, Featurizer, InputError, SparseGP, SquaredExponential, Term
+from soapkrr import Compressed, DotProduct, Featurizer, InputError, Prediction, PropertyGP, SparseGP, SquaredExponential, Term
 from soapkrr.estimators import Potential
 from soapkrr.estimators.property import PropertyEstimator
+from soapkrr.metrics import error_table
 
 
 def _applicable():
@@ -221,6 +222,91 @@ def test_searching_what_a_descriptor_learns(frames):
     model = SparseGP(Compressed(small_soap(["Si"])), DotProduct(2), n_sparse=10, threads=1)
     search = GridSearchCV(model, {"descriptor__n_components": [2, 8], "descriptor__descriptor__l_max": [3]}, cv=3).fit(frames)
     assert search.best_estimator_.process_.terms[0].descriptor.n_features == search.best_params_["descriptor__n_components"]
+
+
+@pytest.fixture(scope="module")
+def folds():
+    """Shuffled, so that the order of what is stacked tells."""
+    return KFold(3, shuffle=True, random_state=0)
+
+
+def _property(target):
+    return PropertyGP(small_soap(["Si"]), DotProduct(2), target=target, noise=0.1)
+
+
+def _volumes(frames):
+    return np.array([atoms.get_volume() + 10 * k for k, atoms in enumerate(frames)])
+
+
+def _left_out(model, frames, y, folds):
+    """{structure: prediction without it}, by a loop."""
+    result = {}
+    for train, test in folds.split(frames):
+        fitted = clone(model).fit([frames[s] for s in train], [y[s] for s in train])
+        result |= dict(zip(test, fitted.predict([frames[s] for s in test]).by_structure(), strict=True))
+    return [result[s] for s in range(len(frames))]
+
+
+def test_cross_validated_predictions_of_a_property_of_structures(frames, folds):
+    y = _volumes(frames)
+    predicted = cross_val_predict(_property("extensive"), frames, y, cv=folds)
+    np.testing.assert_array_equal(predicted, np.concatenate(_left_out(_property("extensive"), frames, y, folds)))
+
+
+def test_cross_validated_predictions_of_a_property_of_atoms_are_in_the_order_of_structures(frames, folds):
+    y = [np.arange(float(len(atoms))) for atoms in frames]
+    predicted = cross_val_predict(_property("atom"), frames, y, cv=folds)
+    assert predicted.shape == (6,)
+    for values, expected in zip(predicted, _left_out(_property("atom"), frames, y, folds), strict=True):
+        np.testing.assert_array_equal(values, expected)
+
+
+def test_cross_validated_predictions_of_a_potential(frames, folds):
+    predicted = cross_val_predict(_model(), frames, cv=folds)
+    assert isinstance(predicted, Prediction) and len(predicted) == 6
+    for train, test in folds.split(frames):
+        expected = _model().fit([frames[s] for s in train]).predict([frames[s] for s in test])
+        np.testing.assert_array_equal(predicted[test].energy, expected.energy)
+        np.testing.assert_array_equal(np.concatenate(predicted[test].forces), np.concatenate(expected.forces))
+
+
+def test_scikit_learns_scores_of_a_property(frames, folds):
+    y, model = _volumes(frames), _property("extensive")
+    scores = cross_val_score(model, frames, y, cv=folds, scoring="neg_mean_absolute_error")
+    left_out = np.concatenate(_left_out(model, frames, y, folds))
+    np.testing.assert_allclose(scores, [-np.abs(left_out - y)[test].mean() for _, test in folds.split(frames)], rtol=1e-12)
+    own = cross_val_score(model, frames, y, cv=folds, scoring=lambda m, X, y: -np.abs(m.predict(X) - y).mean())
+    np.testing.assert_allclose(own, scores, rtol=1e-12)
+    search = GridSearchCV(model, {"noise": [0.1, 100.0]}, cv=folds, scoring=["r2", "neg_mean_absolute_error"], refit="r2").fit(frames, y)
+    assert search.best_params_["noise"] == 0.1
+
+
+def test_scores_of_a_potential_are_functions_of_model_and_structures(frames, folds):
+    def energies(model, frames, y=None):
+        return -error_table(frames, model.predict(frames))["energy_mae_mev_per_atom"]
+
+    def all_errors(model, frames, y=None):
+        return {name: -value for name, value in error_table(frames, model.predict(frames)).items()}
+
+    scores = cross_val_score(_model(), frames, cv=folds, scoring=energies)
+    every = cross_validate(_model(), frames, cv=folds, scoring=all_errors)
+    np.testing.assert_array_equal(scores, every["test_energy_mae_mev_per_atom"])
+
+
+def test_learning_curves(frames, folds):
+    sizes, train, test = learning_curve(_property("extensive"), frames, _volumes(frames), cv=folds, train_sizes=[2, 4])
+    assert list(sizes) == [2, 4] and train.shape == test.shape == (2, 3)
+    assert test.mean(axis=1)[1] > test.mean(axis=1)[0]
+    _, _, potential = learning_curve(_model(), frames, None, cv=folds, train_sizes=[2, 4])
+    assert np.isfinite(potential).all() and (potential < 0).all()
+
+
+@pytest.mark.parametrize("kind", [kind for kind in estimators() if issubclass(kind, Potential)], ids=lambda kind: kind.__name__)
+def test_values_that_a_potential_would_ignore_are_refused(kind, frames):
+    model = example(kind)
+    for call in (model.fit, model.plan, model.fit(frames, None).score):
+        with pytest.raises(InputError, match=f"`y`: {kind.__name__} fits the energies, forces and stresses .* received a list.*PropertyGP"):
+            call(frames, [1.0] * 6)
 
 
 # --- transformers ----------------------------------------------------------------------------------------------------

@@ -53,6 +53,14 @@ class Potential(Estimator):
     def _noise(self) -> dict[str, float]:
         """{kind of observation: σ} to start from, checked."""
 
+    def _refuse_values(self, y) -> None:
+        """Raise where ``y`` is given: it would be ignored."""
+        if y is not None:
+            raise InputError(
+                f"`y`: {type(self).__name__} fits the energies, forces and stresses that `frames` carry, expected None, received a "
+                f"{type(y).__name__}. Give labels of other names by `observations`; a property of structures or atoms is for `PropertyGP`."
+            )
+
     def _fit(self, frames: list[Atoms], optimize: bool | str, progress: bool, client):
         """Fit to the labels that ``frames`` carry; returns self."""
         noise, terms, scheme = self._noise(), tuple(self._terms()), self._scheme()
@@ -147,7 +155,7 @@ class Potential(Estimator):
 
         Parameters
         ----------
-        frames : structures, with labels for a fit.  y : ignored.
+        frames : structures, with labels for a fit.  y : None, as in `fit`.
         optimize, uncertainty : as in `fit` and `predict`. Predictions of a model that is not fitted can be planned for a `SparseGP` of
             environments only.
 
@@ -159,6 +167,7 @@ class Potential(Estimator):
         ------
         InputError : ``memory_limit`` is too small; the message says what would be enough.
         """
+        self._refuse_values(y)
         frames, name, budget = as_frames(frames), type(self).__name__, self._budget
         if not predict:
             scheme, terms = self._scheme(), self._terms()
@@ -174,7 +183,11 @@ class Potential(Estimator):
         return work.plan(f"prediction of {name}", frames, descriptors, budget.limit)
 
     def score(self, frames: list[Atoms], y=None) -> float:
-        """Negative mean absolute error of the forces (eV/Å), or of the energy per atom (eV) where no structure has forces."""
+        """Negative mean absolute error of the forces (eV/Å), or of the energy per atom (eV) where no structure has forces.
+
+        ``y`` must be None, as in `fit`.
+        """
+        self._refuse_values(y)
         check_is_fitted(self)
         table = error_table(frames, self.predict(frames), observations=self.fitted_parameters_.get("observations"))
         error = table.get("forces_mae_ev_per_angstrom")

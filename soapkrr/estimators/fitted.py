@@ -13,6 +13,7 @@ from sklearn.utils.validation import check_is_fitted
 from soapkrr import backends, modelfile
 from soapkrr.descriptors.base import Descriptor
 from soapkrr.errors import InputError
+from soapkrr.estimators.summary import Summary, summary_of
 from soapkrr.execution.memory import parse_memory
 from soapkrr.planning import Budget
 from soapkrr.regression.terms import Term, as_terms
@@ -87,6 +88,17 @@ class Estimator(Nested, BaseEstimator, ABC):
     def _remember_parameters(self) -> None:
         """Keep the parameters of this fit."""
         self.fitted_parameters_ = {name: value for name, value in self.get_params(deep=False).items() if name not in RUNTIME}
+
+    def summary(self) -> Summary:
+        """What was fitted: terms, observations, noise, reference energies, evidence; shows as a table, in notebooks too.
+
+        Raises
+        ------
+        sklearn.exceptions.NotFittedError : the model is not fitted.
+        """
+        check_is_fitted(self)
+        fitted = type(self)(**self.fitted_parameters_)
+        return summary_of(self, fitted._terms())
 
     @abstractmethod
     def state(self) -> dict:

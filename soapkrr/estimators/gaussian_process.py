@@ -112,12 +112,13 @@ class GaussianProcess(ExactPotential):
         self.memory_limit = memory_limit
 
     def fit(self, frames: list[Atoms], y=None, *, optimize: bool | str = False, progress: bool = False, client=None) -> GaussianProcess:
-        """Fit to the labels that ``frames`` carry (`atoms.calc.results`); ``y`` is ignored, as scikit-learn's pipelines pass it.
+        """Fit to the labels that ``frames`` carry (`atoms.calc.results`); ``y`` must be None, as scikit-learn passes it.
 
         ``optimize``: raise the evidence over noise levels and signals, from those given, on a random part of the structures where there are
         more than `cholesky.OPTIMISE_ON` observations. ``progress`` draws bars on a terminal. ``client`` is refused: the covariance is one
         matrix in one process.
         """
+        self._refuse_values(y)
         return self._fit(frames, optimize, progress, client)
 
     def _noise(self) -> dict[str, float]:

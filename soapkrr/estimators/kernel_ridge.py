@@ -69,10 +69,11 @@ class KernelRidge(ExactPotential):
         self.memory_limit = memory_limit
 
     def fit(self, frames: list[Atoms], y=None, *, progress: bool = False, client=None) -> KernelRidge:
-        """Fit to the labels that ``frames`` carry (`atoms.calc.results`); ``y`` is ignored, as scikit-learn's pipelines pass it.
+        """Fit to the labels that ``frames`` carry (`atoms.calc.results`); ``y`` must be None, as scikit-learn passes it.
 
         ``progress`` draws bars on a terminal. ``client`` is refused: the kernel matrix is one matrix in one process.
         """
+        self._refuse_values(y)
         return self._fit(frames, False, progress, client)
 
     def _noise(self) -> dict[str, float]:

@@ -119,13 +119,14 @@ class SparseGP(Potential):
         self.memory_limit = memory_limit
 
     def fit(self, frames: list[Atoms], y=None, *, optimize: bool | str = False, progress: bool = False, client=None) -> SparseGP:
-        """Fit to the labels that ``frames`` carry (`atoms.calc.results`); ``y`` is ignored, as scikit-learn's pipelines pass it.
+        """Fit to the labels that ``frames`` carry (`atoms.calc.results`); ``y`` must be None, as scikit-learn passes it.
 
         ``optimize``: find noise levels and signals from those given, with no further pass over the data; True or ``"evidence"``: of highest
         evidence, ``"cross-validation"``: noise of least error on left-out structures, then the common scale of noise and signals of
         highest evidence. ``progress`` draws bars on a terminal. ``client``: a `dask.distributed.Client`, whose workers make the rows and
         choose the sparse points (representers "environments" only). Returns the estimator itself.
         """
+        self._refuse_values(y)
         self._fit(frames, optimize, progress, client)
         logger.info("fitted %d rows on %d features, condition number %.1e", sum(self.n_observations_.values()), self.rank_, self.condition_)
         return self

@@ -9,6 +9,7 @@ from functools import lru_cache
 
 import numpy as np
 
+from soapkrr.display import html_lines, html_table
 from soapkrr.execution.memory import format_memory
 from soapkrr.threads import serial_blas
 
@@ -56,9 +57,9 @@ class Step:
         return max(self.flops / rate, self.traffic / (CARD_BANDWIDTH_PART * CARD_BANDWIDTH))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Plan:
-    """What a fit or a prediction will take; printed as a table.
+    """What a fit or a prediction will take; shown as a table, in notebooks too.
 
     Attributes
     ----------
@@ -135,36 +136,57 @@ class Plan:
             lines.append(f"rows {self.n_rows:,}: {kinds}")
         return lines
 
-    def _work(self) -> list[str]:
-        width = max(len(step.name) for step in self.steps)
-        cpu, gpu = f"{self.threads} CPU thread{'s' * (self.threads > 1)}", f"{CARD}*"
-        lines = [f"{'work':<{width}}  {'Gflop':>10}  {cpu:>14}  {gpu:>10}"]
-        for step in self.steps:
-            times = _seconds(step.cpu_seconds(self.rate, self.threads)), _seconds(step.gpu_seconds())
-            lines.append(f"{step.name:<{width}}  {step.flops / 1e9:>10,.1f}  {times[0]:>14}  {times[1]:>10}")
-        total = _seconds(self.cpu_seconds), _seconds(self.gpu_seconds)
-        lines.append(f"{'total':<{width}}  {self.flops / 1e9:>10,.1f}  {total[0]:>14}  {total[1]:>10}")
-        lines.append(f"CPU: expected from {self.rate / 1e9:.0f} Gflop/s of a thread in matrix products, measured now.")
-        parts = ", ".join(f"{100 * part:.0f}% in {kind}" for kind, part in CARD_PART.items())
-        lines.append(
-            f"* estimated, never measured: one {CARD} of published {CARD_LOOPS / 1e12:.0f}/{CARD_PRODUCTS / 1e12:.0f} Tflop/s (float64) "
-            f"and {CARD_BANDWIDTH / 1e12:.1f} TB/s; assumed to reach {parts}, {100 * CARD_BANDWIDTH_PART:.0f}% of the bandwidth."
-        )
-        return lines
+    def __repr__(self) -> str:
+        return str(self)
 
-    def _memory(self) -> list[str]:
+    def _repr_html_(self) -> str:
+        work = html_table(self._work_columns(), self._work_rows()) + html_lines(self._assumptions())
+        memory = html_lines(self._memory_head()) + html_table(["stage", "memory", ""], self._memory_rows())
+        return html_lines(self._head()) + work + memory + html_lines(self.notes)
+
+    def _work_columns(self) -> tuple[str, ...]:
+        return ("work", "Gflop", f"{self.threads} CPU thread{'s' * (self.threads > 1)}", f"{CARD}*")
+
+    def _work_rows(self) -> list[tuple[str, ...]]:
+        steps = [(step.name, step.flops, step.cpu_seconds(self.rate, self.threads), step.gpu_seconds()) for step in self.steps]
+        steps.append(("total", self.flops, self.cpu_seconds, self.gpu_seconds))
+        return [(name, f"{flops / 1e9:,.1f}", _seconds(cpu), _seconds(gpu)) for name, flops, cpu, gpu in steps]
+
+    def _assumptions(self) -> list[str]:
+        """What the times rest on."""
+        parts = ", ".join(f"{100 * part:.0f}% in {kind}" for kind, part in CARD_PART.items())
+        return [
+            f"CPU: expected from {self.rate / 1e9:.0f} Gflop/s of a thread in matrix products, measured now.",
+            f"* estimated, never measured: one {CARD} of published {CARD_LOOPS / 1e12:.0f}/{CARD_PRODUCTS / 1e12:.0f} Tflop/s (float64) "
+            f"and {CARD_BANDWIDTH / 1e12:.1f} TB/s; assumed to reach {parts}, {100 * CARD_BANDWIDTH_PART:.0f}% of the bandwidth.",
+        ]
+
+    def _work(self) -> list[str]:
+        """The table of the work as lines."""
+        width = max(len(step.name) for step in self.steps)
+        lines = [f"{name:<{width}}  {f:>10}  {cpu:>14}  {gpu:>10}" for name, f, cpu, gpu in (self._work_columns(), *self._work_rows())]
+        return [*lines, *self._assumptions()]
+
+    def _memory_head(self) -> list[str]:
         limit = "no limit" if self.memory_limit is None else f"limit {format_memory(self.memory_limit)}"
         blocks = "" if self.group is None else f", groups of {self.group:,} atoms"
-        lines = [
-            f"peak memory {format_memory(self.peak_memory)} ({limit}; {self.threads} threads{blocks}), beside Python and the structures"
+        return [
+            f"peak memory {format_memory(self.peak_memory)} ({limit}; {self.threads} threads{blocks}), beside Python and the structures",
+            f"`memory_limit` that holds it, with a margin for small arrays: {format_memory(self.enough)}",
         ]
-        lines.append(f"`memory_limit` that holds it, with a margin for small arrays: {format_memory(self.enough)}")
-        width = max(len(name) for stage in self.memory.values() for name in stage) + 2
+
+    def _memory_rows(self) -> list[tuple[str, str, str]]:
+        """Stages and what they hold: names, sizes, and a mark at the peak."""
+        rows = []
         for stage, items in self.memory.items():
-            mark = "  <- peak" if stage == self.peak_stage else ""
-            lines.append(f"{stage:<{width}}  {format_memory(sum(items.values())):>10}{mark}")
-            lines += [f"{'  ' + name:<{width}}  {format_memory(size):>10}" for name, size in items.items() if size >= 1]
-        return lines
+            rows.append((stage, format_memory(sum(items.values())), "  <- peak" if stage == self.peak_stage else ""))
+            rows += [(f"  {name}", format_memory(size), "") for name, size in items.items() if size >= 1]
+        return rows
+
+    def _memory(self) -> list[str]:
+        """The table of the memory as lines."""
+        width = max(len(name) for stage in self.memory.values() for name in stage) + 2
+        return [*self._memory_head(), *(f"{name:<{width}}  {size:>10}{mark}" for name, size, mark in self._memory_rows())]
 
 
 def _seconds(value: float) -> str:

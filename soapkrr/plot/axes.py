@@ -1,11 +1,12 @@
-"""What the figures share: axes, and the units of each kind of observation."""
+"""What the figures share: axes, colours, and the units of each kind of observation."""
 
 from __future__ import annotations
 
 from ase import Atoms, units
 
-from soapkrr.errors import InputError
-from soapkrr.metrics import check_lengths
+from soapkrr.errors import InputError, LabelError
+from soapkrr.labels import Observations
+from soapkrr.metrics import Comparison, check_lengths, comparisons
 from soapkrr.prediction import Prediction
 from soapkrr.structures import as_frames
 
@@ -15,6 +16,9 @@ KINDS = {
     "forces": ("eV/Å", 1.0, "Force components", "eV/Å", 1.0),
     "stress": ("GPa", 1 / units.GPa, "Stress components", "GPa", 1.0),
 }
+
+#: Colours of values, of error bars and of guides.
+BLUE, ORANGE, GREY = "#1f5fa8", "#e08a2e", "0.55"
 
 
 def checked_frames(frames, prediction: Prediction, kind: str) -> list[Atoms]:
@@ -26,10 +30,28 @@ def checked_frames(frames, prediction: Prediction, kind: str) -> list[Atoms]:
     return frames
 
 
-def new_axes():
-    """Square axes of a new figure."""
+def labelled_comparison(frames: list[Atoms], prediction: Prediction, kind: str, observations: Observations | None) -> Comparison:
+    """The components of one kind that have a label.
+
+    Raises
+    ------
+    LabelError : there are none.
+    """
+    found = comparisons(frames, prediction, observations)
+    if kind not in found:
+        raise LabelError(f"none of the {len(frames)} structures has a label of kind {kind!r}.")
+    return found[kind]
+
+
+def new_axes(height: float = 4.6):
+    """Axes of a new figure, 4.6 inches wide."""
     try:
         import matplotlib.pyplot as plt
     except ImportError as error:
         raise InputError('plots need matplotlib, which is not installed: pip install "soapkrr[plot]".') from error
-    return plt.subplots(figsize=(4.6, 4.6), layout="constrained")[1]
+    return plt.subplots(figsize=(4.6, height), layout="constrained")[1]
+
+
+def left_out(found: Comparison) -> list[str]:
+    """A line that says how many components were not counted, if any."""
+    return [f"{found.n_vanishing:,} zero by symmetry left out"] if found.n_vanishing else []

@@ -10,9 +10,19 @@ from scipy.special import erf
 
 from soapkrr.errors import InputError, LabelError
 from soapkrr.labels import Observations, read_labels
-from soapkrr.metrics import UNITS, residuals
-from soapkrr.plot.axes import KINDS, checked_frames, new_axes
+from soapkrr.metrics import UNITS
+from soapkrr.plot.axes import BLUE, GREY, KINDS, ORANGE, checked_frames, labelled_comparison, left_out, new_axes
 from soapkrr.prediction import Prediction
+
+#: Numbers of standard deviations of the curve, and the fraction of a Gaussian's errors within each.
+K = np.linspace(0.0, 4.0, 401)
+EXPECTED = erf(K / np.sqrt(2))
+
+#: Error bars that have to be stretched by less than this part are called about right.
+TOLERANCE = 0.1
+
+#: Part of the errors that may be missing within two standard deviations before the tails are said to be heavy.
+TAIL = 0.05
 
 
 def calibration(
@@ -21,20 +31,21 @@ def calibration(
     kind: str = "energy",
     ax=None,
     observations: Observations | None = None,
-    noise: Mapping[str, float] | None = None,
+    noise=None,
 ):
     """Observed against expected fraction of errors within k predicted standard deviations, for k from 0 to 4.
 
     Expected of a Gaussian: erf(k/√2). A curve on the diagonal is calibrated; below it the error bars are too narrow, above it too wide.
-    k = 1 and 2 are marked. In the corner: how many standard deviations hold 68.3 % of the errors, 1 if calibrated.
+    k = 1 and 2 are marked. Beside it: how many standard deviations hold 68.3 % of the errors, 1 if calibrated. Components that vanish by
+    symmetry, with neither error nor error bar, are left out, and how many is said.
 
     Parameters
     ----------
     frames : the labelled structures that were predicted; best those that were not fitted.
     prediction : of ``frames``, in the same order, with the standard deviations of ``kind``.
     kind, ax, observations : as in `parity`.
-    noise : the levels of a fit (``model.noise_``), added to the predicted variances: what the model expects of labels, where the
-        standard deviations alone are those of its mean. None: not added.
+    noise : a fitted potential, or the levels of its fit (``model.noise_``), added to the predicted variances: what the model expects of
+        labels, where the standard deviations alone are those of its mean. A second, dashed curve is then that without noise.
 
     Returns
     -------
@@ -43,33 +54,56 @@ def calibration(
     Raises
     ------
     InputError : matplotlib is not installed, ``kind`` is unknown, the numbers of structures differ, or there are no standard deviations.
-    LabelError : no structure has a label of this kind.
+    LabelError : no structure has a label of this kind, or every one vanishes by symmetry.
     """
     frames = checked_frames(frames, prediction, kind)
-    found = residuals(frames, prediction, observations)
-    if kind not in found:
-        raise LabelError(f"none of the {len(frames)} structures has a label of kind {kind!r}.")
-    errors, std = found[kind]
-    if std is None:
+    found = labelled_comparison(frames, prediction, kind, observations)
+    if found.std is None:
         raise InputError(f"`prediction` has no standard deviations of kind {kind!r}: predict with `uncertainty=True`.")
-    if noise is not None:
-        std = np.hypot(std, _label_noise(frames, kind, observations, noise))
-    k = np.linspace(0.0, 4.0, 401)
-    ratio = _ratios(errors, std)
-    expected, observed = erf(k / np.sqrt(2)), np.searchsorted(np.sort(ratio), k, side="right") / len(ratio)
+    if not found.counted.any():
+        raise LabelError(f"every component of kind {kind!r} is zero by symmetry: there are no errors to compare.")
+    std = found.std if noise is None else np.hypot(found.std, _label_noise(frames, kind, observations, noise))
+    ratio = _ratios(found.errors, std)[found.counted]
     ax = new_axes() if ax is None else ax
-    ax.axline((0, 0), slope=1, color="0.6", linewidth=1, zorder=1)
-    ax.plot(expected, observed, color="#1f5fa8", linewidth=1.8, zorder=2)
-    ax.plot(expected[[100, 200]], observed[[100, 200]], "o", color="#e08a2e", markersize=7, zorder=3)
+    ax.axline((0, 0), slope=1, color=GREY, linewidth=1, zorder=1)
+    curves = [_curve(ax, ratio, "with noise", "-")]
+    if noise is not None:
+        curves.append(_curve(ax, _ratios(found.errors, found.std)[found.counted], "without noise", "--"))
     ax.set(xlabel="expected fraction of errors", ylabel="observed fraction of errors", title=KINDS[kind][2])
     ax.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), aspect="equal")
-    ax.text(0.04, 0.96, _calibration_summary(ratio, observed), transform=ax.transAxes, va="top", fontsize=9)
-    ax.text(0.96, 0.04, "error bars too narrow", transform=ax.transAxes, ha="right", fontsize=8, color="0.5")
+    _write(ax, "\n".join([_summary(ratio, curves[0]), *left_out(found)]), curves)
     return ax
 
 
-def _label_noise(frames, kind: str, observations: Observations | None, noise: Mapping[str, float]):
+def _curve(ax, ratio: np.ndarray, label: str, style: str) -> np.ndarray:
+    """Draw the observed fractions, with marks at one and two standard deviations; returns them."""
+    observed = np.searchsorted(np.sort(ratio), K, side="right") / len(ratio)
+    ax.plot(EXPECTED, observed, style, color=BLUE, linewidth=1.8 if style == "-" else 1.3, zorder=2, label=label)
+    ax.plot(EXPECTED[[100, 200]], observed[[100, 200]], "o", color=ORANGE, markersize=7 if style == "-" else 5, zorder=3)
+    return observed
+
+
+def _write(ax, text: str, curves: list[np.ndarray]) -> None:
+    """The summary, and the legend of two curves, in the corner that the curves leave free, above or below the diagonal."""
+    below = _covered(1 - EXPECTED, [1 - observed for observed in curves]) < _covered(EXPECTED, curves)
+    side = {"x": 0.97, "y": 0.04, "va": "bottom", "ha": "right"} if below else {"x": 0.03, "y": 0.97, "va": "top", "ha": "left"}
+    ax.text(s=text, transform=ax.transAxes, fontsize=9, zorder=4, **side)
+    if len(curves) > 1:
+        place = {"loc": "lower right", "bbox_to_anchor": (1.0, 0.27)} if below else {"loc": "upper left", "bbox_to_anchor": (0.0, 0.74)}
+        ax.legend(frameon=False, fontsize=9, **place)
+
+
+def _covered(expected: np.ndarray, curves: list[np.ndarray]) -> int:
+    """Points of the curves that what is written in the upper left corner would cover."""
+    boxes = [(0.66, 0.7), (0.45, 0.57)][: len(curves)]
+    return sum(int(((expected < right) & (observed > bottom)).sum()) for right, bottom in boxes for observed in curves)
+
+
+def _label_noise(frames, kind: str, observations: Observations | None, noise):
     """Noise of the labels in the units of `metrics.UNITS`; of an energy per atom σ/√N."""
+    noise = getattr(noise, "noise_", noise)
+    if not isinstance(noise, Mapping):
+        raise InputError(f"`noise` must be a fitted potential or its `noise_`, received {noise!r}.")
     if kind not in noise:
         raise InputError(f"`noise` has no level of kind {kind!r}, only {sorted(noise)}.")
     level = UNITS[kind][1] * noise[kind]
@@ -85,7 +119,14 @@ def _ratios(errors: np.ndarray, std: np.ndarray) -> np.ndarray:
     return np.divide(size, std, out=np.where(size > 0, np.inf, 0.0), where=std > 0)
 
 
-def _calibration_summary(ratio: np.ndarray, observed: np.ndarray) -> str:
-    width = np.quantile(ratio, erf(np.sqrt(0.5)), method="higher")
-    within = "\n".join(f"within {k} std  {observed[100 * k]:.1%} (Gaussian {erf(k / np.sqrt(2)):.1%})" for k in (1, 2))
-    return f"{within}\n68.3% within {width:.2f} std"
+def _summary(ratio: np.ndarray, observed: np.ndarray) -> str:
+    width = float(np.quantile(ratio, EXPECTED[100], method="higher"))
+    within = "\n".join(f"within {k} std  {observed[100 * k]:.1%} (Gaussian {EXPECTED[100 * k]:.1%})" for k in (1, 2))
+    return f"{_verdict(width, observed[200])}\n{within}\n68.3% within {width:.2f} std"
+
+
+def _verdict(width: float, within_two: float) -> str:
+    """What the error bars are like, of which ``width`` hold as many errors as one of a Gaussian."""
+    if abs(width - 1) > TOLERANCE:
+        return "error bars too narrow" if width > 1 else "error bars too wide"
+    return "error bars about right" + (",\nbut too many large errors" if within_two < EXPECTED[200] - TAIL else "")

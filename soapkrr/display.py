@@ -1,0 +1,83 @@
+"""Tables for people: plain text on a terminal, HTML in a notebook."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from html import escape
+
+#: Rows that a long table shows, half of them from its end.
+SHOWN = 12
+
+
+def text_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Lines of a table: the first column to the left, the others to the right; of names and values, both to the left."""
+    widths = [max(map(len, column)) for column in zip(columns, *rows, strict=True)]
+    return "\n".join(_line(row, widths).rstrip() for row in (columns, *rows))
+
+
+def _line(row: Sequence[str], widths: Sequence[int]) -> str:
+    cells = [
+        f"{cell:<{width}}" if k == 0 or len(row) == 2 else f"{cell:>{width}}"
+        for k, (cell, width) in enumerate(zip(row, widths, strict=True))
+    ]
+    return "  ".join(cells)
+
+
+def html_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """The same as an HTML table; names that begin with blanks stay indented."""
+    head = "".join(f"<th>{escape(name)}</th>" for name in columns)
+    body = "".join(f"<tr>{''.join(f'<td>{_html(cell)}</td>' for cell in row)}</tr>" for row in rows)
+    return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+
+
+def _html(cell: str) -> str:
+    text = cell.lstrip()
+    return "&ensp;" * (len(cell) - len(text)) + escape(text)
+
+
+def html_lines(lines: Sequence[str]) -> str:
+    """A paragraph of lines; nothing of none."""
+    return f"<p>{'<br>'.join(map(escape, lines))}</p>" if lines else ""
+
+
+def ends(n: int) -> list[int | None]:
+    """Indices of the rows shown of n, None where some are left out."""
+    half = SHOWN // 2
+    return list(range(n)) if n <= SHOWN else [*range(half), None, *range(n - half, n)]
+
+
+def value_text(value: float, std: float | None = None) -> str:
+    """``-1.2345 ± 0.0021``, with four decimals; the standard deviation to two digits."""
+    return f"{value:.4f}" if std is None else f"{value:.4f} ± {std:.2g}"
+
+
+def counted(n: int, noun: str) -> str:
+    """``1 structure``, ``12,000 structures``."""
+    return f"{n:,} {noun}{'s' * (n != 1)}"
+
+
+class Tabular:
+    """Mixin of results that show as a table; subclasses give `_title`, `_columns`, `_rows` and perhaps `_notes`."""
+
+    def _title(self) -> str:
+        return ""
+
+    def _columns(self) -> Sequence[str]:
+        raise NotImplementedError
+
+    def _rows(self) -> Sequence[Sequence[str]]:
+        raise NotImplementedError
+
+    def _notes(self) -> Sequence[str]:
+        return ()
+
+    def __repr__(self) -> str:
+        return "\n".join([*filter(None, [self._title()]), text_table(self._columns(), self._rows()), *self._notes()])
+
+    def _repr_html_(self) -> str:
+        title = [self._title()] if self._title() else []
+        return html_lines(title) + html_table(self._columns(), self._rows()) + html_lines(list(self._notes()))
+
+    def _repr_pretty_(self, printer, cycle: bool) -> None:
+        """What IPython prints, also of subclasses of `dict`."""
+        printer.text(repr(self))
