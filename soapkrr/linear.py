@@ -7,15 +7,20 @@ QR = [R_t/σ_t; ...; 1] (Golub and Van Loan, Matrix Computations, section 5.3).
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
 from soapkrr import backends
+from soapkrr.errors import ConditionWarning, InputError
 
 #: An estimated reciprocal condition number so many times the tolerance leaves no doubt that no eigenvalue is below it.
 CLEARLY = 100.0
+
+#: Condition numbers from which rounding, 1e-16 of the data, shows in a solution, and from which nothing else is left of it.
+DOUBTFUL, LOST = 1e12, 1e15
 
 
 def triangle(rows: np.ndarray) -> np.ndarray:
@@ -73,6 +78,36 @@ class Posterior:
     def moved(self, xp) -> Posterior:
         """The same with arrays of another library."""
         return Posterior(*backends.moved(xp, (self.mean, self.factor)), self.condition, self.residual)
+
+
+def check_condition(condition: float) -> None:
+    """Warn where a fit with this condition number is `DOUBTFUL`, raise where it is `LOST`.
+
+    Raises
+    ------
+    InputError : nothing but rounding would be predicted.
+    """
+    if condition < DOUBTFUL:
+        return
+    advice = (
+        f"the condition number of the regression is {condition:.1e}: raise `noise`, or `tolerance` where there is one; terms of a sum that "
+        "can express the same energies, and structures given twice, do it too."
+    )
+    if not condition < LOST:
+        raise InputError(f"predictions would be rounding errors: {advice}")
+    warnings.warn(f"predictions may be wrong by rounding: {advice}", ConditionWarning, stacklevel=2)
+
+
+def cholesky_condition(L: np.ndarray) -> float:
+    """Estimated condition number of C = L Lᵀ scaled to unit diagonal, which governs the error of a solution by Cholesky decomposition.
+
+    Source: Higham 2002, Accuracy and Stability of Numerical Algorithms, theorem 10.6.
+    """
+    xp = backends.namespace(L)
+    lower = xp.tril(L)
+    R = xp.ascontiguousarray((lower / xp.sqrt(xp.einsum("ij,ij->i", lower, lower))[:, None]).T)
+    rcond = backends.of(L).dense.inverse_condition(R)
+    return 1.0 / rcond**2 if rcond > 0 else np.inf
 
 
 def solve(factors: Mapping[str, np.ndarray], noise: Mapping[str, float]) -> Posterior:
