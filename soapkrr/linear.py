@@ -19,8 +19,10 @@ from soapkrr.errors import ConditionWarning, InputError
 #: An estimated reciprocal condition number so many times the tolerance leaves no doubt that no eigenvalue is below it.
 CLEARLY = 100.0
 
-#: Condition numbers from which rounding, 1e-16 of the data, shows in a solution, and from which nothing else is left of it.
-DOUBTFUL, LOST = 1e12, 1e15
+#: Condition numbers of a triangle of design rows, or of a kernel that features are made of, from which rounding, 1e-16 of the data, shows
+#: in a solution, and from which nothing else is left of it. Of a covariance, whose estimate is rather too large, `COVARIANCE` times as
+#: much: forces of silicon and ethanol then move by 1e-5 and 1e-3 eV/Å when positions move by 1e-12 Å.
+DOUBTFUL, LOST, COVARIANCE = 1e12, 1e15, 100.0
 
 
 def triangle(rows: np.ndarray) -> np.ndarray:
@@ -90,7 +92,7 @@ def check_condition(condition: float) -> None:
     if condition < DOUBTFUL:
         return
     advice = (
-        f"the condition number of the regression is {condition:.1e}: raise `noise`, or `tolerance` where there is one; terms of a sum that "
+        f"the condition number of the regression is {condition:.0e}: raise `noise`, or `tolerance` where there is one; terms of a sum that "
         "can express the same energies, and structures given twice, do it too."
     )
     if not condition < LOST:
@@ -98,7 +100,14 @@ def check_condition(condition: float) -> None:
     warnings.warn(f"predictions may be wrong by rounding: {advice}", ConditionWarning, stacklevel=2)
 
 
-def cholesky_condition(L: np.ndarray) -> float:
+def whitening_condition(T: np.ndarray) -> float:
+    """Condition number of the eigenvectors that a whitening keeps, from its columns v/√λ; a lower bound for one by Cholesky's factor."""
+    xp = backends.namespace(T)
+    norms = xp.einsum("mr,mr->r", T, T)
+    return float(norms.max() / norms.min()) if T.size else 1.0
+
+
+def covariance_condition(L: np.ndarray) -> float:
     """Estimated condition number of C = L Lᵀ scaled to unit diagonal, which governs the error of a solution by Cholesky decomposition.
 
     Source: Higham 2002, Accuracy and Stability of Numerical Algorithms, theorem 10.6.

@@ -20,7 +20,7 @@ from soapkrr.regression.residuals import Residuals, influence, left_out, looked_
 THRESHOLD = 10.0
 
 #: Structures with a label of a kind from which residuals have a scale, and from which training residuals alone show every bad one.
-FEWEST, MANY = 4, 40
+FEWEST, MANY = 5, 40
 
 #: Part of a force or stress component that an error must exceed: models err most where forces are large.
 PART = 0.25

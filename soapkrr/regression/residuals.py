@@ -17,7 +17,6 @@ import numpy as np
 from scipy.special import ndtri
 
 from soapkrr import backends, linear
-from soapkrr.baselines import baseline_energies
 from soapkrr.labels import KINDS, stacked
 from soapkrr.prediction import Prediction
 from soapkrr.regression.data import TrainingData
