@@ -257,3 +257,14 @@ def test_energies_alone_and_energies_that_differ_by_rounding_stay():
 def test_arguments_of_the_wrong_kind_are_named(action, match):
     with pytest.raises(InputError, match=match):
         action()
+
+
+@pytest.mark.parametrize("model", ["sparse", "exact", "observations"])
+@pytest.mark.parametrize(
+    ("kind", "factor", "cause"),
+    [("stress", -1.0, "sign"), ("stress", 1 / units.GPa, "GPa"), ("stress", -10 / units.GPa, "as VASP prints"), ("forces", -1.0, "sign")],
+)
+def test_a_kind_that_is_wrong_everywhere(model, kind, factor, cause):
+    frames = [labelled(a, **{**a.calc.results, kind: factor * a.calc.results[kind]}) for a in emt_copper(16)]
+    with pytest.warns(DataWarning, match=f"The {kind} of all structures.*{cause}"):
+        MODELS[model]().fit(frames)

@@ -9,10 +9,12 @@ from dataclasses import dataclass
 import numpy as np
 from ase import units
 
+from soapkrr import linear
 from soapkrr.errors import DataWarning
 from soapkrr.labels import KINDS
 from soapkrr.regression.data import TrainingData
 from soapkrr.regression.evidence import BOUNDS
+from soapkrr.regression.exact.posterior import ExactProcess
 from soapkrr.regression.fit import Fit
 from soapkrr.regression.residuals import Residuals, influence, left_out, looked_at, spread
 
@@ -27,6 +29,9 @@ PART = 0.25
 
 #: Stresses above are rarer than wrong units, eV/Å³.
 LARGE_STRESS = 1.0
+
+#: Part of the squares of labels that is left in the residuals of a badly fitted kind; labels of one kind to leave out together.
+BADLY_FITTED, AT_ONCE = 0.05, 2000
 
 #: Names in the message; the others are in `suspects_`.
 NAMED = 5
@@ -93,7 +98,13 @@ def check_data(data: TrainingData, fit: Fit, predict: Callable, optimized: bool)
     with np.errstate(all="ignore"):
         residuals = Residuals.of(data, predict(data.frames), fit.noise)
         found = suspects(data, fit, residuals)
-    remarks = [*_named(found), *_large_stresses(data), *_contradicting(data, residuals), *(_at_bounds(fit) if optimized else ())]
+    remarks = [
+        *_named(found),
+        *_whole_kinds(data, fit, residuals),
+        *_large_stresses(data),
+        *_contradicting(data, residuals),
+        *(_at_bounds(fit) if optimized else ()),
+    ]
     if remarks:
         warnings.warn("the labels are suspicious. " + " ".join(remarks), DataWarning, stacklevel=4)
     return found
@@ -158,6 +169,37 @@ def _named(found: list[Suspect]) -> list[str]:
         return []
     rest = f"; {len(found) - NAMED} more in `suspects_`" if len(found) > NAMED else ""
     return [f"{len(found)} that the others contradict: {'; '.join(map(str, found[:NAMED]))}{rest}."]
+
+
+def _whole_kinds(data: TrainingData, fit: Fit, residuals: Residuals) -> list[str]:
+    """Kinds whose labels are all a factor away from what the other kinds predict; looked at where some kind is badly fitted."""
+    kinds = np.unique(residuals.kind)
+    if len(kinds) < 2 or not any(_badly_fitted(residuals.some(residuals.kind == k)) for k in kinds[kinds > 0]):
+        return []
+    remarks = []
+    for kind in (KINDS[k] for k in kinds[kinds > 0]):
+        given, expected = _by_the_others(kind, data, fit, residuals)
+        cause = likely_cause(kind, given, expected)
+        if cause != OTHERWISE[kind]:
+            remarks.append(f"The {kind} of all structures contradict{'s' if kind == 'stress' else ''} the other labels: {cause}")
+    return remarks
+
+
+def _badly_fitted(residuals: Residuals) -> bool:
+    left, all_of_it = residuals.scaled, residuals.given / residuals.sigma
+    return bool(left @ left > BADLY_FITTED * (all_of_it @ all_of_it))
+
+
+def _by_the_others(kind: str, data: TrainingData, fit: Fit, residuals: Residuals) -> tuple[np.ndarray, np.ndarray]:
+    """Labels of one kind and what those of the other kinds predict for them, in rotated coordinates where there are design rows."""
+    if fit.triangles:
+        others = {other: triangle for other, triangle in fit.triangles.items() if other != kind}
+        table = fit.triangles[kind]
+        return table[:, -1], table[:, :-1] @ linear.solve(others, {other: fit.noise[other] for other in others}).mean
+    mine = residuals.some(residuals.kind == KINDS.index(kind))
+    if len(mine.sigma) > AT_ONCE or not isinstance(fit.process, ExactProcess):
+        return mine.given, np.zeros_like(mine.given)
+    return mine.given, mine.given - mine.sigma * np.linalg.solve(influence(fit.process, data, mine), mine.scaled)
 
 
 def _large_stresses(data: TrainingData) -> list[str]:

@@ -20,7 +20,9 @@ from soapkrr import backends, linear
 from soapkrr.labels import KINDS, stacked
 from soapkrr.prediction import Prediction
 from soapkrr.regression.data import TrainingData
-from soapkrr.regression.exact.posterior import ExactProcess
+from soapkrr.regression.exact.covariance import ObservedStructures
+from soapkrr.regression.exact.posterior import ExactProcess, SubsetProcess
+from soapkrr.regression.layout import Layout
 from soapkrr.regression.process import Process
 from soapkrr.regression.sparse.design import DesignRows
 from soapkrr.regression.sparse.posterior import SparseProcess
@@ -116,10 +118,8 @@ def influence(process: Process, data: TrainingData, some: Residuals) -> np.ndarr
 def _(process: ExactProcess, data: TrainingData, some: Residuals) -> np.ndarray:
     # Structures without labels are not in the process.
     present = np.array([not label.empty for label in data.labels])
-    layout = process.structures.layout
     structure = (np.cumsum(present) - 1)[some.structure]
-    before = np.where(some.kind == 0, 0, np.where(some.kind == 1, 1, 1 + layout.lengths[structure, 1]))
-    place = np.searchsorted(process.picked, layout.offsets[structure] + before + some.component)
+    place = np.searchsorted(process.picked, _places(process.structures.layout, structure, some))
     columns = np.zeros((len(process.factor), len(place)))
     columns[place, np.arange(len(place))] = some.sigma
     half = linear.forward(process.factor, columns)
@@ -136,7 +136,28 @@ def _(process: SparseProcess, data: TrainingData, some: Residuals) -> np.ndarray
 
     for _ in thread_map(fill, np.unique(some.structure), process.threads):
         pass
-    half = backends.of(rows).dense.solve_triangular(process.posterior.factor, (rows / some.sigma[:, None]).T, transposed=True)
+    return _unexplained(process.posterior, rows / some.sigma[:, None])
+
+
+@influence.register
+def _(process: SubsetProcess, data: TrainingData, some: Residuals) -> np.ndarray:
+    structures, owner = np.unique(some.structure, return_inverse=True)
+    observed = ObservedStructures.of(data.some(structures.tolist()))
+    compositions = [observed.compositions(descriptor, process.threads) for descriptor in process.descriptors]
+    place = _places(observed.layout, owner, some)
+    rows = process.cross(compositions)[0][place] @ process.transform
+    return _unexplained(process.posterior, rows / some.sigma[:, None])
+
+
+def _places(layout: Layout, structure: np.ndarray, some: Residuals) -> np.ndarray:
+    """Where labels of these structures of a layout stand in it."""
+    before = np.where(some.kind == 0, 0, np.where(some.kind == 1, 1, 1 + layout.lengths[structure, 1]))
+    return layout.offsets[structure] + before + some.component
+
+
+def _unexplained(posterior: linear.Posterior, rows: np.ndarray) -> np.ndarray:
+    """1 − Φ̃ (RᵀR)⁻¹ Φ̃ᵀ of rows Φ̃ in units of the noise."""
+    half = backends.of(rows).dense.solve_triangular(posterior.factor, rows.T, transposed=True)
     return np.eye(len(rows)) - half.T @ half
 
 

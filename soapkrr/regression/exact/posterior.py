@@ -126,7 +126,7 @@ class MatrixProcess(ObservationProcess):
     def _matrices(cls, state, n: int) -> dict:
         """Further attributes from `state`, checked, of n representers."""
 
-    def _cross(self, queries) -> tuple[np.ndarray, np.ndarray]:
+    def cross(self, queries) -> tuple[np.ndarray, np.ndarray]:
         """Covariances (n, n_representers) of what is asked with the representers, and prior variances (n,)."""
         cross, prior = 0.0, 0.0
         picked = self.xp.asarray(self.picked)
@@ -162,7 +162,7 @@ class ExactProcess(MatrixProcess):
 
     def deviations(self, queries):
         """See `ObservationProcess.deviations`."""
-        cross, prior = self._cross(queries)
+        cross, prior = self.cross(queries)
         half = linear.forward(self.factor, cross.T)
         return backends.host(self.xp.sqrt(self.xp.maximum(prior - self.xp.einsum("no,no->o", half, half), 0.0)))
 
@@ -199,7 +199,7 @@ class SubsetProcess(MatrixProcess):
 
     def deviations(self, queries):
         """See `ObservationProcess.deviations`."""
-        cross, prior = self._cross(queries)
+        cross, prior = self.cross(queries)
         phi = cross @ self.transform
         left = self.xp.maximum(prior - self.xp.einsum("or,or->o", phi, phi), 0.0)
         return backends.host(self.xp.sqrt(left + self.posterior.variance(phi)))
