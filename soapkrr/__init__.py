@@ -45,6 +45,8 @@ _HOME = {
     "fit": "auto",
     "load": "loading",
     "InputError": "errors",
+    "DataWarning": "errors",
+    "ConditionWarning": "errors",
     "LabelError": "errors",
     "ModelFileError": "errors",
 }

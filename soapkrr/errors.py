@@ -16,6 +16,14 @@ class ModelFileError(InputError):
     """A file is not a readable soapkrr model."""
 
 
+class DataWarning(UserWarning):
+    """Labels do not look like those of one calculation: a fit of them is not to be trusted before they were looked at."""
+
+
+class ConditionWarning(UserWarning):
+    """A fit is so badly conditioned that rounding shows in its predictions."""
+
+
 def require_positive(**values) -> None:
     """Raise `InputError` naming the first argument that is not a positive finite number."""
     for name, value in values.items():

@@ -7,15 +7,22 @@ QR = [R_t/σ_t; ...; 1] (Golub and Van Loan, Matrix Computations, section 5.3).
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
 from soapkrr import backends
+from soapkrr.errors import ConditionWarning, InputError
 
 #: An estimated reciprocal condition number so many times the tolerance leaves no doubt that no eigenvalue is below it.
 CLEARLY = 100.0
+
+#: Condition numbers of a triangle of design rows, or of a kernel that features are made of, from which rounding, 1e-16 of the data, shows
+#: in a solution, and from which nothing else is left of it. Of a covariance, whose estimate is rather too large, `COVARIANCE` times as
+#: much: forces of silicon and ethanol then move by 1e-5 and 1e-3 eV/Å when positions move by 1e-12 Å.
+DOUBTFUL, LOST, COVARIANCE = 1e12, 1e15, 100.0
 
 
 def triangle(rows: np.ndarray) -> np.ndarray:
@@ -73,6 +80,43 @@ class Posterior:
     def moved(self, xp) -> Posterior:
         """The same with arrays of another library."""
         return Posterior(*backends.moved(xp, (self.mean, self.factor)), self.condition, self.residual)
+
+
+def check_condition(condition: float) -> None:
+    """Warn where a fit with this condition number is `DOUBTFUL`, raise where it is `LOST`.
+
+    Raises
+    ------
+    InputError : nothing but rounding would be predicted.
+    """
+    if condition < DOUBTFUL:
+        return
+    advice = (
+        f"the condition number of the regression is {condition:.0e}: raise `noise`, or `tolerance` where there is one; terms of a sum that "
+        "can express the same energies, and structures given twice, do it too."
+    )
+    if not condition < LOST:
+        raise InputError(f"predictions would be rounding errors: {advice}")
+    warnings.warn(f"predictions may be wrong by rounding: {advice}", ConditionWarning, stacklevel=2)
+
+
+def whitening_condition(T: np.ndarray) -> float:
+    """Condition number of the eigenvectors that a whitening keeps, from its columns v/√λ; a lower bound for one by Cholesky's factor."""
+    xp = backends.namespace(T)
+    norms = xp.einsum("mr,mr->r", T, T)
+    return float(norms.max() / norms.min()) if T.size else 1.0
+
+
+def covariance_condition(L: np.ndarray) -> float:
+    """Estimated condition number of C = L Lᵀ scaled to unit diagonal, which governs the error of a solution by Cholesky decomposition.
+
+    Source: Higham 2002, Accuracy and Stability of Numerical Algorithms, theorem 10.6.
+    """
+    xp = backends.namespace(L)
+    lower = xp.tril(L)
+    R = xp.ascontiguousarray((lower / xp.sqrt(xp.einsum("ij,ij->i", lower, lower))[:, None]).T)
+    rcond = backends.of(L).dense.inverse_condition(R)
+    return 1.0 / rcond**2 if rcond > 0 else np.inf
 
 
 def solve(factors: Mapping[str, np.ndarray], noise: Mapping[str, float]) -> Posterior:

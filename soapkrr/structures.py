@@ -238,7 +238,10 @@ def as_frames(frames) -> list[Atoms]:
     """A non-empty list of structures from a list, an iterable or a single `ase.Atoms`."""
     if isinstance(frames, Atoms):
         return [frames]
-    frames = list(frames)
+    try:
+        frames = list(frames)
+    except TypeError as error:
+        raise InputError(f"`frames` must be a list of ase.Atoms objects, received {type(frames).__name__}.") from error
     if not frames:
         raise InputError("`frames` is empty: at least one structure is needed.")
     for index, atoms in enumerate(frames):

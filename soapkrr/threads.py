@@ -12,10 +12,13 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import lru_cache
+from numbers import Integral
 from threading import Lock
 
 import scipy.linalg  # noqa: F401  loads its own BLAS, which the controller below would not find later
 import threadpoolctl
+
+from soapkrr.errors import InputError
 
 
 @lru_cache(maxsize=1)
@@ -104,6 +107,8 @@ def one_thread() -> Iterator[None]:
 
 def thread_map(function: Callable, items: Iterable, threads: int | None = None) -> Iterator:
     """Yield ``function(item)`` in order, at most ``threads`` at a time and ``threads`` results waiting."""
+    if threads is not None and not (isinstance(threads, Integral) and threads >= 0):
+        raise InputError(f"`threads` must be a positive integer, or None for every core, received {threads!r}.")
     threads = 1 if _ALONE.get() else threads or default_threads()
     with serial_blas():
         if threads == 1:

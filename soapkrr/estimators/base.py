@@ -22,6 +22,7 @@ from soapkrr.metrics import error_table
 from soapkrr.planning import Plan, Task, fit_work, prediction_work, unfitted_prediction_work
 from soapkrr.prediction import Prediction, wanted_uncertainties
 from soapkrr.regression import stored
+from soapkrr.regression.checks import check_data
 from soapkrr.regression.data import TrainingData, check_structures
 from soapkrr.regression.fit import Fit, Problem, Scheme, restored_fit
 from soapkrr.regression.origin import data_hash, origin
@@ -38,6 +39,7 @@ class Potential(Estimator):
     process_ : the posterior.  reference_energies_ : {symbol: eV}.  prior_means_ : prior means in use.
     n_observations_ : {kind: number}.  noise_ : {kind: σ} used.  signals_ : δ of each term, eV.
     log_likelihood_ : log evidence of the data, NaN where it is not known.
+    suspects_ : labels that the others contradict, `checks.Suspect`, worst first; a `DataWarning` names them.
     triangles_ : {kind: triangle of design rows and targets} where there are design rows.
     fitted_parameters_ : the parameters of the fit, which a fitted model predicts with, whatever is set afterwards.
     """
@@ -73,9 +75,12 @@ class Potential(Estimator):
         division = fit_work(scheme, Task(terms, frames, labels, way), self._budget).division if self._limited else None
         with serial_blas(), device_limit(self._xp, self.memory_limit):
             fit = scheme.fit(Problem(terms, data, noise, way), self._resources(division, progress, client))
+            predictor = Predictor(fit.process, data.references, (), self.device, self.threads)
+            found = check_data(data, fit, self._predicted(predictor, data.frames, client=client), bool(way))
         self._remember_parameters()
         self._set_fitted(fit, data.references)
         self.origin_ = origin(data_hash(frames, map(Labels.numbers, labels)))
+        self.suspects_ = found
         return self
 
     def _check_client(self, scheme: Scheme, client) -> None:
@@ -138,17 +143,21 @@ class Potential(Estimator):
         InputError : a structure cannot be used; the message names it. Or ``memory_limit`` does not hold the work for one structure.
         """
         check_is_fitted(self)
-        frames, wanted = as_frames(frames), wanted_uncertainties(uncertainty)
-        pool = pool_of(client, threads=1)
         predictor = Predictor(self.process_, self.reference_energies_, self.prior_means_, self.device, self.threads)
-        groups = split_by_atoms(pool.frames(frames), self._group_atoms(frames, wanted, TASK if pool.remote else GROUP))
+        return self._predicted(predictor, as_frames(frames), wanted_uncertainties(uncertainty), client)
+
+    def _predicted(self, predictor: Predictor, frames: list[Atoms], wanted: frozenset[str] = frozenset(), client=None) -> Prediction:
+        """Prediction of structures, group by group."""
+        pool = pool_of(client, threads=1)
+        most = TASK if pool.remote else GROUP
+        groups = split_by_atoms(pool.frames(frames), self._group_atoms(predictor, frames, wanted, most))
         with serial_blas(), device_limit(self._xp, None if pool.remote else self.memory_limit):
             parts = list(pool.map(_predict_group, groups, pool.share(predictor), wanted))
         return Prediction.concatenate(parts)
 
-    def _group_atoms(self, frames: list[Atoms], wanted: frozenset[str], most: int) -> int:
+    def _group_atoms(self, predictor: Predictor, frames: list[Atoms], wanted: frozenset[str], most: int) -> int:
         """Atoms predicted at once, within ``memory_limit``."""
-        return min(most, prediction_work(self.process_, frames, wanted, self._budget).division.group) if self._limited else most
+        return min(most, prediction_work(predictor.process, frames, wanted, self._budget).division.group) if self._limited else most
 
     def plan(self, frames: list[Atoms], y=None, *, optimize: bool | str = False, predict: bool = False, uncertainty=False) -> Plan:
         """Rows, operations, memory and time of `fit`, or with ``predict`` of `predict`, before anything large is allocated.

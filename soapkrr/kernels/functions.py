@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from dataclasses import dataclass
+from numbers import Real
 
 import numpy as np
 
@@ -35,7 +36,7 @@ class DotProduct(Kernel):
     zeta: float = 4.0
 
     def __post_init__(self):
-        if not (np.isfinite(self.zeta) and self.zeta >= 1):
+        if not (isinstance(self.zeta, Real) and np.isfinite(self.zeta) and self.zeta >= 1):
             raise InputError(f"`zeta` must be a finite number ≥ 1, received {self.zeta!r}.")
 
     def jet(self, u, a, b, order):

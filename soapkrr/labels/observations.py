@@ -39,7 +39,9 @@ class Observations(ByValue, Specification):
 
     Parameters
     ----------
-    energy, forces, stress : names of the labels: eV, eV/Å, eV/Å³ ((6,) in Voigt order, (3, 3) or (9,)).
+    energy, forces, stress : names of the labels: eV, eV/Å, eV/Å³ ((6,) in Voigt order, (3, 3) or (9,)). A calculator's ``"energy"``
+        beside forces or a stress is its ``free_energy`` where it has both and they differ (VASP: the energy extrapolated to zero smearing
+        is not what the forces derive from); to fit the extrapolated one, store it under another name.
     virial : name of a virial in eV ((3, 3), (9,) or (6,)), read as stress = −virial/V, gap_fit's convention. A structure that has a
         stress besides must have the same.
     use : kinds of observation to fit.

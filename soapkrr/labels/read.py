@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 
 import numpy as np
 from ase import Atoms
 
 from soapkrr.errors import InputError, LabelError
+from soapkrr.labels.families import advice, label_names, warn_of_unread
 from soapkrr.labels.labels import KINDS, Labels
 from soapkrr.labels.lookup import calculated, lookup, numeric, voigt
 from soapkrr.labels.noise import check_names, scaled
 from soapkrr.labels.observations import Observations
+
+logger = logging.getLogger(__name__)
+
+#: Energy and free energy farther apart are not the same number rounded, eV.
+ROUNDING = 1e-5
 
 
 def _energy(value, index: int) -> float:
@@ -87,8 +94,11 @@ def read_labels(frames: list[Atoms], observations: Observations | None = None, n
     if not (observations is None or isinstance(observations, Observations)):
         raise InputError(f"`observations` must be an `Observations` or None, received {type(observations).__name__}.")
     labels = [labels_of(atoms, index, observations) for index, atoms in enumerate(frames)]
+    if noise is not None:
+        _log_free_energies(frames, labels)
     if observations is not None and noise is not None:
         check_names(frames, observations)
+        warn_of_unread(frames, observations)
         labels = scaled(frames, labels, observations, noise)
     if all(label.empty for label in labels):
         raise LabelError(_nothing(frames, observations))
@@ -97,19 +107,43 @@ def read_labels(frames: list[Atoms], observations: Observations | None = None, n
 
 def _nothing(frames, observations: Observations | None) -> str:
     message = f"none of the {len(frames)} structures has an energy, forces or a stress to fit. "
+    there = label_names(frames)
+    carried = f" The structures carry {', '.join(there)}; {advice(there)} reads them." if there else ""
     if observations is None:
-        return message + (
-            "soapkrr reads the results of the structures' calculator (`atoms.calc.results`); extended-XYZ files need the keys energy, "
-            "forces and stress, or an `Observations` that names theirs."
+        return (
+            f"{message}soapkrr reads the results of the structures' calculator (`atoms.calc.results`); extended-XYZ files need the keys "
+            f"energy, forces and stress, or an `Observations` that names theirs.{carried}"
         )
     names = {kind: getattr(observations, kind) for kind in observations.use}
-    return f"{message}Names looked for: {names}{'' if observations.virial is None else f', virial {observations.virial!r}'}."
+    virial = "" if observations.virial is None else f", virial {observations.virial!r}"
+    return f"{message}Names looked for: {names}{virial}.{carried}"
+
+
+def _free_energy(atoms: Atoms, stored: Mapping, index: int):
+    """The energy that forces and stress are derivatives of: the calculator's free energy where it differs from its energy.
+
+    ASE's convention, which VASP's readers follow: `energy` is extrapolated to zero smearing, `free_energy` is consistent with the forces.
+    """
+    energy, free = stored.get("energy"), calculated(atoms, "free_energy", index)
+    if energy is None or free is None or (stored.get("forces") is None and stored.get("stress") is None):
+        return energy
+    apart = abs(_energy(free, index) - _energy(energy, index)) > ROUNDING
+    return free if apart and energy is calculated(atoms, "energy", index) else energy
+
+
+def _log_free_energies(frames: list[Atoms], labels: list[Labels]) -> None:
+    """Say how many structures are fitted to a free energy."""
+    results = [getattr(atoms.calc, "results", {}) for atoms in frames]
+    n = sum(label.energy == r.get("free_energy") != r.get("energy", label.energy) for r, label in zip(results, labels, strict=True))
+    if n:
+        logger.info("%d structures are fitted to `free_energy`, which belongs to their forces, in place of `energy`", n)
 
 
 def labels_of(atoms: Atoms, index: int, observations: Observations | None = None) -> Labels:
     """Labels of frame ``index``, checked; nothing is computed.
 
-    Without ``observations`` they are the results of the structure's single-point calculator.
+    Without ``observations`` they are the results of the structure's single-point calculator. Where forces or a stress are read and the
+    calculator has both an `energy` and another `free_energy`, the free energy is taken, whose derivatives they are.
 
     Raises
     ------
@@ -122,5 +156,5 @@ def labels_of(atoms: Atoms, index: int, observations: Observations | None = None
         if observations.virial is not None and "stress" in stored:
             stored["stress"] = _from_virial(atoms, observations.virial, stored["stress"], index)
     ignored = None if observations is None else force_mask(atoms, observations.mask, index)
-    energy, stress = _energy(stored.get("energy"), index), _stress(atoms, stored.get("stress"), index)
+    energy, stress = _energy(_free_energy(atoms, stored, index), index), _stress(atoms, stored.get("stress"), index)
     return Labels(energy, _forces(atoms, stored.get("forces"), ignored, index), stress)

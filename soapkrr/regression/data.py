@@ -100,6 +100,8 @@ def canonical_order(frames: list[Atoms], labels: list[Labels]) -> np.ndarray:
 
 def checked_noise(noise: Mapping[str, float] | None) -> dict[str, float]:
     """Noise of every kind of observation, defaults filled in."""
+    if not (noise is None or isinstance(noise, Mapping)):
+        raise InputError(f"`noise` must be a mapping such as {DEFAULT_NOISE} (eV per atom, eV/Å, eV/Å³) or None, received {noise!r}.")
     levels = {**DEFAULT_NOISE, **(noise or {})}
     unknown = sorted(set(levels) - set(DEFAULT_NOISE))
     if unknown:

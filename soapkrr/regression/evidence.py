@@ -61,6 +61,8 @@ def sparse_evidence(factors: Mapping[str, np.ndarray], counts: Mapping[str, int]
     columns = xp.asarray(np.append(scales, 1.0))
     tables = {t: f * columns for t, f in factors.items()}
     post = linear.solve(tables, noise)
+    if not post.condition < linear.LOST:
+        raise ArithmeticError("the regression is lost in rounding")
     inverse = dense.inverse_triangle(post.factor)
     by_noise = {}
     for t, table in tables.items():

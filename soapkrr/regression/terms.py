@@ -17,6 +17,9 @@ from soapkrr.regression import stored
 from soapkrr.selection.specifications import Selection, as_selection
 from soapkrr.specification import Specification
 
+#: Signals above overflow when they are squared and multiplied by numbers of atoms, eV.
+LARGEST_SIGNAL = 1e50
+
 
 @dataclass(frozen=True)
 class Term(Specification):
@@ -43,6 +46,8 @@ class Term(Specification):
         if not isinstance(self.kernel, Kernel):
             raise InputError(f"`kernel` must be a soapkrr kernel, received {type(self.kernel).__name__}.")
         require_positive(signal=self.signal)
+        if self.signal > LARGEST_SIGNAL:
+            raise InputError(f"`signal` is the standard deviation of an atom's energy in eV, some 1 to 10; received {self.signal!r}.")
         as_selection(self.selection)
 
     def __add__(self, other) -> list[Term]:

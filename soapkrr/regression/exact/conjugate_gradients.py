@@ -84,7 +84,10 @@ class NystromPreconditioner:
         gram = xp.eye(rows.shape[1])
         for part in thread_map(lambda block: block.T @ block, self._rows, self._threads):
             gram += part
-        self._factor = linear.cholesky(gram, threads)
+        try:
+            self._factor = linear.cholesky(gram, threads)
+        except np.linalg.LinAlgError as error:
+            raise InputError(f"the preconditioner of conjugate gradients is not positive definite ({error}); raise `noise`.") from error
 
     def __call__(self, r: np.ndarray) -> np.ndarray:
         """P⁻¹ r by Woodbury's identity, r − Φ̃ (L Lᵀ)⁻¹ Φ̃ᵀ r."""

@@ -171,13 +171,13 @@ class MatrixProcess(ObservationProcess):
 
     def deviations(self, queries):
         """See `ObservationProcess.deviations`."""
-        return self.from_covariances(*self._cross(queries))
+        return self.from_covariances(*self.cross(queries))
 
     @abstractmethod
     def from_covariances(self, cross: np.ndarray, prior: np.ndarray) -> np.ndarray:
         """(n,) standard deviations from covariances (n, n_representers) with the representers and prior variances (n,); a NumPy array."""
 
-    def _cross(self, queries) -> tuple[np.ndarray, np.ndarray]:
+    def cross(self, queries) -> tuple[np.ndarray, np.ndarray]:
         """Covariances (n, n_representers) of what is asked with the representers, and prior variances (n,)."""
         cross, prior = 0.0, 0.0
         picked = self.xp.asarray(self.picked)

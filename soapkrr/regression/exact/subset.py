@@ -59,6 +59,7 @@ class ObservationSubset(Scheme):
         if problem.optimize:
             problem, transform, triangles = _rescaled(problem, transform, triangles, counts)
         posterior = linear.solve(triangles, {kind: problem.noise[kind] for kind in triangles})
+        linear.check_condition(posterior.condition)
         weights = np.zeros(len(y))
         weights[known[picked]] = backends.host(transform @ posterior.mean)
         process = SubsetProcess(

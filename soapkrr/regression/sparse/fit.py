@@ -54,6 +54,7 @@ class SparseEnvironments(Scheme):
             found = optimise_sparse(triangles, counts, noise, [t.rank for t in terms], [t.signal for t in terms])
             noise, (terms, triangles) = {**noise, **found.noise}, rescaled(terms, triangles, found.signals)
         posterior = linear.solve(triangles, {kind: noise[kind] for kind in triangles})
+        linear.check_condition(max([posterior.condition, *(linear.whitening_condition(T) for term in terms for T in term.transform)]))
         evidence = log_likelihood(posterior, counts, noise) + log_weights(problem.data)
         process = SparseProcess(tuple(term.moved(np) for term in terms), posterior.moved(np))
         return Fit(process, noise, counts, evidence, backends.host(triangles))
