@@ -10,7 +10,7 @@ import numpy as np
 from ase import Atoms
 from sklearn.base import clone
 
-from soapkrr.choices import Choice, advice, choices_text, test_rows
+from soapkrr.choices import Choice, advice, checked_test, choices_text, test_rows
 from soapkrr.descriptors.cutoff import RadialScaling
 from soapkrr.descriptors.projection import Compressed
 from soapkrr.descriptors.soap import SOAP
@@ -50,6 +50,10 @@ OF_DESCRIPTOR, OF_SPARSE = ("cutoff", "rbf"), ("n_sparse", "selection", "toleran
 
 #: Everything that can be given in place of a choice.
 NAMES = ("species", "r_cut", "sigma", "n_max", "l_max", "scaling", *OF_DESCRIPTOR, "zeta", *OF_SPARSE, "noise", "signal", "optimize")
+
+
+#: Parameters of estimators, descriptors and kernels that messages may name and `fit` does not take.
+CHOSEN = {*NAMES, "n_components"}
 
 
 @dataclass(frozen=True)
@@ -96,10 +100,9 @@ class Plan:
 
     def _found(self, model: Potential) -> list[Choice]:
         way, levels = self.way or "default", self.levels
-        kinds = [(kind, unit) for kind, unit in (("energy", "eV/atom"), ("forces", "eV/Å"), ("stress", "eV/Å³"))]
         found = [
             Choice(f"noise, {kind}", float(f"{model.noise_[kind]:.3g}"), f"{unit}, {'given' if kind in levels else way}")
-            for kind, unit in kinds
+            for kind, unit in (("energy", "eV/atom"), ("forces", "eV/Å"), ("stress", "eV/Å³"))
             if model.n_observations_.get(kind)
         ]
         source = "given" if self.signal is not None else "evidence" if self.way else "default"
@@ -154,7 +157,7 @@ def fit(
     with advice(CHOSEN):
         frames = as_frames(frames)
         plan = choose(frames, settings=Settings(observations, baseline, device, threads, memory_limit))
-        test = None if test is None else _checked_test(test, frames, plan.model)
+        test = None if test is None else checked_test(test, frames, observations)
         model = plan.fit(frames, progress)
     if test is not None:
         model.test_errors_ = error_table(test, model.predict(test, uncertainty=True), observations=observations)
@@ -208,28 +211,6 @@ def summary(model: Potential) -> str:
     if not hasattr(model, "choices_"):
         raise InputError("this model was not made by `soapkrr.fit`: there is no list of choices.")
     return choices_text([*model.choices_, *test_rows(getattr(model, "test_errors_", None))])
-
-
-def _checked_test(test, frames: list[Atoms], model: Potential) -> list[Atoms]:
-    """Test structures, once it is certain that their errors can be computed after the fit."""
-    test, known = as_frames(test), {int(z) for atoms in frames for z in atoms.numbers}
-    try:
-        Batch.from_atoms(test)
-        for index, atoms in enumerate(test):
-            new = sorted({int(z) for z in atoms.numbers} - known)
-            if new:
-                raise InputError(f"frame {index}: species {species_name(new[0])} is not in the training data.")
-        read_labels(test, model.observations)
-    except InputError as error:
-        raise type(error)(f"`test`: {error}") from error
-    return test
-
-
-#: Parameters of `fit`, which messages may name.
-PARAMETERS = {"frames", "observations", "baseline", "test", "device", "threads", "progress", "memory_limit"}
-
-#: Parameters of estimators, descriptors and kernels that messages name and `fit` does not take.
-CHOSEN = {*NAMES, "noise", "signal", "optimize", "n_components"} - PARAMETERS
 
 
 def _described(frames: list[Atoms], given: Mapping) -> list[Choice]:
@@ -291,9 +272,8 @@ def _estimator(frames: list[Atoms], labels: list[Labels], choices: list[Choice],
 
 def _exact(frames, labels, soap: SOAP, kernel: DotProduct, settings: Settings) -> tuple[GaussianProcess | None, str]:
     """An exact process and why, or None and why not."""
-    n = sum(
-        np.isfinite(label.energy) + sum(np.isfinite(v).sum() for v in (label.forces, label.stress) if v is not None) for label in labels
-    )
+    values = [v for label in labels for v in (label.energy, label.forces, label.stress) if v is not None]
+    n = sum(int(np.isfinite(v).sum()) for v in values)
     largest = max(map(len, frames))
     if n > EXACT and (largest > SMALL or n > EXACT_SMALL):
         return None, f"{n} observations, up to {largest} atoms in a structure: an exact one would take long"
@@ -310,9 +290,8 @@ def _sparse(frames, soap, kernel, choices: list[Choice], given: Mapping, setting
     environments = sum(map(len, frames))
     n_sparse = int(np.clip(environments // 4, *SPARSE))
     choices.append(Choice("regressor", "sparse Gaussian process", why))
-    choices.append(
-        Choice("n_sparse", given.get("n_sparse", n_sparse), "given" if "n_sparse" in given else f"of {environments} environments")
-    )
+    n_sparse, why = (given["n_sparse"], "given") if "n_sparse" in given else (n_sparse, f"of {environments} environments")
+    choices.append(Choice("n_sparse", n_sparse, why))
     choices += [Choice(name, given[name], "given") for name in ("selection", "tolerance") if name in given]
     own = {name: given[name] for name in ("selection", "tolerance") if name in given}
-    return SparseGP(soap, kernel, n_sparse=given.get("n_sparse", n_sparse), **own, **settings.parameters)
+    return SparseGP(soap, kernel, n_sparse=n_sparse, **own, **settings.parameters)

@@ -7,8 +7,12 @@ from collections.abc import Container, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+from ase import Atoms
+
 from soapkrr.errors import InputError
+from soapkrr.labels import Observations, read_labels
 from soapkrr.metrics import UNITS
+from soapkrr.structures import Batch, as_frames, species_name
 
 
 @dataclass(frozen=True)
@@ -33,6 +37,21 @@ def test_rows(errors: Mapping | None) -> list[Choice]:
     found = {kind: errors.get(f"{kind}_mae_{UNITS[kind][0]}") for kind in units}
     where = f"mean absolute error of {errors.get('n_structures')} structures that were not fitted"
     return [Choice(f"test, {kind}", float(f"{e:.3g}"), f"{units[kind]}, {where}") for kind, e in found.items() if e is not None]
+
+
+def checked_test(test, frames: list[Atoms], observations: Observations | None) -> list[Atoms]:
+    """Test structures, once it is certain that their errors can be computed after the fit."""
+    test, known = as_frames(test), {int(z) for atoms in frames for z in atoms.numbers}
+    try:
+        Batch.from_atoms(test)
+        for index, atoms in enumerate(test):
+            new = sorted({int(z) for z in atoms.numbers} - known)
+            if new:
+                raise InputError(f"frame {index}: species {species_name(new[0])} is not in the training data.")
+        read_labels(test, observations)
+    except InputError as error:
+        raise type(error)(f"`test`: {error}") from error
+    return test
 
 
 @contextmanager
