@@ -7,7 +7,7 @@ import time
 from dataclasses import dataclass
 
 from soapkrr.cli.files import check_labels, check_structures, model_path, named, read_structures
-from soapkrr.cli.held_out import check_species, cross_validated, split
+from soapkrr.cli.held_out import check_species, cross_validated, parts, split
 from soapkrr.cli.parameters import plan_of
 from soapkrr.cli.tables import Report, counts, error_text, errors
 from soapkrr.errors import InputError
@@ -66,6 +66,8 @@ def _check(args, model, data: Data) -> None:
     """Everything that can be wrong with the structures, before the fit."""
     check_structures(data.train, args.file, [model.descriptor])
     check_labels(data.train, args.file, model.observations, model.noise, args.by)
+    if args.cv is not None:
+        parts(data.train, args.cv, args.seed)
     if data.test is not None:
         path = args.test or args.file
         check_structures(data.test, path, [model.descriptor], known={int(z) for atoms in data.train for z in atoms.numbers})

@@ -30,20 +30,20 @@ def cross_validated(plan, frames, args) -> dict:
     from soapkrr.prediction import Prediction
     from soapkrr.progress import track
 
-    folds = _folds(frames, args.cv, args.seed)
-    order, parts, tables = [], [], []
+    folds = parts(frames, args.cv, args.seed)
+    order, predictions, tables = [], [], []
     observations = plan.model.observations
     for out in track(folds, len(folds), "cross-validation", not args.quiet):
         left_out, members = set(out), [frames[s] for s in out]
         model = plan.fit([atoms for s, atoms in enumerate(frames) if s not in left_out])
-        parts.append(model.predict(members, uncertainty=UNCERTAINTY[args.uncertainty]))
-        tables.append(error_tables(members, parts[-1], observations))
+        predictions.append(model.predict(members, uncertainty=UNCERTAINTY[args.uncertainty]))
+        tables.append(error_tables(members, predictions[-1], observations))
         order += out
-    table = error_tables([frames[s] for s in order], Prediction.concatenate(parts), observations, args.by)
+    table = error_tables([frames[s] for s in order], Prediction.concatenate(predictions), observations, args.by)
     return {**table, "k": len(folds), "folds": tables}
 
 
-def _folds(frames, k: int, seed: int) -> list[list[int]]:
+def parts(frames, k: int, seed: int) -> list[list[int]]:
     """Places of the structures of each of k parts; every species of a part is in the others too."""
     drawn = _drawn(frames, seed)
     if len(drawn) < k:
