@@ -39,8 +39,13 @@ def in_options(message: str, args: argparse.Namespace) -> str:
         return f"`{option}`" if value is None else f"`{option} {value.strip(chr(39))}`"
 
     message = message.replace("an `Observations` that names theirs", "the names of theirs, `Observations`")
-    message = re.sub(r"`config_noise`?(\['[^']*'\])?(\['\w+'\])?`?", "`config_noise`", message)
+    if "--config-noise" in there:
+        message = re.sub(r"`config_noise`?(\['([^']*)'\])?(\['(\w+)'\])?`?", _config_noise, message)
     return re.sub(r"`(?P<name>\w+)(\['(?P<kind>\w+)'\])?`(=(?P<value>'[^']*'|[\w.+-]*\w))?", replaced, message)
+
+
+def _config_noise(match: re.Match) -> str:
+    return f"`--config-noise{f' {match[2]}' if match[2] else ''}{f':{match[4]}' if match[4] else ''}`"
 
 
 def _option(name: str, kind: str | None, value: str | None, args: argparse.Namespace) -> str:
