@@ -87,6 +87,11 @@ def test_cross_validation_finds_noise_and_signal_anew_in_every_part(run, monkeyp
     assert fitted == [(11, "evidence"), (6, "evidence"), (6, "evidence")]
 
 
+def test_standard_deviations_of_training_structures_are_left_out_where_they_cost_more_than_the_fit(run):
+    told = [json.loads(run(*options, "--json")[1])["energy_within_1_std"] for options in (["--r-cut", 4.5, "--n-max", 3], OPTIONS)]
+    assert told[0] is None and told[1] >= 0
+
+
 def test_automatic_choices_are_in_json(run):
     data = json.loads(run("--r-cut", 4.5, "--json")[1])
     choices = {c["name"]: c for c in data["choices"]}

@@ -40,8 +40,9 @@ def fit(args) -> Report:
     model = plan.fit(data.train, progress=not args.quiet)
     seconds, memory = time.perf_counter() - start, peak_memory_mb()
     model.save(output)
-    # Standard deviations of every training force would cost more than the fit: energies only.
-    train = errors(model, data.train, "none" if args.uncertainty == "none" else "energy", not args.quiet, args.by)
+    # Standard deviations of every training force would cost more than the fit, and of an exact process those of energies too.
+    wanted = "energy" if hasattr(model, "n_sparse_") and args.uncertainty != "none" else "none"
+    train = errors(model, data.train, wanted, not args.quiet, args.by)
     test = None if data.test is None else errors(model, data.test, args.uncertainty, not args.quiet, args.by)
     cv = None if args.cv is None else cross_validated(plan, data.train, args)
     told = {**train, "fit_seconds": seconds, "peak_memory_mb": memory, "test": test, "cv": cv, "test_places": data.places}

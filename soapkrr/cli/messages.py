@@ -88,5 +88,5 @@ class Parser(argparse.ArgumentParser):
         return None if short and f"-{name}" not in self._option_string_actions else name
 
     def _meant(self, name: str, known) -> str:
-        near = get_close_matches(name.replace("_", "-"), known, n=1, cutoff=0.6) or get_close_matches(f"-{name}", known, n=1, cutoff=0.8)
+        near = get_close_matches(name.replace("_", "-"), known, n=1, cutoff=0.7) or get_close_matches(f"-{name}", known, n=1, cutoff=0.8)
         return f"; did you mean {near[0]}?" if near else f"; there are {', '.join(known)}" if not name.startswith("-") else ""

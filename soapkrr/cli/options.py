@@ -106,7 +106,7 @@ def _fit_arguments(sub) -> None:
     _descriptor_arguments(sub.add_argument_group("descriptor (default: chosen from the data)"))
     _regression_arguments(sub.add_argument_group("regression (default: chosen from the data)"))
     _label_arguments(sub.add_argument_group("labels", LABELS))
-    _error_arguments(sub, "; of the training structures at most that of the energy")
+    _error_arguments(sub, "; of the training structures at most that of the energy, and none with an exact process")
     _common_arguments(sub, limit="8GB")
 
 
