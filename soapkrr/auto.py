@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from ase import Atoms
+from sklearn.base import clone
 
+from soapkrr.choices import Choice, advice, checked_test, choices_text, test_rows
 from soapkrr.descriptors.cutoff import RadialScaling
 from soapkrr.descriptors.projection import Compressed
 from soapkrr.descriptors.soap import SOAP
@@ -17,7 +20,9 @@ from soapkrr.estimators.gaussian_process import GaussianProcess
 from soapkrr.estimators.sparse_gp import SparseGP
 from soapkrr.execution.memory import format_memory, parse_memory
 from soapkrr.kernels import DotProduct
-from soapkrr.labels import Labels, read_labels
+from soapkrr.labels import Labels, Observations, read_labels
+from soapkrr.metrics import error_table
+from soapkrr.regression.data import check_structures, checked_noise
 from soapkrr.structures import Batch, as_frames, species_name, split_by_atoms
 
 logger = logging.getLogger(__name__)
@@ -40,18 +45,80 @@ MEMORY_LIMIT = "8GB"
 #: Sparse points at least and at most; in between, a quarter of the environments.
 SPARSE = (300, 2_000)
 
+#: What is given to the descriptor and to the sparse model beside what is always chosen.
+OF_DESCRIPTOR, OF_SPARSE = ("cutoff", "rbf"), ("n_sparse", "selection", "tolerance")
+
+#: Everything that can be given in place of a choice.
+NAMES = ("species", "r_cut", "sigma", "n_max", "l_max", "scaling", *OF_DESCRIPTOR, "zeta", *OF_SPARSE, "noise", "signal", "optimize")
+
+
+#: Parameters of estimators, descriptors and kernels that messages may name and `fit` does not take.
+CHOSEN = {*NAMES, "n_components"}
+
 
 @dataclass(frozen=True)
-class Choice:
-    """One thing chosen: its name, its value and the reason."""
+class Settings:
+    """What a fit is given and does not choose: parameters of the estimators."""
 
-    name: str
-    value: object
-    reason: str
+    observations: Observations | None = None
+    baseline: object = None
+    device: str = "cpu"
+    threads: int | None = None
+    memory_limit: int | str | None = MEMORY_LIMIT
+
+    @property
+    def parameters(self) -> dict:
+        """As arguments of an estimator."""
+        return dict(vars(self))
+
+
+@dataclass(frozen=True)
+class Plan:
+    """An estimator chosen for some data, not fitted, and why it is this one.
+
+    Attributes
+    ----------
+    model : the estimator.  choices : what was chosen and why.
+    way : ``optimize`` of its fit: ``"evidence"``, ``"cross-validation"``, or False where noise and signal are given.
+    levels, signal : {kind: σ} and δ that were given, and take the place of what the fit found.
+    """
+
+    model: Potential
+    choices: tuple[Choice, ...]
+    way: str | bool
+    levels: Mapping[str, float] = field(default_factory=dict)
+    signal: float | None = None
+
+    def fit(self, frames: list[Atoms], progress: bool = False) -> Potential:
+        """A fitted copy of the model with ``choices_``; levels that were given stand beside those that the fit found."""
+        model = clone(self.model).fit(frames, optimize=self.way, progress=progress)
+        if self.way and (self.levels or self.signal is not None):
+            noise = {**model.noise_, **self.levels}
+            model.set_params(noise=noise, signal=model.signals_[0] if self.signal is None else self.signal).fit(frames, progress=progress)
+        model.choices_ = [*self.choices, *self._found(model)]
+        return model
+
+    def _found(self, model: Potential) -> list[Choice]:
+        way, levels = self.way or "default", self.levels
+        found = [
+            Choice(f"noise, {kind}", float(f"{model.noise_[kind]:.3g}"), f"{unit}, {'given' if kind in levels else way}")
+            for kind, unit in (("energy", "eV/atom"), ("forces", "eV/Å"), ("stress", "eV/Å³"))
+            if model.n_observations_.get(kind)
+        ]
+        source = "given" if self.signal is not None else "evidence" if self.way else "default"
+        return [*found, Choice("signal", float(f"{model.signals_[0]:.3g}"), f"eV, {source}")]
 
 
 def fit(
-    frames: list[Atoms], *, threads: int | None = None, progress: bool = False, memory_limit: int | str | None = MEMORY_LIMIT
+    frames: list[Atoms],
+    *,
+    observations: Observations | None = None,
+    baseline=None,
+    test: list[Atoms] | None = None,
+    device: str = "cpu",
+    threads: int | None = None,
+    memory_limit: int | str | None = MEMORY_LIMIT,
+    progress: bool = False,
 ) -> Potential:
     """Fit a potential to labelled structures, with nothing else to give.
 
@@ -60,8 +127,9 @@ def fit(
 
     Parameters
     ----------
-    frames : structures with energies, forces or stresses (`atoms.calc.results`).
-    threads : as in the estimators.  progress : draw bars on a terminal.
+    frames : structures with energies, forces or stresses (`atoms.calc.results`, or as ``observations`` names them).
+    observations, baseline, device, threads : as in the estimators.  progress : draw bars on a terminal.
+    test : labelled structures that are not fitted: ``test_errors_`` of the model is their `metrics.error_table`, which `summary` shows.
     memory_limit : as in the estimators. What the exact process would take is planned before; where it is more, a sparse one is fitted.
         The choice does not depend on the machine.
 
@@ -86,50 +154,91 @@ def fit(
     >>> type(model).__name__
     'GaussianProcess'
     """
-    frames = as_frames(frames)
-    Batch.from_atoms(frames)
-    labels = read_labels(frames)
-    choices = _describe(frames)
-    model = _estimator(frames, labels, choices, threads, memory_limit)
-    way = "evidence" if isinstance(model, GaussianProcess) else "cross-validation"
-    model.fit(frames, optimize=way, progress=progress)
-    for kind, unit in (("energy", "eV/atom"), ("forces", "eV/Å"), ("stress", "eV/Å³")):
-        if model.n_observations_.get(kind):
-            choices.append(Choice(f"noise, {kind}", float(f"{model.noise_[kind]:.3g}"), f"{unit}, {way}"))
-    choices.append(Choice("signal", float(f"{model.signals_[0]:.3g}"), "eV, evidence"))
-    model.choices_ = choices
+    with advice(CHOSEN):
+        frames = as_frames(frames)
+        plan = choose(frames, settings=Settings(observations, baseline, device, threads, memory_limit))
+        test = None if test is None else checked_test(test, frames, observations)
+        model = plan.fit(frames, progress)
+    if test is not None:
+        model.test_errors_ = error_table(test, model.predict(test, uncertainty=True), observations=observations)
+        model.test_errors_["n_structures"] = len(test)
     logger.info("%s", summary(model))
     return model
 
 
+def choose(frames: list[Atoms], given: Mapping | None = None, settings: Settings | None = None) -> Plan:
+    """The estimator that `fit` takes for these structures.
+
+    Parameters
+    ----------
+    given : what is not to be chosen, by its name in `NAMES`. ``n_sparse`` and ``selection`` mean the sparse model. ``noise`` may hold
+        some of the kinds. ``optimize`` is that of `SparseGP.fit`: it starts from the noise and signal given.
+    settings : what is never chosen.
+
+    Raises
+    ------
+    InputError : a name is unknown, or the structures or labels cannot be used.
+    """
+    given, settings, frames = dict(given or {}), settings or Settings(), as_frames(frames)
+    unknown = sorted(set(given) - set(NAMES))
+    if unknown:
+        raise InputError(f"`given` has unknown names {unknown}; it takes {list(NAMES)}.")
+    Batch.from_atoms(frames)
+    noise = checked_noise(given.get("noise"))
+    labels = read_labels(frames, settings.observations, noise)
+    choices = _described(frames, given)
+    model = _estimator(frames, labels, choices, given, settings)
+    check_structures(frames, [model.descriptor])
+    labelled = sum(not label.empty for label in labels)
+    return _levels(model, choices, given, [kind for kind in noise if any(label.has(kind) for label in labels)], labelled)
+
+
+def _levels(model: Potential, choices: list[Choice], given: Mapping, kinds: list[str], labelled: int) -> Plan:
+    """How noise and signal are found, or that they are given; ``labelled`` structures have labels of these ``kinds``."""
+    levels, signal = dict(given.get("noise") or {}), given.get("signal")
+    automatic = "evidence" if isinstance(model, GaussianProcess) or labelled < 2 else "cross-validation"
+    if given.get("optimize"):
+        way = "evidence" if given["optimize"] is True else given["optimize"]
+        start = {"noise": levels or None, **({} if signal is None else {"signal": signal})}
+        return Plan(model.set_params(**start), tuple(choices), way)
+    if signal is not None and set(kinds) <= set(levels):
+        return Plan(model.set_params(noise=levels, signal=signal), tuple(choices), False, levels, signal)
+    return Plan(model, tuple(choices), automatic, levels, signal)
+
+
 def summary(model: Potential) -> str:
-    """Table of what `fit` chose for a model."""
+    """Table of what `fit` chose for a model, and of its errors on test structures."""
     if not hasattr(model, "choices_"):
         raise InputError("this model was not made by `soapkrr.fit`: there is no list of choices.")
-    rows = [(c.name, str(c.value), c.reason) for c in model.choices_]
-    widths = [max(len(row[k]) for row in rows) for k in range(2)]
-    return "\n".join(f"{name:<{widths[0]}}  {value:<{widths[1]}}  {reason}" for name, value, reason in rows)
+    return choices_text([*model.choices_, *test_rows(getattr(model, "test_errors_", None))])
+
+
+def _described(frames: list[Atoms], given: Mapping) -> list[Choice]:
+    """The descriptor's parameters and zeta, those given in place of those chosen."""
+    chosen = [replace(c, value=given[c.name], reason="given") if c.name in given else c for c in _describe(frames)]
+    return chosen + [Choice(name, given[name], "given") for name in OF_DESCRIPTOR if name in given]
 
 
 def _describe(frames: list[Atoms]) -> list[Choice]:
     """The descriptor's parameters from species and distances."""
     species = sorted({int(z) for atoms in frames for z in atoms.numbers})
-    sample = frames[:: max(1, len(frames) // SAMPLE)]
     periodic = any(atoms.pbc.any() for atoms in frames)
-    nearest = nearest_distance(sample)
+    nearest = nearest_distance(frames[:: max(1, len(frames) // SAMPLE)])
+    several, hydrogen = len(species) > 1, 1 in species
     if periodic:
-        r_cut, why = float(np.clip(round(2.35 * nearest, 1), 4.0, 6.5)), f"2.35 × {nearest:.2f} Å, the usual distance of nearest neighbours"
+        r_cut = float(np.clip(round(2.35 * nearest, 1), 4.0, 6.5))
+        why = f"Å, 2.35 × {nearest:.2f} Å, the usual distance of nearest neighbours, within 4 and 6.5"
     else:
-        r_cut, why = 6.0, "molecules: nearly everything sees everything"
-    hydrogen = 1 in species
+        r_cut, why = 6.0, "Å, molecules: nearly everything sees everything"
+    scaling = RadialScaling(r0=3.0, m=4.0) if periodic else RadialScaling(r0=2.0, m=2.0)
     return [
         Choice("species", [species_name(z) for z in species], "in the data"),
         Choice("r_cut", r_cut, why),
         Choice("sigma", 0.4 if hydrogen else 0.5, "Å, with hydrogen" if hydrogen else "Å, without hydrogen"),
-        Choice("n_max", 6 if len(species) > 1 else 8, "radial functions; fewer where there are several species"),
+        Choice("n_max", 6 if several else 8, f"radial functions; {'fewer for several species' if several else 'more for one species'}"),
         Choice("l_max", 6, "angular functions"),
-        Choice("scaling", RadialScaling(r0=3.0, m=4.0) if periodic else RadialScaling(r0=2.0, m=2.0), "near neighbours count more"),
-        Choice("zeta", 4 if len(species) == 1 else 3, "sharper for one species"),
+        Choice("scaling", scaling, "near neighbours count more"),
+        Choice("zeta", 3 if several else 4, "softer for several species" if several else "sharper for one species"),
     ]
 
 
@@ -146,27 +255,43 @@ def nearest_distance(frames: list[Atoms]) -> float:
     return float(np.median(shortest)) if len(shortest) else 3.0
 
 
-def _estimator(frames: list[Atoms], labels: list[Labels], choices: list[Choice], threads: int | None, memory_limit) -> Potential:
-    """Exact or sparse, by the number of observations and the memory that an exact one would take; appends to ``choices``."""
-    given = {c.name: c.value for c in choices}
-    soap = SOAP(**{name: given[name] for name in ("species", "r_cut", "n_max", "l_max", "sigma", "scaling")})
-    kernel, limit = DotProduct(zeta=given["zeta"]), parse_memory(memory_limit)
-    n = sum(np.isfinite(label.energy) + sum(v.size for v in (label.forces, label.stress) if v is not None) for label in labels)
+def _estimator(frames: list[Atoms], labels: list[Labels], choices: list[Choice], given: Mapping, settings: Settings) -> Potential:
+    """Exact or sparse, by what is given, the number of observations and the memory that an exact one would take; appends to ``choices``."""
+    values = {c.name: c.value for c in choices}
+    soap = SOAP(**{name: value for name, value in values.items() if name != "zeta"})
+    kernel = DotProduct(zeta=values["zeta"])
+    named = [name for name in OF_SPARSE if name in given]
+    exact, why = (None, f"{' and '.join(named)} given") if named else _exact(frames, labels, soap, kernel, settings)
+    if exact is None:
+        return _sparse(frames, soap, kernel, choices, given, settings, why)
+    choices.append(Choice("regressor", "exact Gaussian process", why))
+    if exact.descriptor is not soap:
+        choices.append(Choice("features", COMPONENTS, f"principal components of {soap.n_features}: time"))
+    return exact
+
+
+def _exact(frames, labels, soap: SOAP, kernel: DotProduct, settings: Settings) -> tuple[GaussianProcess | None, str]:
+    """An exact process and why, or None and why not."""
+    values = [v for label in labels for v in (label.energy, label.forces, label.stress) if v is not None]
+    n = sum(int(np.isfinite(v).sum()) for v in values)
     largest = max(map(len, frames))
-    if n <= EXACT or (largest <= SMALL and n <= EXACT_SMALL):
-        compressed = n > EXACT and soap.n_features > COMPONENTS
-        descriptor = Compressed(soap, n_components=COMPONENTS) if compressed else soap
-        need = GaussianProcess(descriptor, kernel, threads=1).plan(frames).enough
-        if limit is None or need <= limit:
-            choices.append(Choice("regressor", "exact Gaussian process", f"{n} observations, each a representer"))
-            if compressed:
-                choices.append(Choice("features", COMPONENTS, f"principal components of {soap.n_features}: time"))
-            return GaussianProcess(descriptor, kernel, threads=threads, memory_limit=memory_limit)
-        why = f"an exact one of {n} observations needs {format_memory(need)}, `memory_limit` is {format_memory(limit)}"
-    else:
-        why = f"{n} observations, up to {largest} atoms in a structure: an exact one would take long"
+    if n > EXACT and (largest > SMALL or n > EXACT_SMALL):
+        return None, f"{n} observations, up to {largest} atoms in a structure: an exact one would take long"
+    compressed = n > EXACT and soap.n_features > COMPONENTS
+    descriptor = Compressed(soap, n_components=COMPONENTS) if compressed else soap
+    model, limit = GaussianProcess(descriptor, kernel, **settings.parameters), parse_memory(settings.memory_limit)
+    need = clone(model).set_params(threads=1, device="cpu", memory_limit=None).plan(frames).enough
+    if limit is not None and need > limit:
+        return None, f"an exact one of {n} observations needs {format_memory(need)}, `memory_limit` is {format_memory(limit)}"
+    return model, f"{n} observations, each a representer"
+
+
+def _sparse(frames, soap, kernel, choices: list[Choice], given: Mapping, settings: Settings, why: str) -> SparseGP:
     environments = sum(map(len, frames))
     n_sparse = int(np.clip(environments // 4, *SPARSE))
     choices.append(Choice("regressor", "sparse Gaussian process", why))
-    choices.append(Choice("n_sparse", n_sparse, f"of {environments} environments"))
-    return SparseGP(soap, kernel, n_sparse=n_sparse, threads=threads, memory_limit=memory_limit)
+    n_sparse, why = (given["n_sparse"], "given") if "n_sparse" in given else (n_sparse, f"of {environments} environments")
+    choices.append(Choice("n_sparse", n_sparse, why))
+    choices += [Choice(name, given[name], "given") for name in ("selection", "tolerance") if name in given]
+    own = {name: given[name] for name in ("selection", "tolerance") if name in given}
+    return SparseGP(soap, kernel, n_sparse=n_sparse, **own, **settings.parameters)

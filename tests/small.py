@@ -47,4 +47,5 @@ def small_gp(species=("Ar",), **changes) -> SparseGP:
 
 
 #: Options of the command line that make the same small model.
-OPTIONS = ["--r-cut", "4.5", "--n-max", "3", "--l-max", "2", "--zeta", "2", "--n-sparse", "12"]
+OPTIONS = ["--r-cut", "4.5", "--n-max", "3", "--l-max", "2", "--zeta", "2", "--n-sparse", "12", "--no-scaling"]
+OPTIONS += ["--noise-energy", "0.002", "--noise-forces", "0.05", "--noise-stress", "0.002", "--signal", "3"]

@@ -7,6 +7,7 @@ from systems import build
 
 import soapkrr
 from soapkrr import GaussianProcess, InputError, LabelError, SparseGP, auto
+from soapkrr.choices import advice
 from soapkrr.execution.memory import format_memory
 from soapkrr.execution.pools import Threads
 from soapkrr.execution.resources import Division, Resources
@@ -86,9 +87,8 @@ def _descriptor(frames):
 
 def _regressor(frames, limit):
     """Class of the estimator that is chosen, and the reason given."""
-    choices = auto._describe(frames)
-    model = auto._estimator(frames, read_labels(frames), choices, None, limit)
-    return type(model), next(c.reason for c in choices if c.name == "regressor")
+    plan = auto.choose(frames, settings=auto.Settings(memory_limit=limit))
+    return type(plan.model), next(c.reason for c in plan.choices if c.name == "regressor")
 
 
 def test_many_small_structures_are_compressed_first(monkeypatch):
@@ -150,3 +150,101 @@ def test_cross_validation_needs_two_structures():
 def test_unknown_ways_to_optimise():
     with pytest.raises(InputError, match="`optimize`"):
         small_gp().fit(crystals(2), optimize="luck")
+
+
+# --- what is given ---
+
+
+def test_what_is_given_takes_the_place_of_a_choice(model):
+    frames = crystals(12)
+    plan = auto.choose(frames, {"r_cut": 4.4, "zeta": 2, "scaling": None})
+    assert plan.model.descriptor == _descriptor(frames).with_params(r_cut=4.4, scaling=None)
+    assert plan.model.kernel == soapkrr.DotProduct(2) and isinstance(plan.model, GaussianProcess)
+    assert {c.name for c in plan.choices if c.reason == "given"} == {"r_cut", "zeta", "scaling"}
+    with pytest.raises(InputError, match="unknown names \\['rcut'\\]"):
+        auto.choose(frames, {"rcut": 4.4})
+
+
+@pytest.mark.parametrize("given", [{"n_sparse": 9}, {"selection": "cur"}], ids=str)
+def test_sparse_points_mean_the_sparse_model(given):
+    plan = auto.choose(crystals(6), given)
+    assert isinstance(plan.model, SparseGP)
+    assert {name: getattr(plan.model, name) for name in given} == given
+
+
+def test_a_given_noise_stays_and_the_others_are_found(model):
+    frames = crystals(12)
+    fitted = auto.choose(frames, {"noise": {"forces": 0.3}}).fit(frames)
+    assert fitted.noise_ == {**model.noise_, "forces": 0.3} and fitted.signals_ == model.signals_
+    expected = GaussianProcess(_descriptor(frames), soapkrr.DotProduct(4), noise=fitted.noise_, signal=fitted.signals_[0]).fit(frames)
+    np.testing.assert_allclose(fitted.predict(frames).energy, expected.predict(frames).energy, rtol=1e-10)
+    reasons = {c.name: c.reason for c in fitted.choices_}
+    assert reasons["noise, forces"] == "eV/Å, given" and reasons["noise, energy"] == "eV/atom, evidence"
+
+
+def test_noise_and_signal_given_altogether_are_not_optimised():
+    frames, given = crystals(6), {"energy": 0.01, "forces": 0.1, "stress": 0.01}
+    plan = auto.choose(frames, {"noise": given, "signal": 2.0})
+    assert plan.way is False
+    assert plan.fit(frames).noise_ == given and plan.fit(frames).signals_ == (2.0,)
+
+
+def test_labels_of_other_names_and_reference_energies_are_taken():
+    frames = []
+    for atoms in crystals(8):
+        frames.append(atoms.copy())
+        frames[-1].info["dft"] = atoms.get_potential_energy()
+    model = soapkrr.fit(frames, observations=soapkrr.Observations(energy="dft", use=("energy",)), baseline={"Ar": -0.01})
+    assert model.reference_energies_ == {"Ar": -0.01} and model.n_observations_ == {"energy": 8}
+
+
+def test_errors_of_test_structures_are_in_the_summary(tmp_path):
+    test = crystals(6, seed=1)
+    model = soapkrr.fit(crystals(12), test=test)
+    expected = error_table(test, model.predict(test, uncertainty=True))
+    assert model.test_errors_ == {**expected, "n_structures": 6}
+    row = next(line for line in auto.summary(model).splitlines() if line.startswith("test, forces"))
+    assert f"{expected['forces_mae_ev_per_angstrom']:.3g}" in row and "6 structures that were not fitted" in row
+
+
+def test_a_test_structure_that_cannot_be_used_is_named_before_the_fit(monkeypatch):
+    monkeypatch.setattr(GaussianProcess, "fit", None)
+    with pytest.raises(InputError, match="`test`: frame 1: species H"):
+        soapkrr.fit(crystals(4), test=[crystals(1)[0], build("molecule")])
+
+
+def test_choices_survive_a_file(model, tmp_path):
+    model.save(tmp_path / "m.soapkrr")
+    loaded = soapkrr.load(tmp_path / "m.soapkrr")
+    assert loaded.choices_ == model.choices_ and auto.summary(loaded) == auto.summary(model)
+
+
+def test_a_second_fit_by_hand_forgets_the_choices():
+    model = soapkrr.fit(crystals(4))
+    assert not hasattr(model.fit(crystals(4)), "choices_")
+
+
+def test_reasons_are_true_for_several_species():
+    frames = crystals(4)
+    for atoms in frames:
+        numbers = atoms.numbers.copy()
+        numbers[0] = 10
+        atoms.calc.atoms.numbers = atoms.numbers = numbers
+    one, several = ({c.name: c for c in auto.choose(f).choices} for f in (crystals(4), frames))
+    for name in ("zeta", "n_max"):
+        assert one[name].value > several[name].value
+        assert "one species" in one[name].reason and "several species" in several[name].reason
+
+
+def test_advice_names_what_can_be_given_where_it_is_read():
+    with pytest.raises(InputError, match="`soapkrr.fit` chooses `r_cut`; to give it, make a `GaussianProcess` or `SparseGP`"):
+        with advice(auto.CHOSEN):
+            raise InputError("`r_cut`=6.0: no two atoms of the data are that close.")
+    with pytest.raises(InputError, match="'isolated', but no isolated atom .* for \\['Ar'\\].$"):
+        soapkrr.fit(crystals(2), baseline="isolated")
+
+
+def test_one_large_structure_needs_no_cross_validation(monkeypatch):
+    monkeypatch.setattr(auto, "EXACT", 10)
+    monkeypatch.setattr(auto, "EXACT_SMALL", 10)
+    assert isinstance(soapkrr.fit(crystals(1)), SparseGP)

@@ -21,7 +21,6 @@ from soapkrr import SOAP, cli
 from soapkrr.cli import entry
 from soapkrr.descriptors.cutoff import Cosine, Polynomial, Smoothstep
 from soapkrr.modelfile import writing
-from soapkrr.regression import data
 from soapkrr.regression.sparse import fit as sparse_fit
 
 ERRORS = ["energy_mae_mev_per_atom", "energy_rmse_mev_per_atom", "energy_within_1_std", "energy_within_2_std"]
@@ -254,16 +253,14 @@ def test_every_option_reaches_the_model(run, tmp_path):
     assert model.reference_energies_ == {"Ar": -0.5, "Ne": 1.0}
 
 
-def test_defaults_are_those_of_the_package(run):
-    args = cli.build_parser().parse_args(["fit", "f", "--output", "o"])
-    soap = SOAP(["Ar"], r_cut=5.0)
-    assert (args.n_max, args.l_max, args.sigma, args.rbf) == (soap.n_max, soap.l_max, soap.sigma, soap.rbf)
-    assert isinstance(soap.cutoff, Smoothstep) and args.cutoff == "smoothstep"
-    noise = {"energy": args.noise_energy, "forces": args.noise_forces, "stress": args.noise_stress}
-    assert noise == data.DEFAULT_NOISE
-    model = soapkrr.SparseGP(soap, soapkrr.DotProduct())
-    given = (args.zeta, args.n_sparse, args.signal, args.selection, args.baseline, args.tolerance, args.threads)
-    assert given == (model.kernel.zeta, model.n_sparse, model.signal, model.selection, model.baseline, model.tolerance, model.threads)
+def test_without_options_everything_is_chosen_as_in_python(run, folder, tmp_path):
+    code, out, err = run("fit", "train.xyz", "-o", tmp_path / "m.soapkrr")
+    assert (code, err) == (0, "")
+    model, frames = soapkrr.fit(read(folder / "train.xyz", ":")), read(folder / "test.xyz", ":")
+    assert soapkrr.auto.summary(model) in out
+    ours = soapkrr.load(tmp_path / "m.soapkrr")
+    assert isinstance(ours, soapkrr.GaussianProcess) and ours.choices_ == model.choices_
+    np.testing.assert_allclose(ours.predict(frames).energy, model.predict(frames).energy, rtol=1e-12)
 
 
 @pytest.mark.parametrize(
@@ -284,7 +281,7 @@ def test_cutoffs(run, tmp_path, options, cutoff):
 def test_warnings_are_one_line_each(run, tmp_path):
     code, out, err = run("fit", "train.xyz", "--output", tmp_path / "m.soapkrr", "--json", *OPTIONS, "--n-sparse", 999)
     assert code == 0 and strict(out)["n_sparse"] == {"Ar": 24}
-    assert err == "soapkrr: `n_sparse`=999 exceeds the 24 environments of the data; all of them are used\n"
+    assert err == "soapkrr: `--n-sparse 999` exceeds the 24 environments of the data; all of them are used\n"
     assert run("fit", "train.xyz", "--output", tmp_path / "m.soapkrr", *OPTIONS, "--n-sparse", 999, "--quiet")[2] == ""
 
 
@@ -437,7 +434,8 @@ def test_bad_frames_are_named_with_their_file(fails, folder, tmp_path):
     assert "inf.xyz: frame 2, atom 2: force" in fails("fit", tmp_path / "inf.xyz", "--output", folder / "x.soapkrr", *OPTIONS)
     frames[1].positions[3] = frames[1].positions[0]
     write(tmp_path / "twins.xyz", [atoms.copy() for atoms in frames])
-    assert "twins.xyz: frame 1: atoms 0 and 3 coincide" in fails("relax", "m.soapkrr", tmp_path / "twins.xyz", "--output", folder / "x.xyz")
+    twins = f"{tmp_path / 'twins.xyz'}@1:2"
+    assert "frame 0: atoms 0 and 3 coincide" in fails("relax", "m.soapkrr", twins, "--output", folder / "x.xyz")
     assert not (folder / "x.soapkrr").exists() and not (folder / "x.xyz").exists()
 
 
@@ -449,19 +447,19 @@ def test_species_unknown_to_the_model(fails, arguments):
 @pytest.mark.parametrize(
     ("options", "match"),
     [
-        (["--n-max", "0"], "`n_max`"),
+        (["--n-max", "0"], "`--n-max`"),
         (["--n-max", "3.5"], "--n-max"),
-        (["--sigma", "-1"], "`sigma`"),
-        (["--r-cut", "nan"], "`r_cut`"),
-        (["--zeta", "0.5"], "`zeta`"),
+        (["--sigma", "-1"], "`--sigma`"),
+        (["--r-cut", "nan"], "`--r-cut`"),
+        (["--zeta", "0.5"], "`--zeta`"),
         (["--n-sparse", "0"], "--n-sparse"),
         (["--n-sparse", "Ar=3,Ar=4"], "twice"),
         (["--n-sparse", "Ne=3"], "'Ar'"),
         (["--noise-energy", "0"], "energy"),
         (["--noise-forces", "-1"], "forces"),
         (["--noise-stress", "nan"], "stress"),
-        (["--signal", "0"], "`signal`"),
-        (["--tolerance", "-1"], "`tolerance`"),
+        (["--signal", "0"], "`--signal`"),
+        (["--tolerance", "-1"], "`--tolerance`"),
         (["--baseline", "zero"], "--baseline"),
         (["--baseline", "Ar=low"], "--baseline"),
         (["--baseline", "Ne=1"], "missing ['Ar']"),
@@ -471,7 +469,7 @@ def test_species_unknown_to_the_model(fails, arguments):
         (["--cutoff", "step"], "--cutoff"),
         (["--cutoff", "poly", "--cutoff-width", "1"], "--cutoff-exponent"),
         (["--cutoff-exponent", "2"], "--cutoff-width"),
-        (["--scaling-m", "1"], "`m`"),
+        (["--scaling-m", "1"], "`--scaling-m`"),
         (["--rbf", "wavelet"], "--rbf"),
         (["--selection", "best"], "--selection"),
         (["--threads", "0"], "--threads"),

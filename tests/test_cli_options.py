@@ -112,7 +112,7 @@ def fails(folder, monkeypatch, capsys):
 
 def fit(run, folder, *arguments):
     """(The fitted model, what `fit --json` printed.)"""
-    out = run("fit", *arguments, "--output", folder / "fitted.soapkrr", "--json", *OPTIONS)
+    out = run("fit", arguments[0], "--output", folder / "fitted.soapkrr", "--json", *OPTIONS, *arguments[1:])
     return soapkrr.load(folder / "fitted.soapkrr"), json.loads(out)
 
 
@@ -200,7 +200,7 @@ def test_evidence(run, folder):
     assert data["noise"] == pytest.approx(expected.noise_, rel=1e-6) and data["noise"]["forces"] < 0.1
     assert data["signals"] == pytest.approx([t.signal for t in expected.process_.terms], rel=1e-6)
     text = run("fit", "train.xyz", "--optimize", "--output", folder / "fitted.soapkrr", *OPTIONS)
-    assert "highest evidence: noise energy" in text and "signal" in text
+    assert "eV/Å, evidence" in text and "signal" in text
 
 
 @pytest.mark.parametrize(("options", "reference"), [([], None), (["--baseline", "Ar=-0.5"], {"Ar": -0.5})], ids=["default", "given"])
@@ -296,8 +296,8 @@ def test_only_asked_for(run):
         (["--config-noise", "hot:forces=low"], "NAME=NUMBER"),
         (["--config-noise", "hot:forces=1,forces=2"], "twice"),
         (["--config-noise", "hot:forces=1", "--config-noise", "hot:energy=1"], "twice"),
-        (["--config-noise", "hot:force=1"], "`config_noise`['hot']"),
-        (["--config-noise", "hot:forces=-1"], "config_noise['hot']['forces']"),
+        (["--config-noise", "hot:force=1"], "`--config-noise hot`"),
+        (["--config-noise", "hot:forces=-1"], "`--config-noise hot:forces`"),
         (["--config-noise", "liquid:forces=1"], "liquid"),
         (["--energy-key", "dft_energy"], "dft_energy"),
         (["--config-type-key", "phase"], "phase"),

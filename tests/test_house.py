@@ -19,7 +19,7 @@ FLOORS = (
     ("selection", "labels"),
     ("descriptors",),
     ("similarity", "baselines", "metrics"),
-    ("plot", "calculator"),
+    ("plot", "calculator", "choices"),
     ("modelfile",),
     ("regression",),
     ("planning",),

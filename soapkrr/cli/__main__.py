@@ -2,6 +2,6 @@
 
 import sys
 
-from soapkrr.cli.entry import main
+from soapkrr.cli import main
 
 sys.exit(main())

@@ -1,7 +1,7 @@
 """Running one command: messages, errors and exit codes.
 
-Results go to standard output, everything else to standard error. Exit codes: 0 done; 1 a relaxation did not converge; 2 input that
-cannot be used (one line says why); 130 interrupted.
+Results go to standard output, everything else to standard error. Exit codes: 0 done; 1 a relaxation did not converge, or a structure
+failed while the others are done; 2 input that cannot be used (one line says why); 130 interrupted; 143 terminated.
 """
 
 from __future__ import annotations
@@ -9,35 +9,45 @@ from __future__ import annotations
 import json
 import logging
 import math
+import os
 import sys
 import warnings
 from contextlib import contextmanager
 
+from soapkrr.cli.messages import in_options
 from soapkrr.cli.options import build_parser
 from soapkrr.errors import InputError
 
 
-def main(argv: list[str] | None = None) -> int:
+def run(argv: list[str] | None = None) -> int:
     """Run one command and return its exit code; argument errors leave through `SystemExit` with code 2."""
     _tolerate_ascii(sys.stdout)
     _tolerate_ascii(sys.stderr)
     args = build_parser().parse_args(argv)
     try:
-        with _messages(getattr(args, "quiet", False)):
+        with _messages(args):
             report = args.run(args)
             print(_strict_json(report.data) if args.json else report.text, flush=True)
             return report.code
-    except KeyboardInterrupt:
-        return _fail("interrupted; nothing half-written is left behind", 130)
+    except BrokenPipeError:
+        return _closed()
     except (InputError, OSError, ArithmeticError) as error:
-        return _fail(str(error), 2)
+        return _fail(in_options(str(error), args))
     except MemoryError:
-        return _fail("out of memory: fewer sparse points (--n-sparse) or smaller structures need less", 2)
+        return _fail(
+            f"out of memory: {'fewer sparse points (--n-sparse) or ' if args.run.__name__ == 'fit' else ''}smaller structures need less"
+        )
 
 
-def _fail(message: str, code: int) -> int:
+def _fail(message: str) -> int:
     print(f"soapkrr: error: {' '.join(message.split())}", file=sys.stderr)
-    return code
+    return 2
+
+
+def _closed() -> int:
+    """Standard output is read no further, by ``head`` for example: what is left to print goes nowhere, without a word."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return 141
 
 
 def _tolerate_ascii(stream) -> None:
@@ -62,11 +72,11 @@ def _strict_json(value) -> str:
 
 
 @contextmanager
-def _messages(quiet: bool):
-    """Log records and Python warnings as single lines on standard error; ``quiet`` hides all but errors."""
+def _messages(args):
+    """Log records and Python warnings as single lines on standard error; ``--quiet`` hides all but errors."""
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(logging.Formatter("soapkrr: %(message)s"))
-    handler.setLevel(logging.ERROR if quiet else logging.WARNING)
+    handler.format = lambda record: f"soapkrr: {in_options(record.getMessage(), args)}"
+    handler.setLevel(logging.ERROR if getattr(args, "quiet", False) else logging.WARNING)
     logger = logging.getLogger("soapkrr")
     logger.addHandler(handler)
     try:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import io
+import re
+import zipfile
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -12,8 +13,8 @@ from soapkrr.errors import InputError
 STRUCTURE_SUFFIXES = {".xyz", ".extxyz", ".traj", ".cif", ".vasp", ".db", ".json", ".pdb"}
 
 
-def read_structures(path: str):
-    """Every structure of a file that ASE reads; ``name.xyz@:10`` picks some, as in ASE."""
+def read_structures(path: str, all_usable: bool = True):
+    """Every structure of a file that ASE reads; ``name.xyz@:10`` picks some, as in ASE. ``all_usable``: raise unless each is sound."""
     from ase.io import read
 
     from soapkrr.structures import Batch
@@ -23,6 +24,8 @@ def read_structures(path: str):
         raise InputError(f"there is no file {name}.")
     if Path(name).is_dir():
         raise InputError(f"{name} is a directory, not a file of structures.")
+    if is_model(name):
+        raise InputError(f"cannot read structures from {name}: it is a model file.")
     try:
         frames = read(name, index=index)
     except Exception as error:  # ASE's readers raise whatever their parser trips over
@@ -30,8 +33,9 @@ def read_structures(path: str):
     frames = frames if isinstance(frames, list) else [frames]
     if not frames:
         raise InputError(f"{path} holds no structures.")
-    with named(path):
-        Batch.from_atoms(frames)
+    if all_usable:
+        with named(path):
+            Batch.from_atoms(frames)
     return frames
 
 
@@ -41,16 +45,16 @@ def named(path: str):
     try:
         yield
     except InputError as error:
-        raise InputError(f"{path}: {error}") from error
+        raise InputError(f"{path}: {error}" if re.search(r"frame \d|structure", str(error)) else str(error)) from error
 
 
-def check_structures(frames, path: str, descriptors, known: set[int] | None = None) -> None:
+def check_structures(frames, path: str, descriptors, known: set[int] | None = None, first: int = 0) -> None:
     """Raise, naming file and frame, on structures that the descriptors cannot describe or with species that are not ``known``."""
     from soapkrr.structures import Batch, split_by_atoms
 
     with named(path):
-        for first, group in split_by_atoms(frames, 4096):
-            batch = Batch.from_atoms(group, first)
+        for start, group in split_by_atoms(frames, 4096):
+            batch = Batch.from_atoms(group, first + start)
             _check_known(batch, known)
             for descriptor in descriptors:
                 descriptor.kinds_of(batch)
@@ -77,9 +81,27 @@ def check_labels(frames, path: str, observations=None, noise=None, by: str | Non
             raise InputError(f"`--by` {by} is in the `info` of no structure; there are {there}.")
 
 
+def model_and_structures(args, all_usable: bool = True):
+    """The potential MODEL and the structures FILE of a command; says so where the two are swapped."""
+    if is_model(args.file) and not is_model(args.model):
+        command = f"soapkrr {args.run.__name__} {args.file} {args.model}"
+        raise InputError(f"MODEL and FILE are swapped: {args.file} is a model, {args.model} is not; it is `{command}`.")
+    model = load_model(args.model, args.device, args.threads, args.memory_limit)
+    return model, read_structures(args.file, all_usable)
+
+
+def is_model(path: str) -> bool:
+    """Whether a file is a zip that holds a model.json."""
+    if not Path(path).is_file() or not zipfile.is_zipfile(path):
+        return False
+    with zipfile.ZipFile(path) as archive:
+        return "model.json" in archive.namelist()
+
+
 def load_model(path: str, device: str = "cpu", threads: int | None = None, memory_limit: str | None = None):
-    """A model whose prior mean needs no calculator."""
+    """A potential whose prior mean needs no calculator."""
     from soapkrr import load
+    from soapkrr.estimators import Potential
     from soapkrr.modelfile import baseline_calculator_name
 
     name = baseline_calculator_name(path)
@@ -88,7 +110,12 @@ def load_model(path: str, device: str = "cpu", threads: int | None = None, memor
             f"{path} was fitted on top of a calculator ({name}), which files do not hold: load it in Python, "
             "`soapkrr.load(path, baseline_calculator=...)`."
         )
-    return load(path, device=device, threads=threads, memory_limit=memory_limit)
+    model = load(path, device=device, threads=threads, memory_limit=memory_limit)
+    if not isinstance(model, Potential):
+        raise InputError(
+            f"{path} is a {type(model).__name__}, not a potential: load it in Python, `soapkrr.load(path)`, and call `predict`."
+        )
+    return model
 
 
 def known_species(model) -> set[int]:
@@ -114,6 +141,14 @@ def structure_path(output: str, *inputs: str | None) -> Path:
     return path
 
 
+def table_path(output: str, *inputs: str | None) -> Path:
+    """Where a table or structures with predictions can be written."""
+    path = _output_path(output, *inputs)
+    if path.suffix.lower() not in {".csv", ".xyz", ".extxyz", ".db"}:
+        raise InputError(f"`--output` {output}: the name must end in .csv, .xyz, .extxyz or .db.")
+    return path
+
+
 def _output_path(output: str, *inputs: str | None) -> Path:
     """A path that can be written and is none of the inputs."""
     from soapkrr.modelfile import check_writable
@@ -124,12 +159,17 @@ def _output_path(output: str, *inputs: str | None) -> Path:
     return path
 
 
-def write_structures(path: Path, frames) -> None:
-    """Write extended XYZ, whole or not at all."""
-    from ase.io import write
+#: What `relax` and `predict` write beside a structure.
+RESULTS_OF_RELAX = ("relax_frame", "relax_fmax", "relax_steps", "relax_converged", "relax_failed")
 
-    from soapkrr.modelfile import write_whole
+WRITTEN = ("energy_std", "forces_std_max", "row", "predict_failed", *RESULTS_OF_RELAX)
 
-    text = io.StringIO()
-    write(text, frames, format="extxyz")
-    write_whole(path, lambda file: file.write(text.getvalue().encode()))
+
+def without_labels(atoms, observations):
+    """A copy without the labels that a model was fitted to, which belong to the structure as it was, and without earlier results."""
+    atoms = atoms.copy()
+    names = () if observations is None else (observations.energy, observations.forces, observations.stress, observations.virial)
+    for name in (*WRITTEN, *names):
+        atoms.info.pop(name, None)
+        atoms.arrays.pop(name, None)
+    return atoms

@@ -4,50 +4,75 @@ from __future__ import annotations
 
 import sys
 import time
+from dataclasses import dataclass
 
-from soapkrr.cli.files import check_labels, check_structures, model_path, read_structures
-from soapkrr.cli.tables import Report, counts, error_text, errors, noise_text
+from soapkrr.cli.files import check_labels, check_structures, model_path, named, read_structures
+from soapkrr.cli.held_out import check_species, cross_validated, parts, split
+from soapkrr.cli.parameters import plan_of
+from soapkrr.cli.tables import Report, counts, error_text, errors
 from soapkrr.errors import InputError
+
+#: Said of errors of the structures that were fitted, where there are no others.
+TRAINING = "These are training errors, smaller than those of new structures; --test FILE, --test-fraction 0.1 or --cv 5 measure these."
+
+
+@dataclass(frozen=True)
+class Data:
+    """Structures to fit and to test, and what the test is called; ``places`` of a random part of the file."""
+
+    train: list
+    test: list | None = None
+    title: str = ""
+    places: list[int] | None = None
 
 
 def fit(args) -> Report:
     if args.output is None and not args.plan:
         raise InputError("`--output` is missing: name the model file to write.")
     output = None if args.plan else model_path(args.output, args.file, args.test)
-    frames = read_structures(args.file)
-    test = read_structures(args.test) if args.test else None
-    model = build_model(args, frames)
-    _check(args, model, frames, test)
+    data = _read(args)
+    with named(args.file):
+        plan = plan_of(args, data.train)
+    _check(args, plan.model, data)
     if args.plan:
-        return _planned(model.plan(frames, optimize=args.optimize))
+        return _planned(plan.model.plan(data.train, optimize=plan.way))
     start = time.perf_counter()
-    model.fit(frames, optimize=args.optimize, progress=not args.quiet)
+    model = plan.fit(data.train, progress=not args.quiet)
     seconds, memory = time.perf_counter() - start, peak_memory_mb()
     model.save(output)
-    # Standard deviations of every training force would cost more than the fit: energies only.
-    train_errors = errors(model, frames, "none" if args.uncertainty == "none" else "energy", not args.quiet, args.by)
-    test_errors = None if test is None else errors(model, test, args.uncertainty, not args.quiet, args.by)
-    data = {
-        **train_errors,
-        "fit_seconds": seconds,
-        "peak_memory_mb": memory,
-        "test": test_errors,
-        "model": str(args.output),
-        "n_sparse": model.n_sparse_,
-        "rank": model.rank_,
-        "condition": model.condition_,
-        "n_observations": model.n_observations_,
-        "reference_energies": model.reference_energies_,
-        "noise": model.noise_,
-        "signals": list(model.signals_),
-    }
-    memory_text = "" if memory is None else f", peak memory {memory:.0f} MB"
-    head = f"{args.output}: {counts(model.n_sparse_)} sparse points, fitted in {seconds:.1f} s{memory_text}"
-    if args.optimize:
-        head += f"\nhighest evidence: noise {noise_text(model.noise_)}; signal {model.signals_[0]:.4g} eV"
-    tables = [error_text(f"train: {args.file}", train_errors, args.by)]
-    tables += [] if test is None else [error_text(f"test: {args.test}", test_errors, args.by)]
-    return Report(data, "\n\n".join([head, *tables]))
+    # Standard deviations of every training force would cost more than the fit, and of an exact process those of energies too.
+    wanted = "energy" if hasattr(model, "n_sparse_") and args.uncertainty != "none" else "none"
+    train = errors(model, data.train, wanted, not args.quiet, args.by)
+    test = None if data.test is None else errors(model, data.test, args.uncertainty, not args.quiet, args.by)
+    cv = None if args.cv is None else cross_validated(plan, data.train, args)
+    told = {**train, "fit_seconds": seconds, "peak_memory_mb": memory, "test": test, "cv": cv, "test_places": data.places}
+    return Report(told | _described(model, args), "\n\n".join([_head(model, args, seconds, memory), *_tables(args, data, train, test, cv)]))
+
+
+def _read(args) -> Data:
+    frames = read_structures(args.file)
+    if args.test and args.test_fraction:
+        raise InputError("`--test` and `--test-fraction` exclude each other: give one of them.")
+    if args.test:
+        return Data(frames, read_structures(args.test), f"test: {args.test}")
+    if args.test_fraction is None:
+        return Data(frames)
+    kept, out = split(frames, args.test_fraction, args.seed)
+    check_species(frames, out, f"{args.file}: `--test-fraction` {args.test_fraction:g}: what is left out")
+    title = f"test: drawn at random from {args.file}, seed {args.seed}"
+    return Data([frames[s] for s in kept], [frames[s] for s in out], title, out)
+
+
+def _check(args, model, data: Data) -> None:
+    """Everything that can be wrong with the structures, before the fit."""
+    check_structures(data.train, args.file, [model.descriptor])
+    check_labels(data.train, args.file, model.observations, model.noise, args.by)
+    if args.cv is not None:
+        parts(data.train, args.cv, args.seed)
+    if data.test is not None:
+        path = args.test or args.file
+        check_structures(data.test, path, [model.descriptor], known={int(z) for atoms in data.train for z in atoms.numbers})
+        check_labels(data.test, path, model.observations, by=args.by)
 
 
 def _planned(plan) -> Report:
@@ -55,74 +80,54 @@ def _planned(plan) -> Report:
     return Report({**data, "gpu_seconds_estimated": plan.gpu_seconds, "threads": plan.threads, "memory": plan.memory}, str(plan))
 
 
-def build_model(args, frames):
-    """The unfitted model that the options describe."""
-    from soapkrr import ZBL, DotProduct, SparseGP
-
-    return SparseGP(
-        _descriptor(args, frames),
-        DotProduct(zeta=args.zeta),
-        n_sparse=args.n_sparse,
-        noise={"energy": args.noise_energy, "forces": args.noise_forces, "stress": args.noise_stress},
-        signal=args.signal,
-        selection=args.selection,
-        baseline=[args.baseline, ZBL()] if args.zbl else args.baseline,
-        tolerance=args.tolerance,
-        threads=args.threads,
-        device=args.device,
-        observations=_observations(args),
-        memory_limit=args.memory_limit,
-    )
+def _described(model, args) -> dict:
+    """What there is to know of the model, for ``--json``."""
+    choices = [{"name": c.name, "value": c.value if _plain(c.value) else repr(c.value), "reason": c.reason} for c in model.choices_]
+    return {
+        "model": str(args.output),
+        "estimator": type(model).__name__,
+        "choices": choices,
+        "n_sparse": getattr(model, "n_sparse_", None),
+        "rank": getattr(model, "rank_", None),
+        "condition": getattr(model, "condition_", None),
+        "n_observations": model.n_observations_,
+        "reference_energies": model.reference_energies_,
+        "noise": model.noise_,
+        "signals": list(model.signals_),
+        "log_likelihood": model.log_likelihood_,
+    }
 
 
-def _check(args, model, frames, test) -> None:
-    """Everything that can be wrong with both files, before the fit."""
-    check_structures(frames, args.file, [model.descriptor])
-    check_labels(frames, args.file, model.observations, model.noise, args.by)
+def _plain(value) -> bool:
+    return value is None or isinstance(value, (str, int, float, list, dict))
+
+
+def _head(model, args, seconds: float, memory: float | None) -> str:
+    from soapkrr.auto import summary
+
+    kind = f"{counts(model.n_sparse_)} sparse points" if hasattr(model, "n_sparse_") else "exact Gaussian process"
+    memory_text = "" if memory is None else f", peak memory {memory:.0f} MB"
+    return f"{args.output}: {kind}, fitted in {seconds:.1f} s{memory_text}\n\n{summary(model)}"
+
+
+def _tables(args, data: Data, train: dict, test: dict | None, cv: dict | None) -> list[str]:
+    tables = [error_text(f"train: {args.file}", train, args.by)]
+    if cv is not None:
+        tables.append(error_text(f"cross-validation, {cv['k']} parts: {args.file}", cv, args.by) + "\n" + _fold_lines(cv["folds"]))
     if test is not None:
-        check_structures(test, args.test, [model.descriptor], known={int(z) for atoms in frames for z in atoms.numbers})
-        check_labels(test, args.test, model.observations, by=args.by)
+        tables.append(error_text(data.title, test, args.by))
+    return tables if len(tables) > 1 else [f"{tables[0]}\n\n{TRAINING}"]
 
 
-def _observations(args):
-    """Names and noise of labels as the options state them, None where they state none."""
-    from soapkrr import Observations
-
-    names = ("energy", "forces", "stress", "virial", "config_type")
-    given = _without_none({name: getattr(args, f"{name}_key") for name in names})
-    noise: dict[str, dict] = {}
-    for config_type, levels in args.config_noise or []:
-        if config_type in noise:
-            raise InputError(f"`--config-noise` names {config_type!r} twice; give its levels together, {config_type}:energy=..,forces=.. .")
-        noise[config_type] = levels
-    return Observations(**given, config_noise=noise) if given or noise else None
-
-
-def _descriptor(args, frames):
-    from soapkrr import SOAP, RadialScaling
-    from soapkrr.descriptors.cutoff import Cosine, Polynomial, Smoothstep
-
-    if args.cutoff == "poly" and args.cutoff_width is not None:
-        raise InputError("`--cutoff-width` belongs to smoothstep and cosine; the polynomial cutoff takes `--cutoff-exponent`.")
-    if args.cutoff != "poly" and args.cutoff_exponent is not None:
-        raise InputError(f"`--cutoff-exponent` belongs to the polynomial cutoff; {args.cutoff} takes `--cutoff-width`.")
-    given = {"width": args.cutoff_width, "m": args.cutoff_exponent}
-    cutoff = {"smoothstep": Smoothstep, "cosine": Cosine, "poly": Polynomial}[args.cutoff](**_without_none(given))
-    scaling = _without_none({"r0": args.scaling_r0, "m": args.scaling_m, "c": args.scaling_c})
-    return SOAP(
-        species=args.species if args.species is not None else sorted({int(z) for atoms in frames for z in atoms.numbers}),
-        r_cut=args.r_cut,
-        n_max=args.n_max,
-        l_max=args.l_max,
-        sigma=args.sigma,
-        cutoff=cutoff,
-        rbf=args.rbf,
-        scaling=RadialScaling(**scaling) if scaling else None,
-    )
-
-
-def _without_none(options: dict) -> dict:
-    return {name: value for name, value in options.items() if value is not None}
+def _fold_lines(folds: list[dict]) -> str:
+    """Root mean square errors of each part, to see how far they scatter."""
+    units = {"energy": ("mev_per_atom", "meV/atom"), "forces": ("ev_per_angstrom", "eV/Å"), "stress": ("gpa", "GPa")}
+    lines = []
+    for kind, (suffix, unit) in units.items():
+        values = [table[f"{kind}_rmse_{suffix}"] for table in folds]
+        if any(v is not None for v in values):
+            lines.append(f"  RMSE of the parts, {kind} {unit}: {', '.join('-' if v is None else f'{v:.3g}' for v in values)}")
+    return "\n".join(lines)
 
 
 def peak_memory_mb() -> float | None:

@@ -8,11 +8,28 @@ from soapkrr import __version__
 from soapkrr.cli.evaluate import evaluate
 from soapkrr.cli.fit import fit
 from soapkrr.cli.info import info
+from soapkrr.cli.messages import Parser
+from soapkrr.cli.predict import predict
 from soapkrr.cli.relax import relax
 from soapkrr.cli.tables import UNCERTAINTY
 
 #: Names of `selection.specifications.NAMED`, without importing it.
 SELECTIONS = ["cur", "fps", "kmeans", "leverage", "random"]
+
+#: Columns by which `predict` sorts.
+SORTED = ["id", "formula", "energy", "energy_std", "energy_per_atom", "forces_std"]
+
+CHOSEN = (
+    "Whatever is not given is chosen from the data, as soapkrr.fit does in Python, and the choices are printed with their reasons. Random "
+    "parts of one trajectory are alike: for its errors, better give --test structures of another. Isolated atoms are always fitted."
+)
+
+FAILED = "OUT is written as the work goes on. A structure that cannot be predicted is in it with the reason, and the exit code is 1."
+
+RELAXED = (
+    "OUT holds energy, forces, stress and, in the comment line, energy_std, and grows by one structure after the other. A structure that "
+    "fails is in it as it was, with the reason. The exit code is 1 when a structure failed or did not converge."
+)
 
 #: What naming labels brings with it.
 LABELS = (
@@ -21,97 +38,116 @@ LABELS = (
 )
 
 
-class Parser(argparse.ArgumentParser):
-    """Argument parser whose errors are one line."""
-
-    def error(self, message):
-        self.exit(2, f"soapkrr: error: {' '.join(message.split())} (see {self.prog} --help)\n")
-
-
 def build_parser() -> argparse.ArgumentParser:
-    """The parser of all four commands."""
-    parser = Parser(prog="soapkrr", description="SOAP sparse Gaussian-process potentials with error bars.", allow_abbrev=False)
+    """The parser of all five commands."""
+    parser = Parser(prog="soapkrr", description="Gaussian-process potentials with error bars.", allow_abbrev=False)
     parser.add_argument("--version", action="version", version=f"soapkrr {__version__}")
-    subparsers = parser.add_subparsers(title="commands", required=True, metavar="fit | evaluate | relax | info")
+    subparsers = parser.add_subparsers(title="commands", required=True, metavar="fit | evaluate | predict | relax | info")
 
     def command(run, text, epilog=None):
         sub = subparsers.add_parser(run.__name__, help=text, description=text, epilog=epilog, allow_abbrev=False)
         sub.set_defaults(run=run)
         return sub
 
-    _fit_arguments(command(fit, "fit a potential to labelled structures and write it to a file"))
+    _fit_arguments(command(fit, "fit a potential to labelled structures and write it to a file", CHOSEN))
+    _evaluate_arguments(command(evaluate, "print the errors of a model on labelled structures"))
+    _predict_arguments(command(predict, "predict energies and their standard deviations of structures without labels", FAILED))
+    _relax_arguments(command(relax, "relax structures with a model", RELAXED))
+    _info_arguments(command(info, "print what is in a model file"))
+    return parser
 
-    sub = command(evaluate, "print the errors of a model on labelled structures")
-    sub.add_argument("model", metavar="MODEL", help="model file")
-    sub.add_argument("file", metavar="FILE", help="labelled structures, extended XYZ or any format that ASE reads")
+
+def _evaluate_arguments(sub) -> None:
+    _model_and_file(sub, "labelled structures")
     _error_arguments(sub)
     _common_arguments(sub)
 
-    sub = command(
-        relax,
-        "relax structures with a model",
-        "OUT holds energy, forces, stress and, in the comment line, energy_std. The exit code is 1 when a structure did not converge; "
-        "OUT is written all the same.",
+
+def _predict_arguments(sub) -> None:
+    _model_and_file(sub, "structures")
+    _output(sub, "OUT", "a table (.csv), structures with predictions (.xyz, .extxyz) or ASE's database (.db)", required=True)
+    sub.add_argument("--sort", choices=SORTED, help="order of OUT, ascending (default: as in FILE)")
+    sub.add_argument(
+        "--forces-std", action="store_true", help="largest standard deviation of a structure's force components too, which costs"
     )
-    sub.add_argument("model", metavar="MODEL", help="model file")
-    sub.add_argument("file", metavar="FILE", help="structures, extended XYZ or any format that ASE reads")
-    sub.add_argument("--output", required=True, metavar="OUT", help="relaxed structures, extended XYZ")
+    _common_arguments(sub)
+
+
+def _relax_arguments(sub) -> None:
+    _model_and_file(sub, "structures")
+    _output(sub, "OUT", "relaxed structures, extended XYZ", required=True)
+    sub.add_argument("--resume", action="store_true", help="go on where an interrupted run that wrote OUT stopped")
     sub.add_argument("--optimizer", choices=["bfgs", "fire"], default="bfgs", help="algorithm (default %(default)s)")
     _number(sub, "--fmax", float, 0.01, "largest force at which a structure counts as relaxed, eV/Å")
     _number(sub, "--steps", _positive_int, 500, "largest number of steps")
     sub.add_argument("--cell", action="store_true", help="relax the cell too")
     _common_arguments(sub)
 
-    sub = command(info, "print what is in a model file")
+
+def _info_arguments(sub) -> None:
     sub.add_argument("model", metavar="MODEL", help="model file")
     sub.add_argument("--verify", action="store_true", help="check everything in MODEL and say so in one line")
     sub.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
-    return parser
+
+
+def _model_and_file(sub, what: str) -> None:
+    sub.add_argument("model", metavar="MODEL", help="model file")
+    sub.add_argument("file", metavar="FILE", help=f"{what}, extended XYZ or any format that ASE reads")
+
+
+def _output(sub, metavar: str, what: str, required: bool = False) -> None:
+    sub.add_argument("-o", "--output", required=required, metavar=metavar, help=what)
 
 
 def _fit_arguments(sub) -> None:
     sub.add_argument("file", metavar="FILE", help="labelled structures, extended XYZ or any format that ASE reads")
-    sub.add_argument("--test", metavar="FILE", help="labelled structures that are not fitted, to measure errors on")
-    sub.add_argument("--output", metavar="MODEL", help="model file to write")
+    _output(sub, "MODEL", "model file to write")
     sub.add_argument("--plan", action="store_true", help="print rows, operations, memory and time of the fit, and write nothing")
-
-    _descriptor_arguments(sub.add_argument_group("descriptor"))
-    _regression_arguments(sub.add_argument_group("regression"))
+    _test_arguments(sub.add_argument_group("errors on structures that are not fitted"))
+    _descriptor_arguments(sub.add_argument_group("descriptor (default: chosen from the data)"))
+    _regression_arguments(sub.add_argument_group("regression (default: chosen from the data)"))
     _label_arguments(sub.add_argument_group("labels", LABELS))
-    _error_arguments(sub, "; the training table stops at energies, its forces would take longer than the fit")
-    _common_arguments(sub)
+    _error_arguments(sub, "; of the training structures at most that of the energy, and none with an exact process")
+    _common_arguments(sub, limit="8GB")
+
+
+def _test_arguments(group) -> None:
+    group.add_argument("--test", metavar="FILE", help="labelled structures that are not fitted, to measure errors on")
+    _number(group, "--test-fraction", _fraction, None, "fraction of FILE, drawn at random, that is left out and measured on")
+    _number(group, "--cv", _folds, None, "cross-validation: leave out each of N random parts once, fit to the others, and measure on it")
+    _number(group, "--seed", _seed, 0, "of the random numbers that draw structures")
 
 
 def _descriptor_arguments(group) -> None:
-    group.add_argument("--species", type=_symbols, metavar="A,B,..", help="chemical symbols (default: those in FILE)")
-    _number(group, "--r-cut", float, 5.0, "cutoff radius, Å")
-    _number(group, "--n-max", int, 8, "radial functions")
-    _number(group, "--l-max", int, 6, "highest angular momentum")
-    _number(group, "--sigma", float, 0.5, "width of the Gaussians, Å")
-    group.add_argument("--rbf", choices=["gto", "bessel"], default="gto", help="radial basis (default %(default)s)")
-    group.add_argument("--cutoff", choices=["smoothstep", "cosine", "poly"], default="smoothstep", help="default %(default)s")
+    group.add_argument("--species", type=_symbols, metavar="A,B", help="chemical symbols (default: all in FILE)")
+    _chosen(group, "--r-cut", float, "cutoff radius, Å")
+    _chosen(group, "--n-max", int, "radial basis functions")
+    _chosen(group, "--l-max", int, "largest angular momentum")
+    _chosen(group, "--sigma", float, "width of the atomic density, Å")
+    group.add_argument("--rbf", choices=["gto", "bessel"], help="radial basis: Gaussian-type or Laplacian eigenfunctions (default gto)")
+    group.add_argument("--cutoff", choices=["smoothstep", "cosine", "poly"], help="(default smoothstep)")
     _number(group, "--cutoff-width", float, None, "of smoothstep (default 1.5) or cosine (default: the whole range), Å")
     _number(group, "--cutoff-exponent", float, None, "of poly (default 2)")
-    _number(group, "--scaling-r0", float, None, "let a neighbour's weight fall with distance, c/(c + (r/r0)^m): r0, Å (default 2)")
-    _number(group, "--scaling-m", float, None, "exponent m of that weight (default 4)")
-    _number(group, "--scaling-c", float, None, "rate c of that weight (default 1); any of the three switches it on")
+    _chosen(group, "--scaling-r0", float, "let a neighbour's weight fall with distance, c/(c + (r/r0)^m): r0, Å")
+    _chosen(group, "--scaling-m", float, "exponent m of that weight")
+    _chosen(group, "--scaling-c", float, "rate c of that weight")
+    group.add_argument("--no-scaling", action="store_true", help="the same weight for neighbours at every distance")
 
 
 def _regression_arguments(group) -> None:
-    _number(group, "--zeta", float, 4.0, "exponent of the dot-product kernel")
+    _chosen(group, "--zeta", float, "exponent of the dot-product kernel")
     group.add_argument(
         "--n-sparse",
         type=_count_or_counts,
-        default=1000,
         metavar="N",
-        help="sparse points, in all or Si=500,O=800 (default %(default)s)",
+        help="sparse points, in all or Si=500,O=800; means the sparse model (default: chosen from the data)",
     )
-    group.add_argument("--selection", choices=SELECTIONS, default="fps", help="choice of sparse points (default %(default)s)")
-    _number(group, "--noise-energy", float, 0.002, "standard deviation of the noise of energies, eV/atom")
-    _number(group, "--noise-forces", float, 0.05, "of force components, eV/Å")
-    _number(group, "--noise-stress", float, 0.002, "of stress components, eV/Å³")
-    _number(group, "--signal", float, 3.0, "prior standard deviation of one atom's energy, eV")
-    group.add_argument("--optimize", action="store_true", help="find noise and signal of highest evidence, from those given")
+    group.add_argument("--selection", choices=SELECTIONS, help="choice of sparse points; means the sparse model (default fps)")
+    _chosen(group, "--noise-energy", float, "standard deviation of the noise of energies, eV/atom")
+    _chosen(group, "--noise-forces", float, "of force components, eV/Å")
+    _chosen(group, "--noise-stress", float, "of stress components, eV/Å³")
+    _chosen(group, "--signal", float, "prior standard deviation of one atom's energy, eV")
+    group.add_argument("--optimize", action="store_true", help="find noise and signal of highest evidence, starting from those given")
     group.add_argument(
         "--baseline",
         type=_baseline,
@@ -122,7 +158,7 @@ def _regression_arguments(group) -> None:
     group.add_argument(
         "--zbl", action="store_true", help="core repulsion (Ziegler, Biersack, Littmark) as prior mean; the fit learns the rest"
     )
-    _number(group, "--tolerance", float, 1e-10, "kernel eigenvalues below this fraction of the largest are dropped")
+    _number(group, "--tolerance", float, None, "kernel eigenvalues below this fraction of the largest are dropped; means the sparse model")
 
 
 def _label_arguments(group) -> None:
@@ -148,13 +184,15 @@ def _error_arguments(sub, more: str = "") -> None:
     )
 
 
-def _common_arguments(sub) -> None:
+def _common_arguments(sub, limit: str | None = None) -> None:
     sub.add_argument("--threads", type=_positive_int, metavar="N", help="default: every core this process may use")
     sub.add_argument(
         "--memory-limit",
         type=_memory,
+        default=limit,
         metavar="M",
-        help="memory to take beside Python, its libraries and FILE, such as 2GB (default: no limit)",
+        help="memory to take beside Python, its libraries and FILE, such as 2GB, or none "
+        f"(default: {'no limit' if limit is None else limit})",
     )
     sub.add_argument(
         "--device",
@@ -168,7 +206,7 @@ def _common_arguments(sub) -> None:
 
 def _number(group, name: str, kind, default, text: str) -> None:
     shown = text if default is None else f"{text} (default %(default)s)"
-    group.add_argument(name, type=kind, default=default, metavar="X" if kind is float else "N", help=shown)
+    group.add_argument(name, type=kind, default=default, metavar="N" if kind in (int, _positive_int, _folds, _seed) else "X", help=shown)
 
 
 def _positive_int(text: str) -> int:
@@ -178,7 +216,40 @@ def _positive_int(text: str) -> int:
     return value
 
 
-def _memory(text: str) -> str:
+def _chosen(group, name: str, kind, text: str) -> None:
+    group.add_argument(name, type=kind, metavar="X" if kind is float else "N", help=f"{text} (default: chosen from the data)")
+
+
+def _fraction(text: str) -> float:
+    value = _float(text)
+    if value is None or not 0 < value < 1:
+        raise argparse.ArgumentTypeError(f"expected a fraction between 0 and 1, such as 0.1, received {text!r}")
+    return value
+
+
+def _float(text: str) -> float | None:
+    try:
+        return float(text)
+    except ValueError:
+        return None
+
+
+def _folds(text: str) -> int:
+    value = int(text) if text.isdigit() else 0
+    if value < 2:
+        raise argparse.ArgumentTypeError(f"expected a number of parts, at least 2, such as 5, received {text!r}")
+    return value
+
+
+def _seed(text: str) -> int:
+    if not text.isdigit():
+        raise argparse.ArgumentTypeError(f"expected an integer, at least 0, received {text!r}")
+    return int(text)
+
+
+def _memory(text: str) -> str | None:
+    if text == "none":
+        return None
     from soapkrr.errors import InputError
     from soapkrr.execution.memory import parse_memory
 

@@ -25,7 +25,6 @@ class Report:
 
 def errors(model, frames, uncertainty: str, show: bool, by: str | None = None) -> dict:
     """Every key of the error table, None where there are no labels or no standard deviations; with ``by`` also {value: table} there."""
-    from soapkrr.metrics import error_table
     from soapkrr.prediction import Prediction
     from soapkrr.progress import track
     from soapkrr.structures import split_by_atoms
@@ -33,7 +32,13 @@ def errors(model, frames, uncertainty: str, show: bool, by: str | None = None) -
     groups = list(split_by_atoms(frames, 1024))
     bar = track(groups, len(groups), "predicting", show)
     prediction = Prediction.concatenate([model.predict(group, uncertainty=UNCERTAINTY[uncertainty]) for _, group in bar])
-    observations = model.fitted_parameters_.get("observations")
+    return error_tables(frames, prediction, model.fitted_parameters_.get("observations"), by)
+
+
+def error_tables(frames, prediction, observations=None, by: str | None = None) -> dict:
+    """Every key of the error table of a prediction; with ``by`` also {value: table} there."""
+    from soapkrr.metrics import error_table
+
     table = _complete(error_table(frames, prediction, observations=observations), frames)
     if by is None:
         return table

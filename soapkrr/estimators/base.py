@@ -12,6 +12,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from soapkrr.baselines import check_baseline, split_baseline
 from soapkrr.calculator import PotentialCalculator
+from soapkrr.choices import Choice
 from soapkrr.errors import InputError
 from soapkrr.estimators.fitted import Estimator
 from soapkrr.execution.blocks import halved_group, split_on_out_of_memory
@@ -100,6 +101,8 @@ class Potential(Estimator):
         self.reference_energies_, self.prior_means_ = references, split_baseline(self.fitted_parameters_["baseline"])[1]
         self.n_observations_, self.noise_, self.log_likelihood_ = dict(fit.counts), dict(fit.noise), fit.evidence
         self.signals_ = fit.process.signals
+        for name in ("choices_", "test_errors_"):  # of an earlier fit by `soapkrr.fit`
+            vars(self).pop(name, None)
 
     def state(self) -> dict:
         """See `Estimator.state`."""
@@ -110,7 +113,13 @@ class Potential(Estimator):
             "log_likelihood": self.log_likelihood_,
             "triangles": self.triangles_,
             "process": {"kind": type(self.process_).__name__, **self.process_.state()},
+            **self._automatic_state(),
         }
+
+    def _automatic_state(self) -> dict:
+        """What only a model of `soapkrr.fit` has: its choices, and its errors on test structures."""
+        choices = {"choices": [vars(c) for c in self.choices_]} if hasattr(self, "choices_") else {}
+        return choices | ({"test_errors": self.test_errors_} if hasattr(self, "test_errors_") else {})
 
     def restore(self, state: Mapping) -> None:
         """See `Estimator.restore`."""
@@ -119,6 +128,10 @@ class Potential(Estimator):
             process = restored(stored.mapping(state["process"], "process"), self.threads)
         self._remember_parameters()
         self._set_fitted(restored_fit(process, state), stored.references(state["reference_energies"]))
+        if "choices" in state:
+            self.choices_ = [Choice(**stored.mapping(choice, "choices")) for choice in state["choices"]]
+        if "test_errors" in state:
+            self.test_errors_ = dict(stored.mapping(state["test_errors"], "test_errors"))
 
     def _check_parameters(self) -> None:
         """Raise where no fit takes a parameter."""

@@ -1,0 +1,66 @@
+"""What a fit without knobs chose and why, as a table, and what it says of a choice that does not suit the data."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Container, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from ase import Atoms
+
+from soapkrr.errors import InputError
+from soapkrr.labels import Observations, read_labels
+from soapkrr.metrics import UNITS
+from soapkrr.structures import Batch, as_frames, species_name
+
+
+@dataclass(frozen=True)
+class Choice:
+    """One thing that `soapkrr.fit` chose: its name, its value and the reason."""
+
+    name: str
+    value: object
+    reason: str
+
+
+def choices_text(choices: list[Choice]) -> str:
+    """Names, values and reasons in columns."""
+    rows = [(c.name, ", ".join(map(str, c.value)) if isinstance(c.value, (list, tuple)) else str(c.value), c.reason) for c in choices]
+    widths = [max(len(row[k]) for row in rows) for k in range(2)]
+    return "\n".join(f"{name:<{widths[0]}}  {value:<{widths[1]}}  {reason}".rstrip() for name, value, reason in rows)
+
+
+def test_rows(errors: Mapping | None) -> list[Choice]:
+    """Mean absolute errors of the test structures, as rows of the table."""
+    units, errors = {"energy": "meV/atom", "forces": "eV/Å", "stress": "GPa"}, errors or {}
+    found = {kind: errors.get(f"{kind}_mae_{UNITS[kind][0]}") for kind in units}
+    where = f"mean absolute error of {errors.get('n_structures')} structures that were not fitted"
+    return [Choice(f"test, {kind}", float(f"{e:.3g}"), f"{units[kind]}, {where}") for kind, e in found.items() if e is not None]
+
+
+def checked_test(test, frames: list[Atoms], observations: Observations | None) -> list[Atoms]:
+    """Test structures, once it is certain that their errors can be computed after the fit."""
+    test, known = as_frames(test), {int(z) for atoms in frames for z in atoms.numbers}
+    try:
+        Batch.from_atoms(test)
+        for index, atoms in enumerate(test):
+            new = sorted({int(z) for z in atoms.numbers} - known)
+            if new:
+                raise InputError(f"frame {index}: species {species_name(new[0])} is not in the training data.")
+        read_labels(test, observations)
+    except InputError as error:
+        raise type(error)(f"`test`: {error}") from error
+    return test
+
+
+@contextmanager
+def advice(chosen: Container[str]):
+    """Say after a message that names a parameter which `fit` chooses how it can be given."""
+    try:
+        yield
+    except InputError as error:
+        named = [name for name in re.findall(r"`([a-z_]+)", str(error)) if name in chosen]
+        if not named:
+            raise
+        raise type(error)(f"{error} (`soapkrr.fit` chooses `{named[0]}`; to give it, make a `GaussianProcess` or `SparseGP`.)") from error
