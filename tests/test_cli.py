@@ -540,10 +540,8 @@ def test_a_full_disk_keeps_the_old_model(fails, monkeypatch, tmp_path):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(writing.os, "replace", full)
-    assert (
-        "No space left on device" in (error := fails("fit", "train.xyz", "--output", tmp_path / "m.soapkrr", *OPTIONS))
-        and "m.soapkrr" in error
-    )
+    error = fails("fit", "train.xyz", "--output", tmp_path / "m.soapkrr", *OPTIONS)
+    assert "No space left on device" in error and "m.soapkrr" in error
     assert [p.read_bytes() for p in tmp_path.iterdir()] == [b"old"]
 
 

@@ -112,7 +112,8 @@ class DScribe(ByValue, Descriptor):
         object.__setattr__(self, "r_cut", REACH[self.descriptor](self.parameters))
         if not self.r_cut < inf:
             raise InputError("`weighting` of the LMBTR must be 'exp' with a `scale` > 0: with any other its reach is infinite.")
-        check_r_cut(self.r_cut)
+        if self.r_cut > 0:  # DScribe says what is wrong otherwise
+            check_r_cut(self.r_cut)
         self._engine  # noqa: B018  built now, so that impossible parameters fail here
 
     @cached_property
