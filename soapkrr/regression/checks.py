@@ -22,7 +22,7 @@ from soapkrr.regression.residuals import Residuals, influence, left_out, looked_
 THRESHOLD, OF_FEW = 10.0, 20.0
 
 #: Structures with a label of a kind from which residuals have a scale, and from which training residuals alone show every bad one.
-FEWEST, MANY = 5, 40
+FEWEST, MANY = 10, 40
 
 #: Part of a force or stress component that an error must exceed: models err most where forces are large.
 PART = 0.25
