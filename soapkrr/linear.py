@@ -19,10 +19,12 @@ from soapkrr.errors import ConditionWarning, InputError
 #: An estimated reciprocal condition number so many times the tolerance leaves no doubt that no eigenvalue is below it.
 CLEARLY = 100.0
 
-#: Condition numbers of a triangle of design rows, or of a kernel that features are made of, from which rounding, 1e-16 of the data, shows
-#: in a solution, and from which nothing else is left of it. Of a covariance, whose estimate is rather too large, `COVARIANCE` times as
-#: much: forces of silicon and ethanol then move by 1e-5 and 1e-3 eV/Å when positions move by 1e-12 Å.
-DOUBTFUL, LOST, COVARIANCE = 1e12, 1e15, 100.0
+#: Condition numbers from which rounding, 1e-16 of the data, shows in a solution, and from which nothing else is left of it. Forces of
+#: silicon moved by 2e-6 eV/Å at 3e10 and by 8e-3 at 3e14 when positions moved by 1e-12 Å.
+DOUBTFUL, LOST = 1e12, 1e15
+
+#: The same of a covariance: maxima of the evidence of good data lie at 1e12, where forces move by 1e-5 eV/Å.
+DOUBTFUL_COVARIANCE = 1e13
 
 
 def triangle(rows: np.ndarray) -> np.ndarray:
@@ -82,14 +84,14 @@ class Posterior:
         return Posterior(*backends.moved(xp, (self.mean, self.factor)), self.condition, self.residual)
 
 
-def check_condition(condition: float) -> None:
-    """Warn where a fit with this condition number is `DOUBTFUL`, raise where it is `LOST`.
+def check_condition(condition: float, doubtful: float = DOUBTFUL) -> None:
+    """Warn where a fit with this condition number is ``doubtful``, raise where it is `LOST`.
 
     Raises
     ------
     InputError : nothing but rounding would be predicted.
     """
-    if condition < DOUBTFUL:
+    if condition < doubtful:
         return
     advice = (
         f"the condition number of the regression is {condition:.0e}: raise `noise`, or `tolerance` where there is one; terms of a sum that "
@@ -116,7 +118,8 @@ def covariance_condition(L: np.ndarray) -> float:
     lower = xp.tril(L)
     R = xp.ascontiguousarray((lower / xp.sqrt(xp.einsum("ij,ij->i", lower, lower))[:, None]).T)
     rcond = backends.of(L).dense.inverse_condition(R)
-    return 1.0 / rcond**2 if rcond > 0 else np.inf
+    # The 1-norm's condition number of L is about √N times that of the 2-norm, whose square is wanted.
+    return 1.0 / (len(R) * rcond**2) if rcond > 0 else np.inf
 
 
 def solve(factors: Mapping[str, np.ndarray], noise: Mapping[str, float]) -> Posterior:

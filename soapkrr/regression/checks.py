@@ -18,11 +18,11 @@ from soapkrr.regression.exact.posterior import ExactProcess
 from soapkrr.regression.fit import Fit
 from soapkrr.regression.residuals import Residuals, influence, left_out, looked_at, spread
 
-#: Standard deviations beyond which a label is not believed.
-THRESHOLD = 10.0
+#: Standard deviations beyond which a label is not believed; few structures know their own standard deviation less well.
+THRESHOLD, OF_FEW = 10.0, 20.0
 
 #: Structures with a label of a kind from which residuals have a scale, and from which training residuals alone show every bad one.
-FEWEST, MANY = 5, 40
+FEWEST, MANY = 10, 40
 
 #: Part of a force or stress component that an error must exceed: models err most where forces are large.
 PART = 0.25
@@ -122,10 +122,13 @@ def suspects(data: TrainingData, fit: Fit, residuals: Residuals) -> list[Suspect
         mine = some.kind == k
         n = len(np.unique(residuals.structure[residuals.kind == k]))
         if n >= FEWEST:
-            limit = THRESHOLD * max(1.0, spread(z[mine & others], n))
+            # Many training residuals have a scale of their own, which one bad label does not spoil.
+            everywhere = spread(residuals.scaled[residuals.kind == k], n) if n >= MANY else 0.0
+            scale = max(1.0, spread(z[mine & others], n), everywhere)
+            limit = scale * (THRESHOLD if n >= MANY else OF_FEW)
             for s in np.unique(some.structure[mine & (np.abs(z) > limit) & _large(some, errors)]):
                 here = np.flatnonzero(mine & (some.structure == s))
-                found.append(_suspect(int(data.order[s]), KINDS[k], some.some(here), z[here] * THRESHOLD / limit, errors[here]))
+                found.append(_suspect(int(data.order[s]), KINDS[k], some.some(here), z[here] / scale, errors[here]))
     return sorted(found, key=lambda suspect: -suspect.size)
 
 

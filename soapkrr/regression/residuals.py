@@ -73,7 +73,10 @@ def _of_kind(k: int, data: TrainingData, prediction: Prediction, noise: Mapping[
     structure = np.repeat(np.arange(len(sizes)), lengths)
     component = np.arange(len(given)) - np.repeat(np.cumsum(lengths) - lengths, lengths)
     sigma = noise[kind] * (np.sqrt(sizes) if kind == "energy" else 1.0) / scale
-    known = np.flatnonzero(np.isfinite(given))
+    known = np.isfinite(given)
+    if kind == "energy":  # isolated atoms are what others are measured by, and nothing predicts them
+        known &= np.array([len(atoms) > 1 or atoms.pbc.any() for atoms in data.frames])
+    known = np.flatnonzero(known)
     return np.full(len(known), k), structure[known], component[known], given[known], predicted[known], sigma[known]
 
 

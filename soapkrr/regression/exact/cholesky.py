@@ -73,7 +73,7 @@ def solve_exact(K: np.ndarray, y: np.ndarray, sigma: np.ndarray, threads: int | 
         L = linear.cholesky(K, threads)
     except np.linalg.LinAlgError as error:
         raise InputError(f"the covariance of the observations is not positive definite ({error}); raise `noise`.") from error
-    linear.check_condition(linear.covariance_condition(L) / linear.COVARIANCE)
+    linear.check_condition(linear.covariance_condition(L), linear.DOUBTFUL_COVARIANCE)
     half = linear.forward(L, xp.asarray(y))
     return L, half, float(-0.5 * half @ half - xp.log(xp.diagonal(L)).sum() - 0.5 * len(half) * np.log(2 * np.pi))
 
