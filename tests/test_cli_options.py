@@ -140,7 +140,7 @@ def test_info_keeps_to_one_line_each(run, folder):
     projected = soapkrr.Compressed(soap(), n_components=5).fitted(soap().create(frames))
     SparseGP(projected, DotProduct(2), n_sparse=4).fit(frames).save(folder / "projected.soapkrr")
     lines = run("info", "projected.soapkrr").splitlines()
-    assert [line.split()[0] for line in lines[:4]] == ["model", "species", "descriptor", "kernel"]
+    assert [line.split()[0] for line in lines[:6]] == ["model", "fitted", "data", "species", "descriptor", "kernel"]
 
 
 def test_info_numbers_the_terms_and_counts_their_sparse_points(run):

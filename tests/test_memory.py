@@ -150,21 +150,26 @@ MODELS = {
 }
 
 
+def fitted(name, limit, frames):
+    model = MODELS[name](limit)
+    return model.fit(frames, sizes(frames)) if name == "property" else model.fit(frames)
+
+
 @pytest.mark.parametrize("name", MODELS)
 def test_too_small_a_limit_says_what_is_enough(name):
     frames = crystals(6)
     with pytest.raises(InputError, match=r"`memory_limit`=1 MB is too small for .* would be enough") as error:
-        MODELS[name]("1MB").fit(frames, sizes(frames))
+        fitted(name, "1MB", frames)
     enough = re.search(r": ([0-9.]+ [kMGT]?B) would be enough", str(error.value))[1]
-    assert MODELS[name](enough).fit(frames, sizes(frames))
+    assert fitted(name, enough, frames)
     with pytest.raises(InputError, match="would be enough"):
-        MODELS[name](int(0.97 * parse_memory(enough))).fit(frames, sizes(frames))
+        fitted(name, int(0.97 * parse_memory(enough)), frames)
 
 
 @pytest.mark.parametrize("name", MODELS)
 def test_predictions_within_a_limit(name):
     frames, test = crystals(6), crystals(5, seed=1)
-    model = MODELS[name](None).fit(frames, sizes(frames))
+    model = fitted(name, None, frames)
     free = model.predict(test)
     with pytest.raises(InputError, match="the prediction of the largest structure .* would be enough") as error:
         model.set_params(memory_limit="1MB").predict(test)

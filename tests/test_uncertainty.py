@@ -108,6 +108,7 @@ def test_variances_do_not_depend_on_the_labels_values():
     np.testing.assert_allclose(a, b, rtol=1e-9)
 
 
+@pytest.mark.filterwarnings("ignore:the labels are suspicious:soapkrr.errors.DataWarning")
 def test_scaling_energies_noise_and_signal_scales_the_prediction():
     frames, test, scale = variations("vacancy", 4), build("vacancy"), 27.2
     model = _fit(frames)

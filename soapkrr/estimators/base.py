@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from abc import abstractmethod
 from collections.abc import Iterable, Mapping
 from functools import partial
@@ -30,6 +31,8 @@ from soapkrr.regression.origin import data_hash, origin
 from soapkrr.regression.process import Predictor, restored
 from soapkrr.structures import Batch, as_frames, split_by_atoms
 from soapkrr.threads import serial_blas
+
+logger = logging.getLogger(__name__)
 
 
 class Potential(Estimator):
@@ -76,13 +79,22 @@ class Potential(Estimator):
         division = fit_work(scheme, Task(terms, frames, labels, way), self._budget).division if self._limited else None
         with serial_blas(), device_limit(self._xp, self.memory_limit):
             fit = scheme.fit(Problem(terms, data, noise, way), self._resources(division, progress, client))
-            predictor = Predictor(fit.process, data.references, (), self.device, self.threads)
-            found = check_data(data, fit, self._predicted(predictor, data.frames, client=client), bool(way))
+            found = self._suspects(data, fit, bool(way), client)
         self._remember_parameters()
         self._set_fitted(fit, data.references)
         self.origin_ = origin(data_hash(frames, map(Labels.numbers, labels)))
         self.suspects_ = found
         return self
+
+    def _suspects(self, data: TrainingData, fit: Fit, optimized: bool, client) -> list:
+        """Labels that the others contradict, as of `checks.check_data`; not looked for where ``memory_limit`` holds the fit alone."""
+        predictor = Predictor(fit.process, data.references, (), self.device, self.threads)
+        try:
+            prediction = self._predicted(predictor, data.frames, client=client)
+        except InputError as error:
+            logger.info("labels are not checked: %s", error)
+            return []
+        return check_data(data, fit, prediction, optimized)
 
     def _check_client(self, scheme: Scheme, client) -> None:
         if client is None:

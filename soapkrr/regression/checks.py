@@ -30,8 +30,8 @@ PART = 0.25
 #: Stresses above are rarer than wrong units, eV/Å³.
 LARGE_STRESS = 1.0
 
-#: Part of the squares of labels that is left in the residuals of a badly fitted kind; labels of one kind to leave out together.
-BADLY_FITTED, AT_ONCE = 0.05, 2000
+#: Part of the squares of labels that is left in the residuals of a badly fitted kind; labels of one kind times observations up to which they are left out together.
+BADLY_FITTED, AT_ONCE = 0.05, 1_000_000
 
 #: Names in the message; the others are in `suspects_`.
 NAMED = 5
@@ -177,7 +177,7 @@ def _named(found: list[Suspect]) -> list[str]:
 def _whole_kinds(data: TrainingData, fit: Fit, residuals: Residuals) -> list[str]:
     """Kinds whose labels are all a factor away from what the other kinds predict; looked at where some kind is badly fitted."""
     kinds = np.unique(residuals.kind)
-    if len(kinds) < 2 or not any(_badly_fitted(residuals.some(residuals.kind == k)) for k in kinds[kinds > 0]):
+    if len(kinds) < 2 or len(data.frames) < FEWEST or not any(_badly_fitted(residuals.some(residuals.kind == k)) for k in kinds[kinds > 0]):
         return []
     remarks = []
     for kind in (KINDS[k] for k in kinds[kinds > 0]):
@@ -200,7 +200,7 @@ def _by_the_others(kind: str, data: TrainingData, fit: Fit, residuals: Residuals
         table = fit.triangles[kind]
         return table[:, -1], table[:, :-1] @ linear.solve(others, {other: fit.noise[other] for other in others}).mean
     mine = residuals.some(residuals.kind == KINDS.index(kind))
-    if len(mine.sigma) > AT_ONCE or not isinstance(fit.process, ExactProcess):
+    if not isinstance(fit.process, ExactProcess) or len(mine.sigma) * len(fit.process.factor) > AT_ONCE:
         return mine.given, np.zeros_like(mine.given)
     return mine.given, mine.given - mine.sigma * np.linalg.solve(influence(fit.process, data, mine), mine.scaled)
 
