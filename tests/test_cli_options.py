@@ -226,6 +226,7 @@ def test_stress_of_another_name(run, folder):
     frames = renamed(crystals(4))
     for atoms, original in zip(frames, crystals(4), strict=True):
         atoms.info["dft_stress"] = original.get_stress()
+        del atoms.info["dft_energy"], atoms.arrays["dft_forces"]  # labels that are not read would be named
     write(folder / "stressed.xyz", frames)
     model, data = fit(run, folder, "stressed.xyz", "--stress-key", "dft_stress")
     assert model.observations.stress == "dft_stress" and data["n_observations"] == {"stress": 24}

@@ -20,6 +20,9 @@ from soapkrr.regression.exact.cholesky import Cholesky
 from soapkrr.regression.exact.posterior import MatrixProcess, ObservationProcess
 from soapkrr.regression.exact.subset import ObservationSubset
 
+#: Labels that are looked at one by one after a fit, about.
+CHECKED = 500
+
 #: What to do where the covariance of all observations does not fit.
 INSTEAD = "or fit a `SparseGP`, whose memory does not grow with the square of the data"
 
@@ -110,6 +113,7 @@ def _stages(task: Task, sizes, seen, data: Data, n_sparse: int | None, threads: 
         "derivatives of the observations": {f"being made on {threads} threads": threads * largest, **kept},
         "covariance": {"matrix": matrix * min(2, len(task.terms)), f"tiles on {threads} threads": threads * tile, **kept},
         "pivoted Cholesky, QR" if n_sparse else "Cholesky decomposition": decomposition,
+        "check of the labels": {"matrix": copy or matrix, "labels left out": 16.0 * N * min(CHECKED, N), **kept},
         "weights": {"matrix": copy or matrix, "collapsed": 32.0 * data.atoms * sum(t.features for t in sizes), **kept},
     }
 

@@ -30,7 +30,8 @@ PART = 0.25
 #: Stresses above are rarer than wrong units, eV/Å³.
 LARGE_STRESS = 1.0
 
-#: Part of the squares of labels that is left in the residuals of a badly fitted kind; labels of one kind times observations up to which they are left out together.
+#: Part of the squares of labels that is left in the residuals of a badly fitted kind; labels of one kind times observations up to which
+#: they are left out together.
 BADLY_FITTED, AT_ONCE = 0.05, 1_000_000
 
 #: Names in the message; the others are in `suspects_`.
