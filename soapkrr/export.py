@@ -47,7 +47,7 @@ def atom_columns(prediction) -> dict[str, np.ndarray]:
     return columns
 
 
-def labelled_copies(frames: Iterable[Atoms], prediction) -> list[Atoms]:
+def labelled_copies(frames: Atoms | Iterable[Atoms], prediction) -> list[Atoms]:
     """Copies of structures that carry a prediction; see `Prediction.to_atoms`."""
     frames = [frames] if isinstance(frames, Atoms) else list(frames)
     if len(frames) != len(prediction):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from ase import Atoms, units
@@ -59,10 +60,10 @@ class Prediction(Tabular):
             return Prediction.concatenate(list(args[0]))
         return NotImplemented
 
-    def of(self, indices: Sequence[int]) -> Prediction:
+    def of(self, indices: Sequence[int] | np.ndarray) -> Prediction:
         """Prediction of some of the structures."""
 
-        def pick(value):
+        def pick(value) -> Any:
             return [value[s] for s in indices] if isinstance(value, list) else value if value is None else value[list(indices)]
 
         return Prediction(**{name: pick(getattr(self, name)) for name in self.__dataclass_fields__})
@@ -71,7 +72,7 @@ class Prediction(Tabular):
     def concatenate(cls, parts: list[Prediction]) -> Prediction:
         """Join predictions of consecutive groups of structures."""
 
-        def join(name):
+        def join(name) -> Any:
             values = [getattr(part, name) for part in parts]
             if values[0] is None:
                 return None
@@ -148,7 +149,8 @@ class PropertyPrediction(Tabular):
             parts = list(args[0])
             if any((part.sizes != 1).any() for part in parts):
                 return _array_of_arrays([values for part in parts for values in part.by_structure()])
-        return function(*_plain(args), **_plain(kwargs))
+        named: Any = _plain(kwargs)
+        return function(*_plain(args), **named)
 
     def to_dataframe(self):
         """`pandas.DataFrame` with a row for each value: structure, value and, if there, std. Raises `InputError` without pandas."""

@@ -66,9 +66,9 @@ class Environments:
     @cached_property
     def reverse(self) -> np.ndarray:
         """(n_pairs,) place of the pair that leads back, from j to i by −r_ij."""
-        offsets, j, r, _ = backends.host(self.pairs)
-        i, r = backends.host(self.centres), np.round(r, 9)
-        there, back = np.lexsort(np.vstack([*r.T, j, i])), np.lexsort(np.vstack([*-r.T, i, j]))
+        offsets, j, r, i = map(np.asarray, (*backends.host(self.pairs)[:3], backends.host(self.centres)))
+        r = np.round(r, 9)
+        there, back = np.lexsort(np.column_stack([r, j, i]).T), np.lexsort(np.column_stack([-r, i, j]).T)
         reverse = np.empty_like(there)
         reverse[there] = back
         # Rounding at the last digit may change the order of pairs that are nearly alike: those are looked for one by one.

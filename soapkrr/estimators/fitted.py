@@ -40,6 +40,7 @@ class Estimator(Nested, BaseEstimator, ABC):
     threads: int | None
     device: str
     memory_limit: int | str | None
+    origin_: dict
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()

@@ -140,7 +140,8 @@ class Workers:
         except (OSError, TimeoutError) as error:
             return f"the scheduler does not answer ({type(error).__name__}: {error})."
         if not workers:
-            return f"no worker is connected to {self._client.scheduler.address}; start some, or check why those of the queue do not come."
+            where = getattr(self._client.scheduler, "address", "the scheduler")
+            return f"no worker is connected to {where}; start some, or check why those of the queue do not come."
         paused = [address for address, worker in workers.items() if worker.get("status") == "paused"]
         if paused:
             return f"{len(paused)} of {len(workers)} workers are paused, short of memory ({', '.join(paused[:3])}); give each more."

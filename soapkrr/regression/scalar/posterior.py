@@ -108,7 +108,7 @@ class ScalarProcess:
         return {"target": self.target, "parts": [part.state() for part in self.parts], "weights": self.weights, "factor": self.factor}
 
     @classmethod
-    def restore(cls, state: Mapping, references: dict[str, float]) -> ScalarProcess:
+    def restore(cls, state: Mapping, references: Mapping[str, float]) -> ScalarProcess:
         """From `state`; raises `ModelFileError` where the arrays do not fit together."""
         parts, weights = [ScalarPart.restore(part) for part in state["parts"]], stored.array(state["weights"], "weights", shape=(None,))
         factor, n = stored.factor(state["factor"], "factor", len(weights)), len(weights)
