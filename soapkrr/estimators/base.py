@@ -147,7 +147,9 @@ class Potential(Estimator):
 
     def _check_parameters(self) -> None:
         """Raise where no fit takes a parameter."""
-        self._terms(), self._noise(), self._scheme()
+        self._terms()
+        self._noise()
+        self._scheme()
         check_baseline(self.baseline)
         if not (self.observations is None or isinstance(self.observations, Observations)):
             raise InputError(f"`observations` must be `Observations` or None, received {self.observations!r}.")

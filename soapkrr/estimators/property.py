@@ -96,7 +96,9 @@ class PropertyEstimator(Estimator):
 
     def restore(self, state: Mapping) -> None:
         """See `Estimator.restore`."""
-        self._terms(), self._noise(), self._check_target()
+        self._terms()
+        self._noise()
+        self._check_target()
         check_baseline(self.baseline)
         process = ScalarProcess.restore(stored.mapping(state["process"], "process"), stored.references(state["reference_energies"]))
         evidence = stored.number(state["log_likelihood"], "log_likelihood", unknown=True)
