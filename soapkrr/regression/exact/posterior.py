@@ -7,6 +7,7 @@ k_LL − |φ_L|² + |R⁻ᵀφ_L|².
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -58,9 +59,10 @@ class ObservationProcess(Process):
         """See `Process.evaluate`."""
         mean = Mean(*backends.host(tuple(evaluate(self.parts, batch, self.threads))))
         std = self.energy_deviations(batch, wanted) if "energies" in wanted else {}
-        for kind in wanted & {"forces", "stress"}:
-            parts = [self._derivative_std(Batch.from_atoms([batch.take(s)], batch.first + s), kind) for s in range(len(batch))]
-            std[kind] = np.concatenate(parts)
+        kinds = wanted & {"forces", "stress"}
+        if kinds:
+            parts = [self._derivative_std(alone, kinds) for alone in _one_by_one(batch)]
+            std |= {kind: np.concatenate([part[kind] for part in parts]) for kind in kinds}
         return mean, Deviations(**std)
 
     def energy_deviations(self, batch: Batch, wanted: frozenset[str]) -> dict[str, np.ndarray]:
@@ -68,15 +70,16 @@ class ObservationProcess(Process):
         single = [single_atoms(part.descriptor, batch, self.xp) for part in self.parts]
         std = {"energies": self.deviations(single)}
         if "energy" in wanted:
-            alone = [Batch.from_atoms([batch.take(s)], batch.first + s) for s in range(len(batch))]
-            std["energy"] = np.concatenate([self._structure_std(own) for own in alone])
+            std["energy"] = np.concatenate([self._structure_std(alone) for alone in _one_by_one(batch)])
         return std
 
-    def _derivative_std(self, batch: Batch, kind: str) -> np.ndarray:
-        """(n_atoms, 3) of the forces or (1, 6) of the stress of one structure."""
-        if kind == "forces":
-            return self._structure_std(batch, forces=True)[1:].reshape(-1, 3)
-        return self._structure_std(batch, stress=True)[None, 1:] if batch.pbc.all() else np.full((1, 6), np.nan)
+    def _derivative_std(self, batch: Batch, kinds: frozenset[str]) -> dict[str, np.ndarray]:
+        """{kind: standard deviations} of one structure, (n_atoms, 3) of the forces and (1, 6) of the stress; observed once for both."""
+        forces, stress = "forces" in kinds, "stress" in kinds and bool(batch.pbc.all())
+        std = self._structure_std(batch, forces, stress)[1:] if forces or stress else np.empty(0)
+        of_forces, of_stress = np.split(std, [3 * batch.n_atoms * forces])
+        found = {"forces": of_forces.reshape(-1, 3), "stress": of_stress[None] if stress else np.full((1, 6), np.nan)}
+        return {kind: found[kind] for kind in kinds}
 
     def _structure_std(self, batch: Batch, forces: bool = False, stress: bool = False) -> np.ndarray:
         """(1 + k,) posterior standard deviations of the energy and the derivatives of one structure."""
@@ -91,6 +94,11 @@ class ObservationProcess(Process):
     @abstractmethod
     def deviations(self, queries: list[list[Composition]]) -> np.ndarray:
         """(n,) posterior standard deviations of the observations that each term's ``queries`` stand for, a NumPy array."""
+
+
+def _one_by_one(batch: Batch) -> Iterator[Batch]:
+    """Batches of one structure each."""
+    return (Batch.from_atoms([batch.take(s)], batch.first + s) for s in range(len(batch)))
 
 
 def restored_parts(state) -> tuple[list[CollapsedPart], ObservedStructures]:
