@@ -118,15 +118,7 @@ class Potential(Estimator):
 
     def state(self) -> dict:
         """See `Estimator.state`."""
-        return {
-            "reference_energies": self.reference_energies_,
-            "n_observations": self.n_observations_,
-            "noise": self.noise_,
-            "log_likelihood": self.log_likelihood_,
-            "triangles": self.triangles_,
-            "process": {"kind": type(self.process_).__name__, **self.process_.state()},
-            **self._automatic_state(),
-        }
+        return {**super().state(), "triangles": self.triangles_, **self._automatic_state()}
 
     def _automatic_state(self) -> dict:
         """What only a model of `soapkrr.fit` has: its choices, and its errors on test structures."""

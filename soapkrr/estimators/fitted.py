@@ -41,6 +41,11 @@ class Estimator(Nested, BaseEstimator, ABC):
     device: str
     memory_limit: int | str | None
     origin_: dict
+    process_: Any
+    reference_energies_: Mapping[str, float]
+    n_observations_: Mapping[str, int]
+    noise_: Any
+    log_likelihood_: float
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()
@@ -101,9 +106,15 @@ class Estimator(Nested, BaseEstimator, ABC):
         fitted = type(self)(**self.fitted_parameters_)
         return summary_of(self, fitted._terms())
 
-    @abstractmethod
     def state(self) -> dict:
         """Fitted state for a model file: numbers, strings, arrays, specifications, lists and mappings."""
+        return {
+            "reference_energies": self.reference_energies_,
+            "n_observations": self.n_observations_,
+            "noise": self.noise_,
+            "log_likelihood": self.log_likelihood_,
+            "process": {"kind": type(self.process_).__name__, **self.process_.state()},
+        }
 
     @abstractmethod
     def restore(self, state: Mapping) -> None:

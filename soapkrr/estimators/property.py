@@ -28,7 +28,7 @@ from soapkrr.regression.data import check_structures
 from soapkrr.regression.origin import data_hash, origin
 from soapkrr.regression.scalar.fit import ScalarData, ScalarFit, fit_scalar
 from soapkrr.regression.scalar.posterior import ScalarProcess
-from soapkrr.regression.scalar.sums import PROPERTIES
+from soapkrr.regression.scalar.sums import PROPERTIES, bearer
 from soapkrr.regression.terms import Term
 from soapkrr.structures import as_frames, split_by_atoms
 from soapkrr.threads import serial_blas
@@ -73,7 +73,7 @@ class PropertyEstimator(Estimator):
 
     def _values_of(self, frames: list[Atoms], y) -> list[tuple[np.ndarray]]:
         """The values of the property of each structure."""
-        values, owner = property_values(frames, y, "atom" if self.target == "atom" else "structure")
+        values, owner = property_values(frames, y, bearer(self.target))
         return [(part,) for part in np.split(values, np.searchsorted(owner, np.arange(1, len(frames))))]
 
     def _check_target(self) -> None:
@@ -83,16 +83,6 @@ class PropertyEstimator(Estimator):
     def _set_fitted(self, fit: ScalarFit, rows: Mapping[str, int]) -> None:
         self.process_, self.signals_, self.reference_energies_ = fit.process, fit.process.signals, fit.process.references
         self.n_observations_, self.noise_, self.log_likelihood_ = dict(rows), fit.noise, fit.evidence
-
-    def state(self) -> dict:
-        """See `Estimator.state`."""
-        return {
-            "reference_energies": self.reference_energies_,
-            "n_observations": self.n_observations_,
-            "noise": self.noise_,
-            "log_likelihood": self.log_likelihood_,
-            "process": {"kind": type(self.process_).__name__, **self.process_.state()},
-        }
 
     def restore(self, state: Mapping) -> None:
         """See `Estimator.restore`."""
@@ -145,7 +135,7 @@ class PropertyEstimator(Estimator):
         self._check_target()
         frames, budget, name = as_frames(frames), self._budget, type(self).__name__
         if not predict:
-            kind, terms = "atom" if self.target == "atom" else "structure", self._terms()
+            kind, terms = bearer(self.target), self._terms()
             n = (sum(map(len, frames)) if kind == "atom" else len(frames)) if y is None else len(property_values(frames, y, kind)[0])
             work, descriptors = scalar_fit(terms, frames, {self.target: n}, budget), [t.descriptor for t in terms]
             return work.plan(f"fit of {name}", frames, descriptors, budget.limit)
@@ -158,7 +148,7 @@ class PropertyEstimator(Estimator):
         """Coefficient of determination R², as of scikit-learn's regressors; ``y`` as in `fit`."""
         check_is_fitted(self)
         frames = as_frames(frames)
-        values, _ = property_values(frames, y, "atom" if self.process_.target == "atom" else "structure")
+        values, _ = property_values(frames, y, bearer(self.process_.target))
         return float(r2_score(values, self.predict(frames).values))
 
 

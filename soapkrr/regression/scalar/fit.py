@@ -18,7 +18,7 @@ from soapkrr.labels import property_values
 from soapkrr.regression.evidence import exact_evidence, maximise
 from soapkrr.regression.exact.cholesky import solve_exact
 from soapkrr.regression.scalar.posterior import ScalarPart, ScalarProcess
-from soapkrr.regression.scalar.sums import Sums, covariance, owners
+from soapkrr.regression.scalar.sums import Sums, bearer, covariance, owners
 from soapkrr.regression.sparse.points import learnt
 from soapkrr.regression.terms import Term
 from soapkrr.structures import species_name
@@ -78,7 +78,7 @@ def _less_references(frames: list[Atoms], y, target: str, baseline) -> tuple[np.
     """Values less Σ w_i e(z_i), and e by symbol: given, or fitted by least squares."""
     if y is None:
         raise InputError(f"`y` must hold the values of the property, or its name, with `target`={target!r}.")
-    values, _ = property_values(frames, y, "atom" if target == "atom" else "structure")
+    values, _ = property_values(frames, y, bearer(target))
     reference, means = split_baseline(baseline)
     if means or not (reference in (None, "least-squares") or isinstance(reference, Mapping)):
         raise InputError(f"`baseline` must be a mapping, 'least-squares' or None with `target`={target!r}, received {baseline!r}.")

@@ -25,6 +25,11 @@ PROPERTIES = ("extensive", "intensive", "atom")
 ELEMENTS = 4_000_000
 
 
+def bearer(target: str) -> str:
+    """What has one value of a property each: ``"atom"`` or ``"structure"``."""
+    return "atom" if target == "atom" else "structure"
+
+
 @dataclass(frozen=True, eq=False)
 class Sums:
     """Values Σ_i w_i f(x_i).
