@@ -18,6 +18,7 @@ from soapkrr.errors import InputError
 from soapkrr.estimators.base import Potential
 from soapkrr.estimators.gaussian_process import GaussianProcess
 from soapkrr.estimators.sparse_gp import SparseGP
+from soapkrr.estimators.summary import NOISE_UNITS
 from soapkrr.execution.memory import format_memory, parse_memory
 from soapkrr.kernels import DotProduct
 from soapkrr.labels import Labels, Observations, read_labels
@@ -102,7 +103,7 @@ class Plan:
         way, levels = self.way or "default", self.levels
         found = [
             Choice(f"noise, {kind}", float(f"{model.noise_[kind]:.3g}"), f"{unit}, {'given' if kind in levels else way}")
-            for kind, unit in (("energy", "eV/atom"), ("forces", "eV/Å"), ("stress", "eV/Å³"))
+            for kind, unit in NOISE_UNITS.items()
             if model.n_observations_.get(kind)
         ]
         source = "given" if self.signal is not None else "evidence" if self.way else "default"

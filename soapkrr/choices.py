@@ -11,7 +11,7 @@ from ase import Atoms
 
 from soapkrr.errors import InputError
 from soapkrr.labels import Observations, read_labels
-from soapkrr.metrics import UNITS
+from soapkrr.metrics import UNIT_NAMES, UNITS
 from soapkrr.structures import Batch, as_frames, species_name
 
 
@@ -33,10 +33,10 @@ def choices_text(choices: list[Choice]) -> str:
 
 def test_rows(errors: Mapping | None) -> list[Choice]:
     """Mean absolute errors of the test structures, as rows of the table."""
-    units, errors = {"energy": "meV/atom", "forces": "eV/Å", "stress": "GPa"}, errors or {}
-    found = {kind: errors.get(f"{kind}_mae_{UNITS[kind][0]}") for kind in units}
+    errors = errors or {}
+    found = {kind: errors.get(f"{kind}_mae_{unit}") for kind, (unit, _) in UNITS.items()}
     where = f"mean absolute error of {errors.get('n_structures')} structures that were not fitted"
-    return [Choice(f"test, {kind}", float(f"{e:.3g}"), f"{units[kind]}, {where}") for kind, e in found.items() if e is not None]
+    return [Choice(f"test, {kind}", float(f"{e:.3g}"), f"{UNIT_NAMES[kind]}, {where}") for kind, e in found.items() if e is not None]
 
 
 def checked_test(test, frames: list[Atoms], observations: Observations | None) -> list[Atoms]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from html import escape
 
@@ -56,17 +57,19 @@ def counted(n: int, noun: str) -> str:
     return f"{n:,} {noun}{'s' * (n != 1)}"
 
 
-class Tabular:
+class Tabular(ABC):
     """Mixin of results that show as a table; subclasses give `_title`, `_columns`, `_rows` and perhaps `_notes`."""
 
     def _title(self) -> str:
         return ""
 
+    @abstractmethod
     def _columns(self) -> Sequence[str]:
-        raise NotImplementedError
+        """Names of the columns."""
 
+    @abstractmethod
     def _rows(self) -> Sequence[Sequence[str]]:
-        raise NotImplementedError
+        """Cells of each row."""
 
     def _notes(self) -> Sequence[str]:
         return ()

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
-from ase import units
+from ase import Atoms, units
 
 from soapkrr.display import Tabular
 from soapkrr.errors import InputError
@@ -158,9 +158,7 @@ def error_table(frames, prediction: Prediction, by: str | None = None, observati
     if by is None:
         return _table(comparisons(frames, prediction, observations))
     check_lengths(frames, prediction)
-    members: dict[str, list[int]] = {}
-    for s, atoms in enumerate(frames):
-        members.setdefault(config_type(atoms, by), []).append(s)
+    members = members_by(frames, by)
     if set(members) == {"default"}:
         raise InputError(f"`by`={by!r} is in the `info` of no structure.")
     labelled = {s for s, label in enumerate(read_labels(frames, observations)) if not label.empty}
@@ -169,6 +167,14 @@ def error_table(frames, prediction: Prediction, by: str | None = None, observati
         some = labelled & set(group)
         tables[name] = _table(comparisons([frames[s] for s in group], prediction.of(group), observations)) if some else ErrorTable()
     return tables
+
+
+def members_by(frames: list[Atoms], by: str) -> dict[str, list[int]]:
+    """{value of ``by`` in `info`, ``"default"`` without it: places of the structures that have it}."""
+    members: dict[str, list[int]] = {}
+    for s, atoms in enumerate(frames):
+        members.setdefault(config_type(atoms, by), []).append(s)
+    return members
 
 
 def _table(found: dict[str, Comparison]) -> ErrorTable:

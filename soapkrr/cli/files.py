@@ -173,3 +173,12 @@ def without_labels(atoms, observations):
         atoms.info.pop(name, None)
         atoms.arrays.pop(name, None)
     return atoms
+
+
+def put_results(atoms, prediction) -> None:
+    """Give a structure the energy, forces and, of three-dimensional cells, stress of the first structure of a prediction as results."""
+    import numpy as np
+    from ase.calculators.singlepoint import SinglePointCalculator
+
+    stress = {"stress": prediction.stress[0]} if np.isfinite(prediction.stress[0]).all() else {}
+    atoms.calc = SinglePointCalculator(atoms, energy=float(prediction.energy[0]), forces=prediction.forces[0], **stress)

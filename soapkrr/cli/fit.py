@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from soapkrr.cli.files import check_labels, check_structures, model_path, named, read_structures
 from soapkrr.cli.held_out import check_species, cross_validated, parts, split
 from soapkrr.cli.parameters import plan_of
-from soapkrr.cli.tables import Report, counts, error_text, errors
+from soapkrr.cli.tables import ROWS, Report, counts, error_text, errors
 from soapkrr.errors import InputError
 
 #: Said of errors of the structures that were fitted, where there are no others.
@@ -121,10 +121,9 @@ def _tables(args, data: Data, train: dict, test: dict | None, cv: dict | None) -
 
 def _fold_lines(folds: list[dict]) -> str:
     """Root mean square errors of each part, to see how far they scatter."""
-    units = {"energy": ("mev_per_atom", "meV/atom"), "forces": ("ev_per_angstrom", "eV/Å"), "stress": ("gpa", "GPa")}
     lines = []
-    for kind, (suffix, unit) in units.items():
-        values = [table[f"{kind}_rmse_{suffix}"] for table in folds]
+    for kind, (unit, _, rmse, _) in ROWS.items():
+        values = [table[rmse] for table in folds]
         if any(v is not None for v in values):
             lines.append(f"  RMSE of the parts, {kind} {unit}: {', '.join('-' if v is None else f'{v:.3g}' for v in values)}")
     return "\n".join(lines)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from soapkrr.cli.tables import Report, counts, noise_text
+from soapkrr.cli.tables import Report, counts
 
 
 def info(args) -> Report:
@@ -99,6 +99,8 @@ def _terms(model) -> list[dict]:
 
 def _rows(data: dict, tolerance: float | None) -> list[tuple[str, str]]:
     """Names and values as printed."""
+    from soapkrr.estimators.summary import noise_text
+
     rows = [
         ("model", f"{data['model']}, {data['size_mb']:.1f} MB, {data['estimator']}, format {data['format_version']}"),
         ("fitted", f"{data['date']} by {data['software']}" if data["date"] else "date and software not stated"),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from soapkrr.cli.files import model_and_structures, table_path, without_labels
+from soapkrr.cli.files import model_and_structures, put_results, table_path, without_labels
 from soapkrr.cli.growing import FAILURES, reason
 from soapkrr.cli.tables import Report
 from soapkrr.cli.writers import writer
@@ -83,13 +83,9 @@ def _predictions(model, group, wanted) -> list:
 
 def _with_results(atoms, p, observations):
     """The structure with what was predicted of it, and without labels and results of its own."""
-    import numpy as np
-    from ase.calculators.singlepoint import SinglePointCalculator
-
     atoms = without_labels(atoms, observations)
     if not isinstance(p, str):
-        stress = {"stress": p.stress[0]} if np.isfinite(p.stress[0]).all() else {}
-        atoms.calc = SinglePointCalculator(atoms, energy=float(p.energy[0]), forces=p.forces[0], **stress)
+        put_results(atoms, p)
     return atoms
 
 

@@ -8,7 +8,7 @@ import math
 import warnings
 from pathlib import Path
 
-from soapkrr.cli.files import model_and_structures, structure_path, without_labels
+from soapkrr.cli.files import model_and_structures, put_results, structure_path, without_labels
 from soapkrr.cli.growing import FAILURES, TextFile, complete_records, drop_rest, extended_xyz, reason
 from soapkrr.cli.tables import Report
 from soapkrr.errors import InputError
@@ -85,7 +85,6 @@ def _relaxed(model, atoms, unusable: str | None, args):
 
 def _optimised(model, atoms, args):
     import numpy as np
-    from ase.calculators.singlepoint import SinglePointCalculator
     from ase.filters import FrechetCellFilter
     from ase.optimize import BFGS, FIRE
 
@@ -95,8 +94,7 @@ def _optimised(model, atoms, args):
     converged = bool(optimizer.run(fmax=args.fmax, steps=args.steps))
     force = float(np.linalg.norm(target.get_forces(), axis=1).max())
     p = model.predict(atoms, uncertainty="energy")
-    stress = {"stress": p.stress[0]} if np.isfinite(p.stress[0]).all() else {}
-    atoms.calc = SinglePointCalculator(atoms, energy=float(p.energy[0]), forces=p.forces[0], **stress)
+    put_results(atoms, p)
     told = {"energy_std": float(p.energy_std[0]), "relax_fmax": force, "relax_steps": int(optimizer.nsteps), "relax_converged": converged}
     atoms.info.update(told)
     return atoms

@@ -37,24 +37,13 @@ def errors(model, frames, uncertainty: str, show: bool, by: str | None = None) -
 
 def error_tables(frames, prediction, observations=None, by: str | None = None) -> dict:
     """Every key of the error table of a prediction; with ``by`` also {value: table} there."""
-    from soapkrr.metrics import error_table
+    from soapkrr.metrics import error_table, members_by
 
     table = _complete(error_table(frames, prediction, observations=observations), frames)
     if by is None:
         return table
-    members = _members(frames, by)
-    parts = error_table(frames, prediction, by=by, observations=observations)
-    return {**table, "by": {name: _complete(part, members[name]) for name, part in parts.items()}}
-
-
-def _members(frames, by: str) -> dict[str, list]:
-    """Structures by what their `info` [by] states."""
-    from soapkrr.labels.lookup import config_type
-
-    members: dict[str, list] = {}
-    for atoms in frames:
-        members.setdefault(config_type(atoms, by), []).append(atoms)
-    return members
+    parts, members = error_table(frames, prediction, by=by, observations=observations), members_by(frames, by)
+    return {**table, "by": {name: _complete(part, [frames[s] for s in members[name]]) for name, part in parts.items()}}
 
 
 def _complete(table: dict, frames) -> dict:
@@ -96,11 +85,3 @@ def _cell(value: float | None, width: int, form: str) -> str:
 def counts(numbers: dict[str, int]) -> str:
     """``Si 500, O 800``."""
     return ", ".join(f"{symbol} {n}" for symbol, n in numbers.items())
-
-
-def noise_text(noise: dict[str, float] | float) -> str:
-    """Noise levels with their units; of a property the number."""
-    if not isinstance(noise, dict):
-        return f"{noise:.4g}"
-    units = {"energy": "eV/atom", "forces": "eV/Å", "stress": "eV/Å³"}
-    return ", ".join(f"{kind} {level:.4g} {units[kind]}" for kind, level in noise.items())

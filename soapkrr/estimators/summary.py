@@ -35,7 +35,7 @@ def summary_of(model, terms: list[Term]) -> Summary:
     """The `Summary` of a fitted estimator that has these terms."""
     rows = [row for k, term in enumerate(terms) for row in _term(model, term, k, "" if len(terms) == 1 else f" {k + 1}")]
     rows.append(("observations", _counts(model.n_observations_)))
-    rows.append(("noise", _noise(model.noise_)))
+    rows.append(("noise", noise_text(model.noise_)))
     rows.append(("reference energies", ", ".join(f"{symbol} {energy:.6g}" for symbol, energy in model.reference_energies_.items())))
     rows += [("prior mean", repr(mean)) for mean in getattr(model, "prior_means_", ())]
     rows.append(("log likelihood", f"{model.log_likelihood_:.2f}"))
@@ -55,7 +55,7 @@ def _counts(numbers: Mapping[str, int]) -> str:
     return ", ".join(f"{name} {n:,}" for name, n in numbers.items())
 
 
-def _noise(noise: Mapping[str, float] | float) -> str:
+def noise_text(noise: Mapping[str, float] | float) -> str:
     """Noise levels with their units; of a property the number."""
     if not isinstance(noise, Mapping):
         return f"{noise:.4g}"
