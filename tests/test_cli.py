@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import zipfile
+from functools import partial
 from io import StringIO
 
 import numpy as np
@@ -14,6 +15,7 @@ import stored_models
 from ase import Atoms
 from ase.build import bulk
 from ase.io import read, write
+from command_line import outcome
 from small import OPTIONS, crystals, labelled, small_gp
 
 import soapkrr
@@ -49,20 +51,7 @@ def folder(tmp_path_factory):
 def run(folder, monkeypatch, capsys, tmp_path):
     """Run a command line in the folder: (exit code, standard output, standard error)."""
     monkeypatch.chdir(folder)
-    capsys.readouterr()
-
-    def run(*arguments):
-        code = _exit_code([str(a) for a in arguments])
-        return code, *capsys.readouterr()
-
-    return run
-
-
-def _exit_code(arguments):
-    try:
-        return cli.main(arguments)
-    except SystemExit as exit:
-        return exit.code
+    return partial(outcome, capsys)
 
 
 @pytest.fixture

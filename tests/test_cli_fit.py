@@ -2,11 +2,13 @@
 
 import argparse
 import json
+from functools import partial
 
 import numpy as np
 import pytest
 from ase import Atoms
 from ase.io import read, write
+from command_line import outcome
 from small import OPTIONS, crystals, labelled
 
 import soapkrr
@@ -28,16 +30,7 @@ def folder(tmp_path_factory):
 def run(folder, monkeypatch, capsys, tmp_path):
     """Run `soapkrr fit train.xyz -o m.soapkrr` with options: (exit code, standard output, standard error)."""
     monkeypatch.chdir(folder)
-
-    def run(*options):
-        capsys.readouterr()
-        try:
-            code = cli.main(["fit", "train.xyz", "-o", str(tmp_path / "m.soapkrr"), *map(str, options)])
-        except SystemExit as exit:
-            code = exit.code
-        return code, *capsys.readouterr()
-
-    return run
+    return partial(outcome, capsys, "fit", "train.xyz", "-o", tmp_path / "m.soapkrr")
 
 
 def test_only_training_errors_are_called_so(run):

@@ -4,15 +4,17 @@ import csv
 import json
 import subprocess
 import sys
+from functools import partial
 
 import numpy as np
 import pytest
 from ase.db import connect
 from ase.io import read, write
+from command_line import outcome
 from small import OPTIONS, crystals, small_gp
 
 import soapkrr
-from soapkrr import PropertyGP, cli, estimators
+from soapkrr import PropertyGP, estimators
 
 PROCESS = {"capture_output": True, "text": True, "timeout": 120}
 
@@ -36,16 +38,7 @@ def folder(tmp_path_factory):
 def run(folder, monkeypatch, capsys):
     """Run a command line in the folder: (exit code, standard output, standard error)."""
     monkeypatch.chdir(folder)
-
-    def run(*arguments):
-        capsys.readouterr()
-        try:
-            code = cli.main([str(a) for a in arguments])
-        except SystemExit as exit:
-            code = exit.code
-        return code, *capsys.readouterr()
-
-    return run
+    return partial(outcome, capsys)
 
 
 def relax(output, *options):

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from ase.calculators.lj import LennardJones
 from ase.io import read, write
+from command_line import outcome
 from small import OPTIONS, crystals, soap
 
 import soapkrr
@@ -21,7 +22,6 @@ from soapkrr import (
     SparseGP,
     SquaredExponential,
     Term,
-    cli,
 )
 from soapkrr.cli import options
 from soapkrr.kernels import Linear
@@ -83,10 +83,8 @@ def run(folder, monkeypatch, capsys):
     monkeypatch.chdir(folder)
 
     def run(*arguments, code=0):
-        capsys.readouterr()
-        assert cli.main([str(a) for a in arguments]) == code
-        out, err = capsys.readouterr()
-        assert err == ""
+        ended, out, err = outcome(capsys, *arguments)
+        assert (ended, err) == (code, "")
         return out
 
     return run
@@ -98,12 +96,7 @@ def fails(folder, monkeypatch, capsys):
     monkeypatch.chdir(folder)
 
     def fails(*arguments):
-        capsys.readouterr()
-        try:
-            code = cli.main([str(a) for a in arguments])
-        except SystemExit as exit:
-            code = exit.code
-        out, err = capsys.readouterr()
+        code, out, err = outcome(capsys, *arguments)
         assert (code, out, err.count("\n")) == (2, "", 1)
         return err
 
