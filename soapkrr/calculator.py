@@ -18,7 +18,8 @@ class PotentialCalculator(Calculator):
     """Energy, forces, stress and per-atom energies for `ase.Atoms`, with standard deviations in ``results``.
 
     ``results`` holds energy, free_energy (the same), energies, forces, stress (three-dimensional cells only) and, as asked for by
-    ``uncertainty``, energy_std, energies_std, forces_std, stress_std; units eV, Å.
+    ``uncertainty``, energy_std, energies_std, forces_std, stress_std; units eV, Å. ``results["outside"]`` is True where atoms are closer
+    than in the training data, as in `Prediction`.
 
     Parameters
     ----------
@@ -41,6 +42,8 @@ class PotentialCalculator(Calculator):
         self.results = {"energy": energy, "free_energy": energy, "energies": p.energies[0], "forces": p.forces[0]}
         if np.isfinite(p.stress[0]).all():
             self.results["stress"] = p.stress[0]
+        if p.outside is not None:
+            self.results["outside"] = bool(p.outside[0])
         for name in ("energy_std", "energies_std", "forces_std", "stress_std"):
             values = getattr(p, name)
             if values is not None and np.isfinite(values[0]).all():

@@ -29,6 +29,8 @@ class Prediction(Tabular):
     energies, energies_std : lists of (n_atoms,) eV, per atom.
     forces, forces_std : lists of (n_atoms, 3) eV/Å.
     stress, stress_std : (n_structures, 6) eV/Å³, ASE sign and Voigt order, NaN where there is no three-dimensional cell.
+    outside : (n_structures,) bool, whether two atoms are closer than 0.9 × the shortest distance of their species in the training data:
+        energies and error bars mean nothing there. None for a model whose file does not know these distances.
     """
 
     energy: np.ndarray
@@ -39,6 +41,7 @@ class Prediction(Tabular):
     energies_std: list[np.ndarray] | None = None
     forces_std: list[np.ndarray] | None = None
     stress_std: np.ndarray | None = None
+    outside: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.energy)
@@ -109,7 +112,12 @@ class Prediction(Tabular):
 
     def _columns(self) -> list[str]:
         std = [] if self.forces_std is None else ["largest std (eV/Å)"]
-        return ["structure", "atoms", "energy (eV)", "largest force (eV/Å)", *std, "pressure (GPa)"]
+        outside = ["atoms too close"] if self._any_outside else []
+        return ["structure", "atoms", "energy (eV)", "largest force (eV/Å)", *std, "pressure (GPa)", *outside]
+
+    @property
+    def _any_outside(self) -> bool:
+        return self.outside is not None and bool(self.outside.any())
 
     def _rows(self) -> list[list[str]]:
         return [["…"] * len(self._columns()) if s is None else self._row(s) for s in ends(len(self))]
@@ -119,7 +127,16 @@ class Prediction(Tabular):
         std = [] if self.forces_std is None else [f"{self.forces_std[s].max():.2g}"]
         pressure = -self.stress[s, :3].mean() / units.GPa
         force = np.linalg.norm(self.forces[s], axis=1).max()
-        return [str(s), str(len(self.energies[s])), energy, f"{force:.4f}", *std, "-" if np.isnan(pressure) else f"{pressure:.3f}"]
+        outside = [("yes" if self.outside[s] else "")] if self._any_outside else []
+        return [
+            str(s),
+            str(len(self.energies[s])),
+            energy,
+            f"{force:.4f}",
+            *std,
+            "-" if np.isnan(pressure) else f"{pressure:.3f}",
+            *outside,
+        ]
 
 
 @dataclass(frozen=True, eq=False, repr=False)

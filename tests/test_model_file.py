@@ -46,6 +46,9 @@ def same(a, b):
     """Bitwise equality of two predictions."""
     for name in a.__dataclass_fields__:
         x, y = getattr(a, name), getattr(b, name)
+        if x is None and y is None:  # the domain of a file that does not state it
+            assert name == "outside"
+            continue
         np.testing.assert_array_equal(np.concatenate([np.ravel(v) for v in x]), np.concatenate([np.ravel(v) for v in y]), err_msg=name)
 
 

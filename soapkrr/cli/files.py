@@ -160,7 +160,7 @@ def _output_path(output: str, *inputs: str | None) -> Path:
 
 
 #: What `relax` and `predict` write beside a structure.
-RESULTS_OF_RELAX = ("relax_frame", "relax_fmax", "relax_steps", "relax_converged", "relax_failed")
+RESULTS_OF_RELAX = ("relax_frame", "relax_fmax", "relax_steps", "relax_converged", "relax_failed", "outside")
 
 WRITTEN = ("energy_std", "forces_std_max", "row", "predict_failed", *RESULTS_OF_RELAX)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from soapkrr.cli.files import model_and_structures, put_results, table_path, without_labels
 from soapkrr.cli.growing import FAILURES, reason
-from soapkrr.cli.tables import Report
+from soapkrr.cli.tables import OUTSIDE, Report
 from soapkrr.cli.writers import writer
 from soapkrr.errors import InputError
 
@@ -18,6 +18,7 @@ COLUMNS = (
     "energy_per_atom_ev",
     "energy_std_per_atom_ev",
     "forces_std_max_ev_per_angstrom",
+    "outside",
     "failed",
 )
 
@@ -95,6 +96,7 @@ def _row(index: int, atoms, p) -> dict:
         return row | {"failed": p}
     energy, std, n = float(p.energy[0]), float(p.energy_std[0]), len(atoms)
     row |= {"energy_ev": energy, "energy_std_ev": std, "energy_per_atom_ev": energy / n, "energy_std_per_atom_ev": std / n}
+    row |= {} if p.outside is None else {"outside": bool(p.outside[0])}
     return row | ({} if p.forces_std is None else {"forces_std_max_ev_per_angstrom": float(p.forces_std[0].max())})
 
 
@@ -123,4 +125,5 @@ def _force_head(args) -> str:
 def _line(row: dict, width: int) -> str:
     force = row["forces_std_max_ev_per_angstrom"]
     line = f"{row['id']:>6}  {row['formula']:<{width}}  {row['energy_ev']:>14.4f}  {row['energy_std_ev']:>10.4f}"
-    return f"{line}  {row['energy_per_atom_ev']:>12.4f}" + ("" if force is None else f"  {force:>24.4f}")
+    text = f"{line}  {row['energy_per_atom_ev']:>12.4f}" + ("" if force is None else f"  {force:>24.4f}")
+    return f"{text}  {OUTSIDE}" if row["outside"] else text

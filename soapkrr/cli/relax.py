@@ -10,7 +10,7 @@ from pathlib import Path
 
 from soapkrr.cli.files import model_and_structures, put_results, structure_path, without_labels
 from soapkrr.cli.growing import FAILURES, TextFile, complete_records, drop_rest, extended_xyz, reason
-from soapkrr.cli.tables import Report
+from soapkrr.cli.tables import OUTSIDE, Report
 from soapkrr.errors import InputError
 
 logger = logging.getLogger(__name__)
@@ -96,7 +96,7 @@ def _optimised(model, atoms, args):
     p = model.predict(atoms, uncertainty="energy")
     put_results(atoms, p)
     told = {"energy_std": float(p.energy_std[0]), "relax_fmax": force, "relax_steps": int(optimizer.nsteps), "relax_converged": converged}
-    atoms.info.update(told)
+    atoms.info.update(told if p.outside is None else told | {"outside": bool(p.outside[0])})
     return atoms
 
 
@@ -112,6 +112,7 @@ def _row(atoms) -> dict:
         "fmax_ev_per_angstrom": float(info["relax_fmax"]) if done else None,
         "steps": int(info["relax_steps"]) if done else None,
         "converged": bool(info["relax_converged"]) if done else False,
+        "outside": bool(info["outside"]) if done and "outside" in info else None,
         "failed": None if done else str(info["relax_failed"]),
     }
 
@@ -162,4 +163,5 @@ def _relax_line(row: dict, width: int) -> str:
         f"{row['frame']:>5}  {row['formula']:<{width}}  {row['energy_ev']:>14.4f}  {row['energy_std_ev']:>10.4f}  "
         f"{row['fmax_ev_per_angstrom']:>16.4f}  {row['steps']:>5}"
     )
-    return line if row["converged"] else f"{line}  not converged"
+    remarks = [] if row["converged"] else ["not converged"]
+    return "  ".join([line, *remarks, *([OUTSIDE] if row["outside"] else [])])

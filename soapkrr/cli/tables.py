@@ -11,6 +11,9 @@ ROWS = {
     "stress": ("GPa", "stress_mae_gpa", "stress_rmse_gpa", 3),
 }
 
+#: Said of a structure that is outside the domain of a model.
+OUTSIDE = "atoms closer than in the training data"
+
 UNCERTAINTY = {"all": True, "energy": ("energy",), "none": False}
 
 
@@ -32,7 +35,8 @@ def errors(model, frames, uncertainty: str, show: bool, by: str | None = None) -
     groups = list(split_by_atoms(frames, 1024))
     bar = track(groups, len(groups), "predicting", show)
     prediction = Prediction.concatenate([model.predict(group, uncertainty=UNCERTAINTY[uncertainty]) for _, group in bar])
-    return error_tables(frames, prediction, model.fitted_parameters_.get("observations"), by)
+    outside = None if prediction.outside is None else int(prediction.outside.sum())
+    return {**error_tables(frames, prediction, model.fitted_parameters_.get("observations"), by), "n_outside": outside}
 
 
 def error_tables(frames, prediction, observations=None, by: str | None = None) -> dict:
@@ -61,6 +65,8 @@ def error_text(title: str, errors: dict, by: str | None = None) -> str:
         cells = [_cell(errors[key], 10, f".{decimals}f") for key in (mae, rmse)]
         cells += [_cell(errors[f"{kind}_within_{k}_std"], 15, ".1%") for k in (1, 2)]
         lines.append(f"  {kind:<7}{unit:<10}{''.join(cells)}")
+    if errors.get("n_outside"):
+        lines.append(f"  {errors['n_outside']} structures have atoms closer than any in the training data: outside the model's domain")
     return "\n".join([*lines, *(_by_lines(errors["by"], by) if by else [])])
 
 

@@ -83,5 +83,11 @@ def _connected(path: Path):
 
 def _beside(row: dict) -> dict:
     """What of a row stands beside the structure and its results."""
-    names = {"id": "row", "energy_std_ev": "energy_std", "forces_std_max_ev_per_angstrom": "forces_std_max", "failed": "predict_failed"}
+    names = {
+        "id": "row",
+        "energy_std_ev": "energy_std",
+        "forces_std_max_ev_per_angstrom": "forces_std_max",
+        "outside": "outside",
+        "failed": "predict_failed",
+    }
     return {there: row[name] for name, there in names.items() if row[name] is not None}

@@ -26,6 +26,7 @@ from soapkrr.prediction import Prediction, wanted_uncertainties
 from soapkrr.regression import stored
 from soapkrr.regression.checks import check_data
 from soapkrr.regression.data import TrainingData, check_structures
+from soapkrr.regression.domain import restored_domain
 from soapkrr.regression.fit import Fit, Problem, Scheme, restored_fit
 from soapkrr.regression.origin import data_hash, origin
 from soapkrr.regression.process import Predictor, restored
@@ -43,6 +44,7 @@ class Potential(Estimator):
     process_ : the posterior.  reference_energies_ : {symbol: eV}.  prior_means_ : prior means in use.
     n_observations_ : {kind: number}.  noise_ : {kind: σ} used.  signals_ : δ of each term, eV.
     log_likelihood_ : log evidence of the data, NaN where it is not known.
+    domain_ : shortest distances of the training data, `Domain`; None from a file that does not state them.
     suspects_ : labels that the others contradict, `checks.Suspect`, worst first; a `DataWarning` names them.
     triangles_ : {kind: triangle of design rows and targets} where there are design rows.
     fitted_parameters_ : the parameters of the fit, which a fitted model predicts with, whatever is set afterwards.
@@ -73,7 +75,7 @@ class Potential(Estimator):
         way = scheme.optimizer(optimize)
         self._check_client(scheme, client)
         frames = as_frames(frames)
-        check_structures(frames, [t.descriptor for t in terms])
+        domain = check_structures(frames, [t.descriptor for t in terms])
         labels = read_labels(frames, self.observations, noise)
         data = TrainingData.of(frames, labels, self.baseline)
         division = fit_work(scheme, Task(terms, frames, labels, way), self._budget).division if self._limited else None
@@ -83,12 +85,12 @@ class Potential(Estimator):
         self._remember_parameters()
         self._set_fitted(fit, data.references)
         self.origin_ = origin(data_hash(frames, map(Labels.numbers, labels)))
-        self.suspects_ = found
+        self.suspects_, self.domain_ = found, domain
         return self
 
     def _suspects(self, data: TrainingData, fit: Fit, optimized: bool, client) -> list:
         """Labels that the others contradict, as of `checks.check_data`; not looked for where ``memory_limit`` holds the fit alone."""
-        predictor = Predictor(fit.process, data.references, (), self.device, self.threads)
+        predictor = Predictor(fit.process, data.references, (), None, self.device, self.threads)
         try:
             prediction = self._predicted(predictor, data.frames, client=client)
         except InputError as error:
@@ -118,7 +120,10 @@ class Potential(Estimator):
 
     def state(self) -> dict:
         """See `Estimator.state`."""
-        return {**super().state(), "triangles": self.triangles_, **self._automatic_state()}
+        return {**super().state(), "triangles": self.triangles_, **self._domain_state(), **self._automatic_state()}
+
+    def _domain_state(self) -> dict:
+        return {} if self.domain_ is None else {"domain": self.domain_.state()}
 
     def _automatic_state(self) -> dict:
         """What only a model of `soapkrr.fit` has: its choices, and its errors on test structures."""
@@ -132,6 +137,7 @@ class Potential(Estimator):
             process = restored(stored.mapping(state["process"], "process"), self.threads)
         self._remember_parameters()
         self._set_fitted(restored_fit(process, state), stored.references(state["reference_energies"]))
+        self.domain_ = restored_domain(state.get("domain"))
         if "choices" in state:
             self.choices_ = [Choice(**stored.mapping(choice, "choices")) for choice in state["choices"]]
         if "test_errors" in state:
@@ -162,7 +168,7 @@ class Potential(Estimator):
         InputError : a structure cannot be used; the message names it. Or ``memory_limit`` does not hold the work for one structure.
         """
         check_is_fitted(self)
-        predictor = Predictor(self.process_, self.reference_energies_, self.prior_means_, self.device, self.threads)
+        predictor = Predictor(self.process_, self.reference_energies_, self.prior_means_, self.domain_, self.device, self.threads)
         return self._predicted(predictor, as_frames(frames), wanted_uncertainties(uncertainty), client)
 
     def _predicted(self, predictor: Predictor, frames: list[Atoms], wanted: frozenset[str] = frozenset(), client=None) -> Prediction:

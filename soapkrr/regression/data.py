@@ -12,8 +12,8 @@ from ase import Atoms
 from soapkrr.baselines import reference_energies, split_baseline, subtract
 from soapkrr.descriptors.base import Descriptor
 from soapkrr.errors import InputError, require_positive
-from soapkrr.kernels import squares
 from soapkrr.labels import Labels
+from soapkrr.regression.domain import Domain
 from soapkrr.selection.specifications import Sites
 from soapkrr.structures import Batch, split_by_atoms
 
@@ -73,18 +73,23 @@ class TrainingData:
         return self.some([i for i, label in enumerate(self.labels) if not label.empty])
 
 
-def check_structures(frames: list[Atoms], descriptors: Sequence[Descriptor], pairs: bool = True) -> None:
-    """Raise on the first structure, by its place in the list, that cannot be described; with ``pairs`` also where none is in range."""
-    shortest = np.inf
-    for first, group in split_by_atoms(frames, 1024):
-        batch = Batch.from_atoms(group, first)
-        for descriptor in descriptors:
-            descriptor.kinds_of(batch)
-        vectors = batch.pairs(max(d.r_cut for d in descriptors)).vectors
-        shortest = min(shortest, np.sqrt(squares(vectors).min(initial=np.inf)))
+def check_structures(frames: list[Atoms], descriptors: Sequence[Descriptor], pairs: bool = True) -> Domain:
+    """The domain of structures; raises on the first one, by its place in the list, that cannot be described, and with ``pairs`` where no
+    two atoms are within a cutoff.
+    """
+
+    def batches():
+        for first, group in split_by_atoms(frames, 1024):
+            batch = Batch.from_atoms(group, first)
+            for descriptor in descriptors:
+                descriptor.kinds_of(batch)
+            yield batch
+
+    domain = Domain.of(batches(), max(d.r_cut for d in descriptors))
     for d in descriptors:
-        if pairs and d.needs_pairs and shortest >= d.r_cut:
+        if pairs and d.needs_pairs and min(domain.shortest.values()) >= d.r_cut:
             raise InputError(f"`r_cut`={d.r_cut}: no two atoms of the data are that close; {type(d).__name__} needs a larger one.")
+    return domain
 
 
 def canonical_order(frames: list[Atoms], labels: list[Labels]) -> np.ndarray:

@@ -13,6 +13,7 @@ from soapkrr.baselines import Baseline, baseline_energies, total
 from soapkrr.descriptors.base import Descriptor
 from soapkrr.errors import ModelFileError
 from soapkrr.prediction import Prediction
+from soapkrr.regression.domain import Domain
 from soapkrr.structures import Batch, Mean
 
 
@@ -91,11 +92,12 @@ def restored(state: Mapping, threads: int | None) -> Process:
 
 @dataclass(frozen=True)
 class Predictor:
-    """A process on top of reference energies {symbol: eV} and prior means, and where it computes."""
+    """A process on top of reference energies {symbol: eV} and prior means, the domain of its data, and where it computes."""
 
     process: Process
     references: Mapping[str, float]
     means: Sequence[Baseline]
+    domain: Domain | None
     device: str
     threads: int | None
 
@@ -105,11 +107,12 @@ class Predictor:
         xp = backends.library(self.device)
         mean, deviations = self.process.on(xp, backends.threads(xp, self.threads)).evaluate(batch, wanted)
         prior = total(self.means, batch)
-        return assemble(batch, prior._replace(energies=prior.energies + references).plus(mean), deviations)
+        outside = None if self.domain is None else self.domain.outside(batch, xp)
+        return assemble(batch, prior._replace(energies=prior.energies + references).plus(mean), deviations, outside)
 
 
-def assemble(batch: Batch, mean: Mean, deviations: Deviations) -> Prediction:
-    """Prediction of a batch from its mean, prior mean included, and standard deviations."""
+def assemble(batch: Batch, mean: Mean, deviations: Deviations, outside: np.ndarray | None) -> Prediction:
+    """Prediction of a batch from its mean, prior mean included, standard deviations, and which structures are outside the domain."""
 
     def split(values):
         return None if values is None else np.split(values, batch.inner_bounds)
@@ -123,4 +126,5 @@ def assemble(batch: Batch, mean: Mean, deviations: Deviations) -> Prediction:
         energies_std=split(deviations.energies),
         forces_std=split(deviations.forces),
         stress_std=deviations.stress,
+        outside=outside,
     )

@@ -1,0 +1,110 @@
+"""Where a fitted potential is at home: how close atoms come to each other in the training data."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from ase.data import atomic_numbers
+
+from soapkrr import backends
+from soapkrr.errors import ModelFileError
+from soapkrr.regression import stored
+from soapkrr.structures import Batch, species_name
+
+#: Pairs closer than this part of the shortest distance of their species in the data are outside.
+MARGIN = 0.9
+
+#: Pairs whose distances are looked at together: they stay in the cache.
+STEP = 1 << 16
+
+#: Atomic numbers, 0 for none.
+NUMBERS = 119
+
+
+@dataclass(frozen=True, eq=False)
+class Domain:
+    """Shortest distance of every pair of species in the training data; below it, a fit only extrapolates.
+
+    Attributes
+    ----------
+    shortest : {"A-B": Å}, symbols in order of atomic number; two species that never are within ``r_cut`` of each other have that.
+    counts : {"A-B": number of distances below ``r_cut``}.
+    r_cut : radius within which distances are known, Å.
+    """
+
+    shortest: Mapping[str, float]
+    counts: Mapping[str, int]
+    r_cut: float
+
+    @classmethod
+    def of(cls, batches: Iterable[Batch], r_cut: float) -> Domain:
+        """The domain of the structures of some batches."""
+        shortest, counts = np.full(NUMBERS**2, r_cut), np.zeros(NUMBERS**2, dtype=int)
+        present: set[int] = set()
+        for batch in batches:
+            present |= set(np.unique(batch.numbers).tolist())
+            pairs = batch.pairs(r_cut)
+            kind = NUMBERS * np.repeat(batch.numbers, np.diff(pairs.offsets)) + batch.numbers[pairs.j]
+            distances = np.sqrt(np.einsum("pa,pa->p", pairs.vectors, pairs.vectors))
+            for one in np.unique(kind):
+                mine = kind == one
+                shortest[one] = min(shortest[one], distances[mine].min())
+                counts[one] += int(mine.sum())
+        species = sorted(present)
+        keys = {f"{species_name(a)}-{species_name(b)}": (NUMBERS * a + b, a == b) for k, a in enumerate(species) for b in species[k:]}
+        return cls(
+            {name: float(shortest[place]) for name, (place, _) in keys.items()},
+            {name: int(counts[place]) // (2 if same else 1) for name, (place, same) in keys.items()},
+            float(r_cut),
+        )
+
+    @cached_property
+    def _limits(self) -> np.ndarray:
+        """(119, 119) squared distance, by atomic numbers, below which a pair is outside."""
+        table = np.full((NUMBERS, NUMBERS), self.r_cut)
+        for name, distance in self.shortest.items():
+            a, b = (atomic_numbers[symbol] for symbol in name.split("-"))
+            table[a, b] = table[b, a] = MARGIN * distance if distance < self.r_cut else self.r_cut
+        return table**2
+
+    def outside(self, batch: Batch, xp=np) -> np.ndarray:
+        """(n_structures,) whether a structure has a pair closer than `MARGIN` × the shortest of its species in the data."""
+        pairs, found = batch.pairs(self.r_cut, xp), np.zeros(len(batch), dtype=bool)
+        present = np.unique(batch.numbers)
+        limits = self._limits[np.ix_(present, present)]
+        for start in range(0, len(pairs.j), STEP):
+            vectors = pairs.vectors[start : start + STEP]
+            square = xp.einsum("pa,pa->p", vectors, vectors)
+            near = xp.flatnonzero(square < float(limits.max()))
+            if len(near):
+                centres = xp.searchsorted(pairs.offsets, start + near, side="right") - 1
+                i, j, square = backends.host((centres, pairs.j[start + near], square[near]))
+                close = square < self._limits[batch.numbers[i], batch.numbers[j]]
+                found[batch.structure[i[close]]] = True
+        return found
+
+    def state(self) -> dict:
+        """For a model file."""
+        return {"shortest": dict(self.shortest), "counts": dict(self.counts), "r_cut": self.r_cut}
+
+
+def restored_domain(state) -> Domain | None:
+    """From a model file; None where it was written by a version that did not know domains."""
+    if state is None:
+        return None
+    given = stored.mapping(state, "domain")
+    shortest, counts = stored.mapping(given["shortest"], "domain.shortest"), stored.mapping(given["counts"], "domain.counts")
+    for name in shortest:
+        parts = name.split("-")
+        if len(parts) != 2 or not set(parts) <= set(atomic_numbers) or name not in counts:
+            raise ModelFileError(
+                f"domain.shortest names the pair {name!r}, expected two elements, as in 'Si-O', that domain.counts has too."
+            )
+    return Domain(
+        {name: stored.number(distance, f"domain.shortest[{name!r}]", positive=True) for name, distance in shortest.items()},
+        {name: stored.count(n, f"domain.counts[{name!r}]") for name, n in counts.items()},
+        stored.number(given["r_cut"], "domain.r_cut", positive=True),
+    )
