@@ -21,6 +21,7 @@ _HOME = {
     "Standardized": "descriptors.transform",
     "ZBL": "baselines",
     "CalculatorBaseline": "baselines",
+    "CoreRepulsion": "baselines",
     "RadialScaling": "descriptors.cutoff",
     "DotProduct": "kernels",
     "Linear": "kernels",

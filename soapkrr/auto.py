@@ -11,7 +11,7 @@ from ase import Atoms
 from sklearn.base import clone
 
 from soapkrr.choices import Choice, advice, checked_test, choices_text, test_rows
-from soapkrr.descriptors.cutoff import RadialScaling
+from soapkrr.description import OF_DESCRIPTOR, described
 from soapkrr.descriptors.projection import Compressed
 from soapkrr.descriptors.soap import SOAP
 from soapkrr.errors import InputError
@@ -24,12 +24,10 @@ from soapkrr.kernels import DotProduct
 from soapkrr.labels import Labels, Observations, read_labels
 from soapkrr.metrics import error_table
 from soapkrr.regression.data import check_structures, checked_noise
-from soapkrr.structures import Batch, as_frames, species_name, split_by_atoms
+from soapkrr.repulsion import START, repulsion
+from soapkrr.structures import Batch, as_frames
 
 logger = logging.getLogger(__name__)
-
-#: Structures from which distances are read, spread evenly over the data.
-SAMPLE = 100
 
 #: Observations up to which every one is a representer: whatever the sizes of the structures, and where all are small.
 EXACT, EXACT_SMALL = 4_000, 30_000
@@ -46,8 +44,8 @@ MEMORY_LIMIT = "8GB"
 #: Sparse points at least and at most; in between, a quarter of the environments.
 SPARSE = (300, 2_000)
 
-#: What is given to the descriptor and to the sparse model beside what is always chosen.
-OF_DESCRIPTOR, OF_SPARSE = ("cutoff", "rbf"), ("n_sparse", "selection", "tolerance")
+#: What is given to the sparse model beside what is always chosen.
+OF_SPARSE = ("n_sparse", "selection", "tolerance")
 
 #: Everything that can be given in place of a choice.
 NAMES = ("species", "r_cut", "sigma", "n_max", "l_max", "scaling", *OF_DESCRIPTOR, "zeta", *OF_SPARSE, "noise", "signal", "optimize")
@@ -59,18 +57,21 @@ CHOSEN = {*NAMES, "n_components"}
 
 @dataclass(frozen=True)
 class Settings:
-    """What a fit is given and does not choose: parameters of the estimators."""
+    """What a fit is given and does not choose: parameters of the estimators, and whether atoms repel each other below the distances of the
+    data.
+    """
 
     observations: Observations | None = None
     baseline: object = None
     device: str = "cpu"
     threads: int | None = None
     memory_limit: int | str | None = MEMORY_LIMIT
+    repulsion: bool = True
 
     @property
     def parameters(self) -> dict:
         """As arguments of an estimator."""
-        return dict(vars(self))
+        return {name: value for name, value in vars(self).items() if name != "repulsion"}
 
 
 @dataclass(frozen=True)
@@ -82,6 +83,7 @@ class Plan:
     model : the estimator.  choices : what was chosen and why.
     way : ``optimize`` of its fit: ``"evidence"``, ``"cross-validation"``, or False where noise and signal are given.
     levels, signal : {kind: σ} and δ that were given, and take the place of what the fit found.
+    walls : whether atoms repel each other below the distances of the data.
     """
 
     model: Potential
@@ -89,6 +91,7 @@ class Plan:
     way: str | bool
     levels: Mapping[str, float] = field(default_factory=dict)
     signal: float | None = None
+    walls: bool = True
 
     def fit(self, frames: list[Atoms], progress: bool = False) -> Potential:
         """A fitted copy of the model with ``choices_``; levels that were given stand beside those that the fit found."""
@@ -96,7 +99,11 @@ class Plan:
         if self.way and (self.levels or self.signal is not None):
             noise = {**model.noise_, **self.levels}
             model.set_params(noise=noise, signal=model.signals_[0] if self.signal is None else self.signal).fit(frames, progress=progress)
-        model.choices_ = [*self.choices, *self._found(model)]
+        choices = [*self.choices, *self._found(model)]
+        if self.walls and (wall := repulsion(model)) is not None:
+            model.put_on_top(wall)
+            choices.append(Choice("repulsion", wall.distances, f"Å, below {START:g} × the shortest distances of the data"))
+        model.choices_ = choices
         return model
 
     def _found(self, model: Potential) -> list[Choice]:
@@ -124,7 +131,9 @@ def fit(
     """Fit a potential to labelled structures, with nothing else to give.
 
     Small sets become an exact Gaussian process (`GaussianProcess`), larger ones a sparse one (`SparseGP`); the SOAP's cutoff and widths
-    come from the distances in the data, noise levels and signal from the evidence or, for the sparse one, cross-validation.
+    come from the distances in the data, noise levels and signal from the evidence or, for the sparse one, cross-validation. Pairs closer
+    than any in the data repel (`CoreRepulsion`), which changes no prediction of structures without such pairs; a
+    `choose(frames, settings=Settings(repulsion=False))` has no such walls.
 
     Parameters
     ----------
@@ -187,11 +196,12 @@ def choose(frames: list[Atoms], given: Mapping | None = None, settings: Settings
     Batch.from_atoms(frames)
     noise = checked_noise(given.get("noise"))
     labels = read_labels(frames, settings.observations, noise)
-    choices = _described(frames, given)
+    choices = described(frames, given)
     model = _estimator(frames, labels, choices, given, settings)
     check_structures(frames, [model.descriptor])
     labelled = sum(not label.empty for label in labels)
-    return _levels(model, choices, given, [kind for kind in noise if any(label.has(kind) for label in labels)], labelled)
+    plan = _levels(model, choices, given, [kind for kind in noise if any(label.has(kind) for label in labels)], labelled)
+    return replace(plan, walls=settings.repulsion)
 
 
 def _levels(model: Potential, choices: list[Choice], given: Mapping, kinds: list[str], labelled: int) -> Plan:
@@ -212,48 +222,6 @@ def summary(model: Potential) -> str:
     if not hasattr(model, "choices_"):
         raise InputError("this model was not made by `soapkrr.fit`: there is no list of choices.")
     return choices_text([*model.choices_, *test_rows(getattr(model, "test_errors_", None))])
-
-
-def _described(frames: list[Atoms], given: Mapping) -> list[Choice]:
-    """The descriptor's parameters and zeta, those given in place of those chosen."""
-    chosen = [replace(c, value=given[c.name], reason="given") if c.name in given else c for c in _describe(frames)]
-    return chosen + [Choice(name, given[name], "given") for name in OF_DESCRIPTOR if name in given]
-
-
-def _describe(frames: list[Atoms]) -> list[Choice]:
-    """The descriptor's parameters from species and distances."""
-    species = sorted({int(z) for atoms in frames for z in atoms.numbers})
-    periodic = any(atoms.pbc.any() for atoms in frames)
-    nearest = nearest_distance(frames[:: max(1, len(frames) // SAMPLE)])
-    several, hydrogen = len(species) > 1, 1 in species
-    if periodic:
-        r_cut = float(np.clip(round(2.35 * nearest, 1), 4.0, 6.5))
-        why = f"Å, 2.35 × {nearest:.2f} Å, the usual distance of nearest neighbours, within 4 and 6.5"
-    else:
-        r_cut, why = 6.0, "Å, molecules: nearly everything sees everything"
-    scaling = RadialScaling(r0=3.0, m=4.0) if periodic else RadialScaling(r0=2.0, m=2.0)
-    return [
-        Choice("species", [species_name(z) for z in species], "in the data"),
-        Choice("r_cut", r_cut, why),
-        Choice("sigma", 0.4 if hydrogen else 0.5, "Å, with hydrogen" if hydrogen else "Å, without hydrogen"),
-        Choice("n_max", 6 if several else 8, f"radial functions; {'fewer for several species' if several else 'more for one species'}"),
-        Choice("l_max", 6, "angular functions"),
-        Choice("scaling", scaling, "near neighbours count more"),
-        Choice("zeta", 3 if several else 4, "softer for several species" if several else "sharper for one species"),
-    ]
-
-
-def nearest_distance(frames: list[Atoms]) -> float:
-    """Median distance of an atom's nearest neighbour, Å; 3 where no atom has one within 8 Å."""
-    shortest = []
-    for first, group in split_by_atoms(frames, 4096):
-        batch = Batch.from_atoms(group, first)
-        pairs = batch.pairs(8.0)
-        r = np.full(batch.n_atoms, np.inf)
-        np.minimum.at(r, pairs.i, np.linalg.norm(pairs.vectors, axis=1))
-        shortest.append(r[np.isfinite(r)])
-    shortest = np.concatenate(shortest)
-    return float(np.median(shortest)) if len(shortest) else 3.0
 
 
 def _estimator(frames: list[Atoms], labels: list[Labels], choices: list[Choice], given: Mapping, settings: Settings) -> Potential:

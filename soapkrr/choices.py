@@ -26,9 +26,15 @@ class Choice:
 
 def choices_text(choices: list[Choice]) -> str:
     """Names, values and reasons in columns."""
-    rows = [(c.name, ", ".join(map(str, c.value)) if isinstance(c.value, (list, tuple)) else str(c.value), c.reason) for c in choices]
+    rows = [(c.name, _value_text(c.value), c.reason) for c in choices]
     widths = [max(len(row[k]) for row in rows) for k in range(2)]
     return "\n".join(f"{name:<{widths[0]}}  {value:<{widths[1]}}  {reason}".rstrip() for name, value, reason in rows)
+
+
+def _value_text(value) -> str:
+    if isinstance(value, Mapping):
+        value = [f"{name} {part}" for name, part in value.items()]
+    return ", ".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)
 
 
 def test_rows(errors: Mapping | None) -> list[Choice]:

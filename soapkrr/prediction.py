@@ -127,7 +127,7 @@ class Prediction(Tabular):
         std = [] if self.forces_std is None else [f"{self.forces_std[s].max():.2g}"]
         pressure = -self.stress[s, :3].mean() / units.GPa
         force = np.linalg.norm(self.forces[s], axis=1).max()
-        outside = [("yes" if self.outside[s] else "")] if self._any_outside else []
+        outside = [] if self.outside is None or not self._any_outside else ["yes" if self.outside[s] else ""]
         return [
             str(s),
             str(len(self.energies[s])),

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from functools import cached_property
-from math import hypot, inf
 from typing import NamedTuple
 
 import numpy as np
@@ -17,15 +16,10 @@ from ase.data import chemical_symbols
 from soapkrr import backends
 from soapkrr.backends.arrays import PairArrays
 from soapkrr.errors import InputError
+from soapkrr.structure_checks import COINCIDENT, check_structure
 
-#: Atoms closer than this are taken to be the same atom written twice (Å).
-COINCIDENT = 1e-2
-
-#: Positions from here on are rounded to more than 1e-6 Å (Å).
-FARTHEST = 2.0**33
-
-#: Volume of a cell, by the product of its lengths, below which its vectors count as linearly dependent.
-DEPENDENT = 1e-13
+#: Pairs whose distances are looked at together: they stay in the cache.
+STEP = 1 << 16
 
 #: (a, b) Cartesian index pairs in Voigt order xx, yy, zz, yz, xz, xy.
 VOIGT = ((0, 0), (1, 1), (2, 2), (1, 2), (0, 2), (0, 1))
@@ -56,6 +50,15 @@ class Pairs:
         """(n_pairs,) central atom of each pair."""
         xp = backends.namespace(self.j)
         return xp.searchsorted(self.offsets, xp.arange(len(self.j)), side="right") - 1
+
+    def within(self, radius: float) -> Pairs:
+        """The pairs closer than a radius, as NumPy arrays."""
+        xp, near = backends.namespace(self.j), []
+        for start in range(0, len(self.j), STEP):
+            vectors = self.vectors[start : start + STEP]
+            near.append(start + xp.flatnonzero(xp.einsum("pa,pa->p", vectors, vectors) < radius * radius))
+        chosen = xp.concatenate(near) if near else self.j[:0]
+        return Pairs(*backends.host((self.j[chosen], self.vectors[chosen], xp.searchsorted(chosen, self.offsets))))
 
 
 @dataclass(frozen=True, eq=False)
@@ -115,7 +118,7 @@ class Batch:
     def from_atoms(cls, frames: list[Atoms], first: int = 0) -> Batch:
         """Check and pack structures; ``first`` is the index of the first one, for error messages."""
         for index, atoms in enumerate(frames, start=first):
-            _check_structure(atoms, index)
+            check_structure(atoms, index)
         return cls(
             positions=np.concatenate([atoms.positions for atoms in frames]).astype(float),
             numbers=np.concatenate([atoms.numbers for atoms in frames]).astype(np.int64),
@@ -136,6 +139,11 @@ class Batch:
         if key not in self._pairs:
             self._pairs[key] = self._search(r_cut, xp)
         return self._pairs[key]
+
+    def close_pairs(self, radius: float) -> Pairs:
+        """`pairs` of a small radius as NumPy arrays, out of a list that is there already where one reaches as far."""
+        lists = [pairs for (r_cut, _), pairs in self._pairs.items() if r_cut >= radius]
+        return min(lists, key=lambda pairs: len(pairs.j)).within(radius) if lists else self.pairs(radius)
 
     def _search(self, r_cut: float, xp) -> Pairs:
         neighbours = backends.loops(xp).neighbours.neighbours
@@ -182,56 +190,6 @@ class Mean(NamedTuple):
     def plus(self, other: Mean) -> Mean:
         """The sum of both."""
         return Mean(*(a + b for a, b in zip(self, other, strict=True)))
-
-
-def _check_structure(atoms: Atoms, index: int) -> None:
-    if not isinstance(atoms, Atoms):
-        raise InputError(f"frame {index}: expected an ase.Atoms object, received {type(atoms).__name__}.")
-    if len(atoms) == 0:
-        raise InputError(f"frame {index} has no atoms; remove it from the list.")
-    if not np.abs(atoms.positions).max() < FARTHEST:
-        _refuse_position(atoms.positions, index)
-    numbers = atoms.numbers
-    if numbers.min() < 1 or numbers.max() >= len(chemical_symbols):
-        atom = int(np.flatnonzero((numbers < 1) | (numbers >= len(chemical_symbols)))[0])
-        raise InputError(f"frame {index}, atom {atom}: atomic number {numbers[atom]} is not an element (1 to {len(chemical_symbols) - 1}).")
-    _check_cell(atoms.cell.array.tolist(), atoms.pbc.tolist(), index)
-
-
-def _refuse_position(positions: np.ndarray, index: int) -> None:
-    atom = int(np.flatnonzero(~(np.abs(positions) < FARTHEST).all(axis=1))[0])
-    where = f"frame {index}, atom {atom}: position {positions[atom]}"
-    if not np.isfinite(positions[atom]).all():
-        raise InputError(f"{where} is not finite.")
-    raise InputError(f"{where} is too far from the origin to be known to 1e-6 Å; wrap it into the cell, or check the unit (Å).")
-
-
-def _check_cell(cell: list[list[float]], pbc: list[bool], index: int) -> None:
-    """Raise `InputError` unless the cell is finite and its periodic vectors span as many directions; the others are not used."""
-    lengths = [hypot(*vector) for vector in cell]
-    for axis, length in enumerate(lengths):
-        if not length < inf:
-            raise InputError(f"frame {index}: cell vector {axis}, {cell[axis]}, is not finite; give it, or zero where `pbc` is False.")
-        if pbc[axis] and not COINCIDENT < length < FARTHEST:
-            raise InputError(
-                f"frame {index}: periodic along axis {axis}, but cell vector {axis} is {_size(length)}; "
-                "give the cell or set `pbc` to False there."
-            )
-    units = [[x / length for x in vector] for vector, length, periodic in zip(cell, lengths, pbc, strict=True) if periodic]
-    if len(units) > 1 and _volume(*units) < DEPENDENT:
-        raise InputError(f"frame {index}: the cell vectors are linearly dependent; check the cell.")
-
-
-def _size(length: float) -> str:
-    if length == 0:
-        return "zero"
-    return f"{length:.3g} Å long ({'atoms would be their own neighbours' if length < 1 else 'too long to be known to 1e-6 Å'})"
-
-
-def _volume(a: list[float], b: list[float], c: list[float] | None = None) -> float:
-    """Volume of the cell of three vectors, or the area of two."""
-    across = (a[1] * b[2] - a[2] * b[1], a[2] * b[0] - a[0] * b[2], a[0] * b[1] - a[1] * b[0])
-    return hypot(*across) if c is None else abs(sum(x * y for x, y in zip(across, c, strict=True)))
 
 
 def as_frames(frames) -> list[Atoms]:

@@ -8,6 +8,7 @@ from systems import build
 import soapkrr
 from soapkrr import GaussianProcess, InputError, LabelError, SparseGP, auto
 from soapkrr.choices import advice
+from soapkrr.description import describe, nearest_distance
 from soapkrr.execution.memory import format_memory
 from soapkrr.execution.pools import Threads
 from soapkrr.execution.resources import Division, Resources
@@ -47,8 +48,8 @@ def test_a_model_made_by_hand_has_no_summary():
 
 
 def test_the_cutoff_follows_the_distances():
-    given = {c.name: c.value for c in auto._describe([build("skewed")])}
-    nearest = auto.nearest_distance([build("skewed")])
+    given = {c.name: c.value for c in describe([build("skewed")])}
+    nearest = nearest_distance([build("skewed")])
     assert given["r_cut"] == pytest.approx(np.clip(2.35 * nearest, 4.0, 6.5), abs=0.05)
 
 
@@ -81,7 +82,7 @@ def test_the_choice_does_not_depend_on_the_machine(monkeypatch):
 
 
 def _descriptor(frames):
-    given = {c.name: c.value for c in auto._describe(frames)}
+    given = {c.name: c.value for c in describe(frames)}
     return soapkrr.SOAP(**{name: given[name] for name in ("species", "r_cut", "n_max", "l_max", "sigma", "scaling")})
 
 

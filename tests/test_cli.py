@@ -219,7 +219,7 @@ def test_less_uncertainty(run, tmp_path, choice):
 def test_every_option_reaches_the_model(run, tmp_path):
     options = "--species Ar,Ne --r-cut 4.2 --n-max 4 --l-max 3 --sigma 0.6 --cutoff cosine --cutoff-width 1.2 --rbf bessel --scaling-r0 2.5"
     options += " --scaling-m 5 --scaling-c 0.8 --zeta 3 --n-sparse Ar=7 --selection cur --noise-energy 0.003 --noise-forces 0.1"
-    options += " --noise-stress 0.004 --signal 2 --baseline Ar=-0.5,Ne=1 --tolerance 1e-9 --threads 1 --memory-limit 1GB"
+    options += " --noise-stress 0.004 --signal 2 --baseline Ar=-0.5,Ne=1 --tolerance 1e-9 --no-repulsion --threads 1 --memory-limit 1GB"
     assert run("fit", "train.xyz", "--output", tmp_path / "m.soapkrr", *options.split())[0] == 0
     model = soapkrr.load(tmp_path / "m.soapkrr")
     scaling = soapkrr.RadialScaling(r0=2.5, m=5, c=0.8)

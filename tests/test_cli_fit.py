@@ -147,3 +147,11 @@ def test_a_species_only_in_what_is_left_out_is_named():
     frames = [*crystals(3), Atoms("Ne2", positions=[[0, 0, 0], [3, 0, 0]])]
     with pytest.raises(soapkrr.InputError, match=r"`--cv` 4: part \d has species Ne \(frame 3\)"):
         held_out.parts(frames, 4, 0)
+
+
+def test_info_says_what_the_fit_chose(run, capsys, tmp_path):
+    run()
+    text, data = (outcome(capsys, "info", tmp_path / "m.soapkrr", *more)[1] for more in ((), ("--json",)))
+    model = soapkrr.load(tmp_path / "m.soapkrr")
+    assert [c["name"] for c in json.loads(data)["choices"]] == [c.name for c in model.choices_]
+    assert soapkrr.auto.summary(model) in text

@@ -198,7 +198,7 @@ def test_evidence(run, folder):
 
 @pytest.mark.parametrize(("options", "reference"), [([], None), (["--baseline", "Ar=-0.5"], {"Ar": -0.5})], ids=["default", "given"])
 def test_core_repulsion(run, folder, options, reference):
-    model, _ = fit(run, folder, "train.xyz", "--zbl", *options)
+    model, _ = fit(run, folder, "train.xyz", "--zbl", "--no-repulsion", *options)
     assert model.baseline == [reference, ZBL()] and model.prior_means_ == (ZBL(),)
     close = crystals(1)[0]
     close.positions[1] = close.positions[0] + [0.8, 0.0, 0.0]

@@ -12,7 +12,8 @@ from systems import SYSTEMS, build, small_soap
 from soapkrr import InputError
 from soapkrr.backends.cpu.envelope import ordinary, spanned
 from soapkrr.backends.cpu.images import half_list, tidy
-from soapkrr.structures import FARTHEST, Batch
+from soapkrr.structure_checks import FARTHEST
+from soapkrr.structures import Batch
 
 
 def pairs_of(atoms, cutoff):

@@ -14,7 +14,7 @@ ROOT = Path(__file__).parent.parent / "soapkrr"
 FLOORS = (
     ("errors", "specification", "progress", "threads", "display", "export", "prediction"),
     ("backends",),
-    ("linear", "kernels", "structures"),
+    ("linear", "kernels", "structures", "structure_checks"),
     ("execution",),
     ("selection", "labels"),
     ("descriptors",),
@@ -24,7 +24,7 @@ FLOORS = (
     ("regression",),
     ("planning",),
     ("estimators",),
-    ("auto", "loading"),
+    ("auto", "description", "repulsion", "loading"),
     ("cli",),
 )
 

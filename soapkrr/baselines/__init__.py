@@ -2,6 +2,7 @@
 
 from soapkrr.baselines.base import Baseline, check_baseline, split_baseline, subtract, total
 from soapkrr.baselines.calculator import CalculatorBaseline
+from soapkrr.baselines.core import CoreRepulsion
 from soapkrr.baselines.references import baseline_energies, reference_energies
 from soapkrr.baselines.zbl import ZBL
 
@@ -9,6 +10,7 @@ __all__ = [
     "ZBL",
     "Baseline",
     "CalculatorBaseline",
+    "CoreRepulsion",
     "baseline_energies",
     "check_baseline",
     "reference_energies",

@@ -73,7 +73,7 @@ class ZBL(Baseline):
     def evaluate(self, batch: Batch) -> Mean:
         """See `Baseline.evaluate`."""
         present = np.unique(batch.numbers)
-        pairs = batch.pairs(float(self.radii(*np.meshgrid(present, present))[1].max()))
+        pairs = batch.close_pairs(float(self.radii(*np.meshgrid(present, present))[1].max()))
         r = np.linalg.norm(pairs.vectors, axis=1)
         value, slope = self.pair_energy(batch.numbers[pairs.i], batch.numbers[pairs.j], r)
         energies = 0.5 * np.bincount(pairs.i, value, minlength=batch.n_atoms)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from soapkrr.cli.files import check_labels, check_structures, model_path, named, read_structures
 from soapkrr.cli.held_out import check_species, cross_validated, parts, split
 from soapkrr.cli.parameters import plan_of
-from soapkrr.cli.tables import ROWS, Report, counts, error_text, errors
+from soapkrr.cli.tables import ROWS, Report, counts, error_text, errors, told
 from soapkrr.errors import InputError
 
 #: Said of errors of the structures that were fitted, where there are no others.
@@ -82,11 +82,10 @@ def _planned(plan) -> Report:
 
 def _described(model, args) -> dict:
     """What there is to know of the model, for ``--json``."""
-    choices = [{"name": c.name, "value": c.value if _plain(c.value) else repr(c.value), "reason": c.reason} for c in model.choices_]
     return {
         "model": str(args.output),
         "estimator": type(model).__name__,
-        "choices": choices,
+        "choices": told(model.choices_),
         "n_sparse": getattr(model, "n_sparse_", None),
         "rank": getattr(model, "rank_", None),
         "condition": getattr(model, "condition_", None),
@@ -96,10 +95,6 @@ def _described(model, args) -> dict:
         "signals": list(model.signals_),
         "log_likelihood": model.log_likelihood_,
     }
-
-
-def _plain(value) -> bool:
-    return value is None or isinstance(value, (str, int, float, list, dict))
 
 
 def _head(model, args, seconds: float, memory: float | None) -> str:

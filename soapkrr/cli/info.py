@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from soapkrr.cli.tables import Report, counts
+from soapkrr.cli.tables import Report, counts, told
 
 
 def info(args) -> Report:
@@ -34,9 +34,18 @@ def info(args) -> Report:
         "prior_means": [repr(mean) for mean in getattr(model, "prior_means_", ())],
         "observations": None if given.get("observations") is None else repr(given["observations"]),
         "reference_energies": model.reference_energies_,
+        "choices": told(getattr(model, "choices_", ())),
         "size_mb": Path(args.model).stat().st_size / 1e6,
     }
-    return Report(data, "\n".join(f"{name:<20}{' '.join(value.split())}" for name, value in _rows(data, given.get("tolerance"))))
+    text = "\n".join(f"{name:<20}{' '.join(value.split())}" for name, value in _rows(data, given.get("tolerance")))
+    return Report(data, f"{text}\n\n{_chosen(model)}" if data["choices"] else text)
+
+
+def _chosen(model) -> str:
+    """What the fit chose and why, and its errors on test structures."""
+    from soapkrr.auto import summary
+
+    return f"chosen by the fit\n\n{summary(model)}"
 
 
 def _loaded(path: str):

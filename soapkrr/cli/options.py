@@ -158,6 +158,7 @@ def _regression_arguments(group) -> None:
     group.add_argument(
         "--zbl", action="store_true", help="core repulsion (Ziegler, Biersack, Littmark) as prior mean; the fit learns the rest"
     )
+    group.add_argument("--no-repulsion", action="store_true", help="no walls between atoms closer than any in FILE")
     _number(group, "--tolerance", float, None, "kernel eigenvalues below this fraction of the largest are dropped; means the sparse model")
 
 

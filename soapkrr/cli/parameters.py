@@ -14,7 +14,7 @@ def plan_of(args, frames):
     from soapkrr.auto import Settings, choose
 
     baseline = [args.baseline, ZBL()] if args.zbl else args.baseline
-    settings = Settings(_observations(args), baseline, args.device, args.threads, args.memory_limit)
+    settings = Settings(_observations(args), baseline, args.device, args.threads, args.memory_limit, not args.no_repulsion)
     return choose(frames, _given(args), settings)
 
 

@@ -11,6 +11,9 @@ ROWS = {
     "stress": ("GPa", "stress_mae_gpa", "stress_rmse_gpa", 3),
 }
 
+#: What an error table says of the error bars of a kind.
+OF_COVERAGE = ("within_1_std", "within_2_std", "zero_by_symmetry")
+
 #: Said of a structure that is outside the domain of a model.
 OUTSIDE = "atoms closer than in the training data"
 
@@ -51,7 +54,7 @@ def error_tables(frames, prediction, observations=None, by: str | None = None) -
 
 
 def _complete(table: dict, frames) -> dict:
-    keys = [key for kind, row in ROWS.items() for key in (row[1], row[2], f"{kind}_within_1_std", f"{kind}_within_2_std")]
+    keys = [key for kind, row in ROWS.items() for key in (*row[1:3], *(f"{kind}_{name}" for name in OF_COVERAGE))]
     return {**{key: table.get(key) for key in keys}, "n_structures": len(frames), "n_atoms": sum(map(len, frames))}
 
 
@@ -65,6 +68,9 @@ def error_text(title: str, errors: dict, by: str | None = None) -> str:
         cells = [_cell(errors[key], 10, f".{decimals}f") for key in (mae, rmse)]
         cells += [_cell(errors[f"{kind}_within_{k}_std"], 15, ".1%") for k in (1, 2)]
         lines.append(f"  {kind:<7}{unit:<10}{''.join(cells)}")
+    zero = [f"{n:,} {kind}" for kind in ROWS if (n := errors[f"{kind}_zero_by_symmetry"])]
+    if zero:
+        lines.append(f"  not counted in the last two columns: {', '.join(zero)} components that are zero by symmetry")
     if errors.get("n_outside"):
         lines.append(f"  {errors['n_outside']} structures have atoms closer than any in the training data: outside the model's domain")
     return "\n".join([*lines, *(_by_lines(errors["by"], by) if by else [])])
@@ -86,6 +92,15 @@ def _by_lines(parts: dict[str, dict], by: str) -> list[str]:
 
 def _cell(value: float | None, width: int, form: str) -> str:
     return f"{'-':>{width}}" if value is None else f"{value:>{width}{form}}"
+
+
+def told(choices) -> list[dict]:
+    """What a fit chose and why, for ``--json``."""
+    return [{"name": c.name, "value": c.value if _plain(c.value) else repr(c.value), "reason": c.reason} for c in choices]
+
+
+def _plain(value) -> bool:
+    return value is None or isinstance(value, (str, int, float, list, dict))
 
 
 def counts(numbers: dict[str, int]) -> str:

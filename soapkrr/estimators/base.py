@@ -11,7 +11,7 @@ from typing import Any
 from ase import Atoms
 from sklearn.utils.validation import check_is_fitted
 
-from soapkrr.baselines import check_baseline, split_baseline
+from soapkrr.baselines import Baseline, check_baseline, split_baseline
 from soapkrr.calculator import PotentialCalculator
 from soapkrr.choices import Choice
 from soapkrr.errors import InputError
@@ -121,6 +121,14 @@ class Potential(Estimator):
     def state(self) -> dict:
         """See `Estimator.state`."""
         return {**super().state(), "triangles": self.triangles_, **self._domain_state(), **self._automatic_state()}
+
+    def put_on_top(self, mean: Baseline) -> None:
+        """Add a prior mean that vanishes on all training data to a fitted model: what it learnt stays right."""
+        check_is_fitted(self)
+        given = self.fitted_parameters_["baseline"]
+        parts = list(given) if isinstance(given, (list, tuple)) else [] if given is None else [given]
+        self.set_params(baseline=[*parts, mean])
+        self.fitted_parameters_["baseline"], self.prior_means_ = self.baseline, (*self.prior_means_, mean)
 
     def _domain_state(self) -> dict:
         return {} if self.domain_ is None else {"domain": self.domain_.state()}

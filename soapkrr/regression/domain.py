@@ -9,16 +9,12 @@ from functools import cached_property
 import numpy as np
 from ase.data import atomic_numbers
 
-from soapkrr import backends
 from soapkrr.errors import ModelFileError
 from soapkrr.regression import stored
 from soapkrr.structures import Batch, species_name
 
 #: Pairs closer than this part of the shortest distance of their species in the data are outside.
 MARGIN = 0.9
-
-#: Pairs whose distances are looked at together: they stay in the cache.
-STEP = 1 << 16
 
 #: Atomic numbers, 0 for none.
 NUMBERS = 119
@@ -70,20 +66,13 @@ class Domain:
             table[a, b] = table[b, a] = MARGIN * distance if distance < self.r_cut else self.r_cut
         return table**2
 
-    def outside(self, batch: Batch, xp=np) -> np.ndarray:
+    def outside(self, batch: Batch) -> np.ndarray:
         """(n_structures,) whether a structure has a pair closer than `MARGIN` × the shortest of its species in the data."""
-        pairs, found = batch.pairs(self.r_cut, xp), np.zeros(len(batch), dtype=bool)
-        present = np.unique(batch.numbers)
-        limits = self._limits[np.ix_(present, present)]
-        for start in range(0, len(pairs.j), STEP):
-            vectors = pairs.vectors[start : start + STEP]
-            square = xp.einsum("pa,pa->p", vectors, vectors)
-            near = xp.flatnonzero(square < float(limits.max()))
-            if len(near):
-                centres = xp.searchsorted(pairs.offsets, start + near, side="right") - 1
-                i, j, square = backends.host((centres, pairs.j[start + near], square[near]))
-                close = square < self._limits[batch.numbers[i], batch.numbers[j]]
-                found[batch.structure[i[close]]] = True
+        found, present = np.zeros(len(batch), dtype=bool), np.unique(batch.numbers)
+        pairs = batch.close_pairs(float(np.sqrt(self._limits[np.ix_(present, present)].max())))
+        square = np.einsum("pa,pa->p", pairs.vectors, pairs.vectors)
+        close = square < self._limits[batch.numbers[pairs.i], batch.numbers[pairs.j]]
+        found[batch.structure[pairs.i[close]]] = True
         return found
 
     def state(self) -> dict:

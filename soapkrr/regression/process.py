@@ -107,7 +107,7 @@ class Predictor:
         xp = backends.library(self.device)
         mean, deviations = self.process.on(xp, backends.threads(xp, self.threads)).evaluate(batch, wanted)
         prior = total(self.means, batch)
-        outside = None if self.domain is None else self.domain.outside(batch, xp)
+        outside = None if self.domain is None else self.domain.outside(batch)
         return assemble(batch, prior._replace(energies=prior.energies + references).plus(mean), deviations, outside)
 
 
