@@ -1,5 +1,7 @@
 """The ASE calculator: finite differences, relaxation, molecular dynamics, standard deviations among the results."""
 
+import pickle
+
 import numpy as np
 import pytest
 from ase import Atoms, units
@@ -11,6 +13,8 @@ from ase.filters import FrechetCellFilter
 from ase.md.verlet import VelocityVerlet
 from ase.optimize import BFGS
 from systems import BULK, SYSTEMS, build
+
+from soapkrr import InputError
 
 
 def _copper(calc, seed=0, size=0.1):
@@ -126,3 +130,51 @@ def test_two_atoms_without_cell_relax(fitted):
     start = atoms.get_potential_energy()
     BFGS(atoms, logfile=None).run(fmax=0.01, steps=10)
     assert atoms.get_potential_energy() < start
+
+
+def test_standard_deviations_come_with_every_so_many_steps(copper):
+    atoms, there = _copper(copper.calculator(every=3)), []
+    for _ in range(7):
+        atoms.rattle(0.01, rng=np.random.default_rng(1))
+        atoms.get_forces()
+        there.append("energy_std" in dict(atoms.calc.results))
+    assert there == [True, False, False, True, False, False, True]
+
+
+@pytest.mark.parametrize("read", [lambda results: results["energy_std"], lambda results: results.get("energy_std")])
+def test_standard_deviations_are_computed_when_they_are_read(copper, read):
+    atoms = _copper(copper.calculator())
+    atoms.get_forces()
+    atoms.rattle(0.02)
+    atoms.get_forces()
+    results = pickle.loads(pickle.dumps(atoms.calc.results))
+    assert "energy_std" not in results and results.get("forces_std") is None and "forces_std" not in results
+    with pytest.raises(KeyError):
+        results["forces_std"]
+    assert read(results) == copper.predict(atoms, uncertainty="energy").energy_std[0]
+    assert results["energies_std"].shape == (4,) and "energy_std" in results
+
+
+def test_standard_deviations_come_with_each_new_structure(copper):
+    calc = copper.calculator(every=1000)
+    for n in (1, 2, 1):
+        atoms = _copper(calc).repeat((n, 1, 1))
+        atoms.calc = calc
+        atoms.get_potential_energy()
+        assert calc.results["energy_std"] == copper.predict(atoms, uncertainty="energy").energy_std[0]
+
+
+def test_standard_deviations_come_when_asked_for_by_name(copper):
+    atoms = _copper(copper.calculator(uncertainty=False))
+    atoms.get_forces()
+    assert "energy_std" not in atoms.calc.results and atoms.calc.results.get("energy_std") is None
+    p = copper.predict(atoms, uncertainty=True)
+    assert atoms.calc.get_property("energy_std", atoms) == p.energy_std[0]
+    np.testing.assert_array_equal(atoms.calc.get_property("forces_std", atoms), p.forces_std[0])
+    np.testing.assert_array_equal(atoms.get_forces(), p.forces[0])
+
+
+@pytest.mark.parametrize("every", [0, -1, 1.5, True, None, "ten"])
+def test_steps_are_counted_in_integers(copper, every):
+    with pytest.raises(InputError, match="`every`"):
+        copper.calculator(every=every)

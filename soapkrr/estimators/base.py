@@ -12,7 +12,7 @@ from ase import Atoms
 from sklearn.utils.validation import check_is_fitted
 
 from soapkrr.baselines import Baseline, check_baseline, split_baseline
-from soapkrr.calculator import PotentialCalculator
+from soapkrr.calculator import EVERY, PotentialCalculator
 from soapkrr.choices import Choice
 from soapkrr.errors import InputError
 from soapkrr.estimators.fitted import Estimator
@@ -235,10 +235,10 @@ class Potential(Estimator):
         error = table.get("forces_mae_ev_per_angstrom")
         return -error if error is not None else -1e-3 * table["energy_mae_mev_per_atom"]
 
-    def calculator(self, uncertainty: bool | Iterable[str] = ("energy",)) -> PotentialCalculator:
-        """ASE calculator of this model; ``uncertainty`` as in `predict`, put into ``calc.results``."""
+    def calculator(self, uncertainty: bool | Iterable[str] = ("energy",), every: int = EVERY) -> PotentialCalculator:
+        """ASE calculator of this model; ``uncertainty`` as in `predict`, ``every`` as in `PotentialCalculator`."""
         check_is_fitted(self)
-        return PotentialCalculator(self, uncertainty=uncertainty)
+        return PotentialCalculator(self, uncertainty=uncertainty, every=every)
 
 
 def _predict_group(predictor: Predictor, wanted: frozenset[str], group: tuple[int, list[Atoms]]) -> Prediction:
