@@ -8,6 +8,10 @@ class InputError(ValueError):
     """Data or parameters given by the user cannot be used; the message names the culprit and what to do."""
 
 
+class MemoryLimitError(InputError):
+    """A memory limit, or the memory of a device, does not hold the work; the message says what would."""
+
+
 class LabelError(InputError):
     """A reference label (energy, forces, stress) is missing, malformed or not finite."""
 

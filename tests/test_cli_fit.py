@@ -69,13 +69,13 @@ def test_cross_validation_predicts_every_structure_from_a_fit_without_it(run, fo
 
 def test_cross_validation_finds_noise_and_signal_anew_in_every_part(run, monkeypatch):
     fitted = []
-    fit = soapkrr.GaussianProcess.fit
+    learn = soapkrr.GaussianProcess.learn
 
-    def watched(self, frames, **options):
-        fitted.append((len(frames), options["optimize"]))
-        return fit(self, frames, **options)
+    def watched(self, frames, optimize, *rest, **options):
+        fitted.append((len(frames), optimize))
+        return learn(self, frames, optimize, *rest, **options)
 
-    monkeypatch.setattr(soapkrr.GaussianProcess, "fit", watched)
+    monkeypatch.setattr(soapkrr.GaussianProcess, "learn", watched)
     assert run("--cv", 2, "--r-cut", 4.5, "--n-max", 3, "--l-max", 2)[0] == 0
     assert fitted == [(11, "evidence"), (6, "evidence"), (6, "evidence")]
 

@@ -35,7 +35,7 @@ def cross_validated(plan, frames, args) -> dict:
     observations = plan.model.observations
     for out in track(folds, len(folds), "cross-validation", not args.quiet):
         left_out, members = set(out), [frames[s] for s in out]
-        model = plan.fit([atoms for s, atoms in enumerate(frames) if s not in left_out])
+        model = plan.fit([atoms for s, atoms in enumerate(frames) if s not in left_out], check=False)
         predictions.append(model.predict(members, uncertainty=UNCERTAINTY[args.uncertainty]))
         tables.append(error_tables(members, predictions[-1], observations))
         order += out

@@ -14,7 +14,7 @@ from sklearn.utils.validation import check_is_fitted
 from soapkrr.baselines import Baseline, check_baseline, split_baseline
 from soapkrr.calculator import EVERY, PotentialCalculator
 from soapkrr.choices import Choice
-from soapkrr.errors import InputError
+from soapkrr.errors import InputError, MemoryLimitError
 from soapkrr.estimators.fitted import Estimator
 from soapkrr.execution.blocks import halved_group, split_on_out_of_memory
 from soapkrr.execution.memory import device_limit
@@ -69,8 +69,8 @@ class Potential(Estimator):
                 f"{type(y).__name__}. Give labels of other names by `observations`; a property of structures or atoms is for `PropertyGP`."
             )
 
-    def _fit(self, frames: list[Atoms], optimize: bool | str, progress: bool, client):
-        """Fit to the labels that ``frames`` carry; returns self."""
+    def learn(self, frames: list[Atoms], optimize: bool | str, progress: bool, client=None, check: bool = True):
+        """Fit to the labels that ``frames`` carry, as `fit` does; without ``check`` they are taken as they are. Returns self."""
         noise, terms, scheme = self._noise(), tuple(self._terms()), self._scheme()
         way = scheme.optimizer(optimize)
         self._check_client(scheme, client)
@@ -81,7 +81,7 @@ class Potential(Estimator):
         division = fit_work(scheme, Task(terms, frames, labels, way), self._budget).division if self._limited else None
         with serial_blas(), device_limit(self._xp, self.memory_limit):
             fit = scheme.fit(Problem(terms, data, noise, way), self._resources(division, progress, client))
-            found = self._suspects(data, fit, bool(way), client)
+            found = self._suspects(data, fit, bool(way), client) if check else []
         self._remember_parameters()
         self._set_fitted(fit, data.references)
         self.origin_ = origin(data_hash(frames, map(Labels.numbers, labels)))
@@ -93,7 +93,7 @@ class Potential(Estimator):
         predictor = Predictor(fit.process, data.references, (), None, self.device, self.threads)
         try:
             prediction = self._predicted(predictor, data.frames, client=client)
-        except InputError as error:
+        except MemoryLimitError as error:
             logger.info("labels are not checked: %s", error)
             return []
         return check_data(data, fit, prediction, optimized)

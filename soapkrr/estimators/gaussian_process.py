@@ -119,7 +119,7 @@ class GaussianProcess(ExactPotential):
         matrix in one process.
         """
         self._refuse_values(y)
-        return self._fit(frames, optimize, progress, client)
+        return self.learn(frames, optimize, progress, client)
 
     def _noise(self) -> dict[str, float]:
         return checked_noise(self.noise)

@@ -74,7 +74,7 @@ class KernelRidge(ExactPotential):
         ``progress`` draws bars on a terminal. ``client`` is refused: the kernel matrix is one matrix in one process.
         """
         self._refuse_values(y)
-        return self._fit(frames, False, progress, client)
+        return self.learn(frames, False, progress, client)
 
     def _noise(self) -> dict[str, float]:
         require_positive(alpha=self.alpha, force_weight=self.force_weight, stress_weight=self.stress_weight)

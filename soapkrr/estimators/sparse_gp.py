@@ -127,7 +127,7 @@ class SparseGP(Potential):
         choose the sparse points (representers "environments" only). Returns the estimator itself.
         """
         self._refuse_values(y)
-        self._fit(frames, optimize, progress, client)
+        self.learn(frames, optimize, progress, client)
         logger.info("fitted %d rows on %d features, condition number %.1e", sum(self.n_observations_.values()), self.rank_, self.condition_)
         return self
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from ase import Atoms
 
 from soapkrr import backends
-from soapkrr.errors import InputError
+from soapkrr.errors import MemoryLimitError
 from soapkrr.threads import thread_map
 
 
@@ -35,7 +35,7 @@ def block_map(function: Callable, n: int, block: int, threads: int | None = None
 
     Raises
     ------
-    InputError : a block of one does not fit either.
+    MemoryLimitError : a block of one does not fit either.
     """
     size = block
 
@@ -50,7 +50,7 @@ def block_map(function: Callable, n: int, block: int, threads: int | None = None
         nonlocal size
         start, stop = bounds
         if stop - start < 2:
-            raise InputError(
+            raise MemoryLimitError(
                 f"the memory of the GPU does not hold the work for one atom ({start}); use smaller structures or a smaller model."
             )
         middle = (start + stop) // 2
@@ -69,10 +69,10 @@ def halved_group(group: tuple[int, list[Atoms]], work: str, instead: str) -> tup
 
     Raises
     ------
-    InputError : it is one structure.
+    MemoryLimitError : it is one structure.
     """
     first, frames = group
     if len(frames) < 2:
-        raise InputError(f"frame {first}: the memory of the GPU does not hold the {work} of its {len(frames[0])} atoms; {instead}.")
+        raise MemoryLimitError(f"frame {first}: the memory of the GPU does not hold the {work} of its {len(frames[0])} atoms; {instead}.")
     middle = len(frames) // 2
     return (first, frames[:middle]), (first + middle, frames[middle:])

@@ -11,7 +11,7 @@ from numbers import Real
 import numpy as np
 
 from soapkrr import backends
-from soapkrr.errors import InputError
+from soapkrr.errors import InputError, MemoryLimitError
 
 #: Bytes of each unit, largest first: decimal ones, as memory is written for users, then binary ones.
 DECIMAL = {"TB": 10**12, "GB": 10**9, "MB": 10**6, "kB": 10**3}
@@ -83,6 +83,6 @@ def device_limit(xp, value) -> Iterator[None]:
     try:
         yield
     except backends.out_of_memory() as error:
-        raise InputError(f"`memory_limit`={format_memory(limit)} is too small on the GPU: {error}") from error
+        raise MemoryLimitError(f"`memory_limit`={format_memory(limit)} is too small on the GPU: {error}") from error
     finally:
         pool.set_limit(size=outside)

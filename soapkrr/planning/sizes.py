@@ -18,7 +18,7 @@ from scipy.spatial import cKDTree
 from soapkrr.backends import loops
 from soapkrr.descriptors.base import Descriptor
 from soapkrr.descriptors.projection import BUDGET, Compressed, Projected, Wrapper
-from soapkrr.errors import InputError
+from soapkrr.errors import MemoryLimitError
 from soapkrr.execution.memory import format_memory
 from soapkrr.execution.resources import LEARNING_BYTES
 from soapkrr.planning.plan import MARGIN, SLACK
@@ -227,7 +227,7 @@ def check(limit: int | None, needed: Mapping[str, float], instead: str = "") -> 
     """Raise where the limit does not hold the least that some stage {name: bytes} needs; the message says what would be enough."""
     worst = max(needed, key=needed.get)
     if needed[worst] > usable(limit):
-        raise InputError(
+        raise MemoryLimitError(
             f"`memory_limit`={format_memory(limit)} is too small for {worst}: "
             f"{format_memory(needed[worst] * MARGIN + SLACK)} would be enough{instead and f'; {instead}'}."
         )
