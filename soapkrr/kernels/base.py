@@ -16,6 +16,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from soapkrr import backends
 from soapkrr.errors import require_positive
 from soapkrr.specification import Specification
 
@@ -150,11 +151,12 @@ class Scaled(Kernel):
 
 
 def mixed_products(kernel: Kernel, V: np.ndarray, X: np.ndarray, W: np.ndarray, Y: np.ndarray) -> np.ndarray:
-    """vᵢᵀ (∂²κ/∂x∂x′)(xᵢ, yⱼ) wⱼ for matching directions: V, X (n, d) and W, Y (m, d); result (n, m)."""
-    jet = kernel.jet(X @ Y.T, squares(X)[:, None], squares(Y)[None, :], 2)
-    vy, xw = V @ Y.T, X @ W.T
-    vx, yw = np.einsum("if,if->i", V, X)[:, None], np.einsum("if,if->i", W, Y)[None, :]
-    out = jet.u * (V @ W.T)
+    """vᵢᵀ (∂²κ/∂x∂x′)(xᵢ, yⱼ) wⱼ for directions V (..., n, d) at X (n, d) and W (..., m, d) at Y (m, d); result (..., n, m)."""
+    jet, xp = kernel.jet(X @ Y.T, squares(X)[:, None], squares(Y)[None, :], 2), backends.namespace(X)
+    transposed = W.swapaxes(-1, -2)
+    vy, xw = V @ Y.T, xp.matmul(X, transposed)
+    vx, yw = xp.einsum("...if,if->...i", V, X)[..., :, None], xp.einsum("...if,if->...i", W, Y)[..., None, :]
+    out = jet.u * xp.matmul(V, transposed)
     for part, left, right in ((jet.uu, vy, xw), (jet.ua, 2 * vx, xw), (jet.ub, 2 * vy, yw), (jet.ab, 4 * vx, yw)):
         if part is not None:
             out += part * left * right

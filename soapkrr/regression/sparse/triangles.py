@@ -56,20 +56,23 @@ def whitened_triangles(terms: Sequence[SparseTerm], triangles: Mapping, threads:
 def _whitened(terms: Sequence[SparseTerm], triangle: np.ndarray, threads: int | None) -> np.ndarray:
     xp, n, step = backends.namespace(triangle), len(triangle), backends.of(triangle).ROWS // 8
     table = xp.empty((n, sum(t.rank for t in terms) + 1), order="F")
-    ends = np.cumsum([0] + [len(x) for t in terms for x in t.points])
 
     def fill(start):
-        rows, column = triangle[start : start + step], 0
-        kernel_rows = [rows[:, a:b] for a, b in zip(ends, ends[1:], strict=False)]
-        for term in terms:
-            table[start : start + step, column : column + term.rank] = term.whiten(kernel_rows[: len(term.points)])
-            kernel_rows, column = kernel_rows[len(term.points) :], column + term.rank
+        table[start : start + step, :-1] = whitened_rows(terms, triangle[start : start + step, :-1])
 
     for _ in thread_map(fill, range(0, n, step), threads):
         pass
     table[:, -1] = triangle[:, -1]
     # A triangle times triangular transforms is one already, to the zero, and kept as it is.
     return linear.absorb(None, table)
+
+
+def whitened_rows(terms: Sequence[SparseTerm], rows: np.ndarray) -> np.ndarray:
+    """Features Φ (m, rank) of all terms from kernel rows K (m, n_points)."""
+    bounds = np.cumsum([0] + [len(x) for t in terms for x in t.points])
+    kernel_rows = [rows[:, a:b] for a, b in zip(bounds, bounds[1:], strict=False)]
+    parts = [term.whiten([kernel_rows.pop(0) for _ in term.points]) for term in terms]
+    return parts[0] if len(parts) == 1 else backends.namespace(rows).concatenate(parts, axis=1)
 
 
 def chunk_atoms(n_points: int, n_atoms: int) -> int:
@@ -129,11 +132,16 @@ def rescaled(terms: Sequence[SparseTerm], triangles: Mapping, signals: Sequence[
 
 
 def tables(
-    terms: Sequence[SparseTerm], frames: list[Atoms], labels: list[Labels], references: Mapping[str, float], first: int
+    terms: Sequence[SparseTerm],
+    frames: list[Atoms],
+    labels: list[Labels],
+    references: Mapping[str, float],
+    first: int,
+    priors: bool = False,
 ) -> Iterator[Table]:
     """Tables of kernel rows K of a group of structures; components without a label have no row. ``first``: index of the first structure.
 
-    Stresses are −∂E/∂ε with σ times the volume.
+    Stresses are ∂E/∂ε with σ times the volume. With ``priors`` the tables have prior variances too.
     """
     batch = Batch.from_atoms(frames, first)
     designs = [DesignRows(term, batch) for term in terms]
@@ -142,15 +150,28 @@ def tables(
     volume = np.repeat(batch.volumes, 6)
     stress, stress_scale = stacked(labels, "stress", batch.sizes)
     structures = np.arange(first, first + len(batch))
-    for kind, rows_of, owner, targets, sharpness in (
-        ("energy", DesignRows.energy, structures, energy - base, scale / np.sqrt(batch.sizes)),
-        ("forces", lambda design: design.forces(0, batch.n_atoms), np.repeat(batch.frame, 3), *stacked(labels, "forces", batch.sizes)),
-        ("stress", DesignRows.strain, np.repeat(structures, 6), stress * volume, stress_scale / volume),
+    for kind, shape, owner, targets, sharpness in (
+        ("energy", (len(batch),), structures, energy - base, scale / np.sqrt(batch.sizes)),
+        ("forces", (batch.n_atoms, 3), np.repeat(batch.frame, 3), *stacked(labels, "forces", batch.sizes)),
+        ("stress", (len(batch), 6), np.repeat(structures, 6), stress * volume, stress_scale / volume),
     ):
         keep = np.flatnonzero(np.isfinite(targets))
         if len(keep):
-            columns = [rows for design in designs for rows in rows_of(design)]
-            yield Table(kind, owner[keep], 1 / sharpness[keep], _side_by_side(columns, targets, sharpness, keep))
+            prior = designs[0].xp.zeros(shape) if priors else None
+            columns = [rows for design in designs for rows in _rows(design, kind, prior)]
+            own = None if prior is None else backends.host(prior).ravel()[keep] * sharpness[keep] ** 2
+            yield Table(kind, owner[keep], 1 / sharpness[keep], _side_by_side(columns, targets, sharpness, keep), own)
+
+
+def _rows(design: DesignRows, kind: str, prior: np.ndarray | None) -> list[np.ndarray]:
+    """Kernel rows of all observations of one kind; their prior variances are added to ``prior`` where it is given."""
+    if kind == "forces":
+        return design.forces(0, design.batch.n_atoms, prior)
+    if kind == "stress":
+        return design.strain(0, len(design.batch), prior)
+    if prior is not None:
+        prior += design.energy_prior()
+    return design.energy()
 
 
 def _side_by_side(rows: list[np.ndarray], targets: np.ndarray, sharpness: np.ndarray, keep: np.ndarray) -> np.ndarray:
