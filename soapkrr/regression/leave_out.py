@@ -94,17 +94,19 @@ def leave_out(fit: Fit, data: TrainingData, groups: Groups, resources: Resources
     ``groups`` counts structures as the user gave them, and so does the result.
     """
     of_data = groups.index[data.order]
-    present = [np.flatnonzero(of_data == g) for g in range(len(groups))]
-    partition = Partition(data, fit.noise, present, resources)
-    errors, variances = without_groups(fit.process, partition)
+    # By their first structures, so that neither names nor the order in which structures were given change the rounding.
+    members = sorted((np.flatnonzero(of_data == g) for g in range(len(groups))), key=lambda structures: structures[0])
+    partition = Partition(data, fit.noise, members, resources)
+    without = without_groups(fit.process, partition)
     labels = partition.labels
     found = LeaveOut(
         **{name: getattr(labels, name) for name in labels.ARRAYS},
-        mean=labels.given - labels.sigma * errors,
-        variance=labels.sigma**2 * variances,
+        mean=labels.given - labels.sigma * without.errors,
+        variance=labels.sigma**2 * without.variances,
         group=of_data[labels.structure],
         names=groups.names,
         sizes=data.sizes[np.argsort(data.order)],
+        exact=without.exact,
     )
     found = replace(found, structure=data.order[labels.structure]).some(~unpredicted(data, labels))
     return found.some(np.lexsort((found.component, found.structure, found.kind)))
