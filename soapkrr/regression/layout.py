@@ -89,7 +89,7 @@ class Table:
     structure : (m,) index of the structure of each row.
     sigma : (m,) σ of each row over the kind's noise level; of an energy times √N.
     array : (m, k + 1) rows and targets side by side, divided by ``sigma``; in Fortran order, for `linear.absorb`.
-    prior : (m,) prior variances over ``sigma``²; None where not asked for.
+    prior : (m, n_terms) prior variances over ``sigma``², of unit signals; None where not asked for.
     """
 
     kind: str

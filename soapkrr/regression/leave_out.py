@@ -96,7 +96,7 @@ def leave_out(fit: Fit, data: TrainingData, groups: Groups, resources: Resources
     of_data = groups.index[data.order]
     # By their first structures, so that neither names nor the order in which structures were given change the rounding.
     members = sorted((np.flatnonzero(of_data == g) for g in range(len(groups))), key=lambda structures: structures[0])
-    partition = Partition(data, fit.noise, members, resources)
+    partition = Partition(data, fit.noise, members, resources, fit.rows)
     without = without_groups(fit.process, partition)
     labels = partition.labels
     found = LeaveOut(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from functools import cached_property
 
 import numpy as np
@@ -53,7 +54,7 @@ class DesignRows:
     def forces(self, start: int, stop: int, prior: np.ndarray | None = None) -> list[np.ndarray]:
         """Per species (3·n, M_s), of the forces F = −∂E/∂r on atoms ``start:stop``, ordered atom, then axis.
 
-        Their prior variances are added to ``prior`` (n, 3) where it is given: they need the same Jacobians.
+        Their prior variances, over δ², are added to ``prior`` (n, 3) where it is given: they need the same Jacobians.
         """
         rows = [self.xp.zeros((stop - start, 3, len(x))) for x in self.term.points]
         step = backends.of(self.env.X).DISPLACED
@@ -69,12 +70,10 @@ class DesignRows:
     def strain(self, first: int, last: int, prior: np.ndarray | None = None) -> list[np.ndarray]:
         """Per species (6·n, M_s), of ∂E/∂ε of structures ``first:last``, ordered structure, then Voigt component.
 
-        Their prior variances are added to ``prior`` (n, 6) where it is given; structures are then taken one by one.
+        Their prior variances, over δ², are added to ``prior`` (n, 6) where it is given.
         """
         rows = [self.xp.zeros((last - first, 6, len(x))) for x in self.term.points]
-        bounds, step = self.batch.offsets[first : last + 1], 16 * backends.of(self.env.X).DISPLACED
-        bounds = [*range(bounds[0], bounds[-1], step), bounds[-1]] if prior is None else bounds
-        for a, b in zip(bounds, bounds[1:], strict=False):
+        for a, b in self._whole(first, last, 16 * backends.of(self.env.X).DISPLACED):
             jacobian = self.env.strained(a, b)
             for s in range(len(rows)):
                 mine = a + self.xp.flatnonzero(self.env.kinds[a:b] == s)
@@ -83,19 +82,27 @@ class DesignRows:
                     self._add_priors(jacobian[mine - a], mine, self.structure[mine] - first, prior)
         return [-r.reshape(len(r) * r.shape[1], r.shape[2]) for r in rows]
 
+    def _whole(self, first: int, last: int, step: int) -> Iterator[tuple[int, int]]:
+        """First and last atoms of blocks of whole structures, of ``step`` atoms where they are small."""
+        offsets, a = self.batch.offsets, first
+        for b in range(first + 1, last + 1):
+            if b == last or offsets[b + 1] - offsets[a] > step:
+                yield int(offsets[a]), int(offsets[b])
+                a = b
+
     def energy_prior(self) -> np.ndarray:
-        """(n_structures,) prior variances of the total energies, eV²."""
+        """(n_structures,) prior variances of the total energies over δ²."""
         prior, batch = self.xp.zeros(len(self.batch)), self.batch
         for s, (a, b) in enumerate(zip(batch.offsets, batch.offsets[1:], strict=False)):
             prior[s] = total_prior(self.term, self.env.X[a:b], self.term.descriptor.kinds(batch.numbers[a:b]), 1)
         return prior
 
     def _add_priors(self, jacobian, centre, target, prior) -> None:
-        """prior[target] += δ² Σ_ii' v_i (∂²κ/∂x_i∂x_i') v_i' of centres i, i' of one species, v = jacobian[:, b]."""
+        """prior[target] += Σ_ii' v_i (∂²κ/∂x_i∂x_i') v_i' of centres i, i' of one species, v = jacobian[:, b]."""
         for t in np.unique(backends.host(target)):
             mine = self.xp.flatnonzero(target == t)
             V, X = self.xp.ascontiguousarray(jacobian[mine].transpose(1, 0, 2)), self.env.X[centre[mine]]
-            prior[t] += self.term.signal**2 * mixed_products(self.term.kernel, V, X, V, X).sum(axis=(1, 2))
+            prior[t] += mixed_products(self.term.kernel, V, X, V, X).sum(axis=(1, 2))
 
     def _scatter(self, s: int, jacobian, centre, target, rows) -> None:
         """rows[target] −= (∂κ/∂x · jacobian) of centres of species s; jacobian (m, k, n_features), rows (n, k, M_s)."""
@@ -111,7 +118,7 @@ class DesignRows:
 
 
 def total_prior(term: SparseTerm, X: np.ndarray, kinds: np.ndarray, threads: int | None) -> float:
-    """δ² Σ_ij κ(x_i, x_j) over atoms of the same species of one structure, by the upper triangle of tiles."""
+    """Σ_ij κ(x_i, x_j) over atoms of the same species of one structure, by the upper triangle of tiles."""
     total = 0.0
     for s in np.unique(kinds):
         x = X[backends.namespace(X).asarray(np.flatnonzero(kinds == s))]
@@ -123,4 +130,4 @@ def total_prior(term: SparseTerm, X: np.ndarray, kinds: np.ndarray, threads: int
 
         tiles = [(i, j) for i in range(0, len(x), TILE) for j in range(i, len(x), TILE)]
         total += sum(thread_map(part, tiles, threads if len(tiles) > 1 else 1))
-    return term.signal**2 * total
+    return total

@@ -6,6 +6,7 @@ Rasmussen 2005, JMLR 6, 1939). The mean never builds a Jacobian; variances of fo
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -138,32 +139,31 @@ class SparseProcess(Process):
         for term, X in zip(self.terms, features.X, strict=True):
             kinds = term.descriptor.kinds(batch.numbers)
             for s, (a, b) in enumerate(zip(batch.offsets, batch.offsets[1:], strict=False)):
-                prior[s] += total_prior(term, X[a:b], kinds[a:b], self.threads)
+                prior[s] += term.signal**2 * total_prior(term, X[a:b], kinds[a:b], self.threads)
         return self.variance(prior, features.sums)
 
     def forces_variance(self, designs: list[DesignRows]) -> np.ndarray:
         """(n_atoms, 3) posterior variance of the force components, (eV/Å)²."""
-
-        def block(start, stop):
-            prior = self.xp.zeros((stop - start, 3))
-            rows = self.xp.concatenate([d.term.whiten(d.forces(start, stop, prior)) for d in designs], axis=1)
-            return self.variance(prior.ravel(), rows).reshape(-1, 3)
-
-        for design in designs:
-            design.jets  # noqa: B018  computed once, before the threads start
-        return self.xp.concatenate([rows for _, _, rows in block_map(block, designs[0].batch.n_atoms, 8, self.threads)])
+        return self._derivative_variance(designs, DesignRows.forces, 3, designs[0].batch.n_atoms, 8)
 
     def strain_variance(self, designs: list[DesignRows]) -> np.ndarray:
         """(n_structures, 6) posterior variance of ∂E/∂ε, eV²."""
+        return self._derivative_variance(designs, DesignRows.strain, 6, len(designs[0].batch), 1)
 
-        def block(start, stop):
-            prior = self.xp.zeros((stop - start, 6))
-            rows = self.xp.concatenate([d.term.whiten(d.strain(start, stop, prior)) for d in designs], axis=1)
-            return self.variance(prior.ravel(), rows).reshape(-1, 6)
+    def _derivative_variance(self, designs: list[DesignRows], rows_of: Callable, k: int, n: int, block: int) -> np.ndarray:
+        """(n, k) variances of the k derivatives of each of n atoms or structures, ``block`` of them at a time."""
+
+        def one(start, stop):
+            rows, total = [], 0.0
+            for design in designs:
+                prior = self.xp.zeros((stop - start, k))
+                rows.append(design.term.whiten(rows_of(design, start, stop, prior)))
+                total = total + design.term.signal**2 * prior.ravel()
+            return self.variance(total, self.xp.concatenate(rows, axis=1)).reshape(-1, k)
 
         for design in designs:
             design.jets  # noqa: B018  computed once, before the threads start
-        return self.xp.concatenate([rows for _, _, rows in block_map(block, len(designs[0].batch), 1, self.threads)])
+        return self.xp.concatenate([rows for _, _, rows in block_map(one, n, block, self.threads)])
 
 
 class EnergyFeatures(Collector):

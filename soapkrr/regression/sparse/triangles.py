@@ -12,11 +12,12 @@ from ase import Atoms
 from soapkrr import backends, linear
 from soapkrr.baselines import baseline_energies
 from soapkrr.execution.blocks import halved_group, split_on_out_of_memory
-from soapkrr.execution.resources import Resources
+from soapkrr.execution.resources import Division, Resources
 from soapkrr.labels import Labels, stacked
 from soapkrr.regression.data import TrainingData
 from soapkrr.regression.layout import Table
 from soapkrr.regression.sparse.design import DesignRows
+from soapkrr.regression.sparse.kept import KeptRows
 from soapkrr.regression.terms import SparseTerm
 from soapkrr.structures import Batch, split_by_atoms
 from soapkrr.threads import thread_map
@@ -28,8 +29,10 @@ CHUNK = 1024
 MANY = 2000
 
 
-def kernel_triangles(terms: Sequence[SparseTerm], data: TrainingData, resources: Resources) -> tuple[dict, dict]:
-    """{kind: triangle of [K | y]} of all structures, and {kind: number of rows}.
+def kernel_triangles(
+    terms: Sequence[SparseTerm], data: TrainingData, resources: Resources, kept: KeptRows | None = None
+) -> tuple[dict, dict]:
+    """{kind: triangle of [K | y]} of all structures, and {kind: number of rows}; rows go into ``kept`` unless they are made elsewhere.
 
     K are the rows of kernel values with the sparse points: whitening their triangle in the end gives that of Φ at a part of the work.
     The terms need no transform yet.
@@ -37,13 +40,12 @@ def kernel_triangles(terms: Sequence[SparseTerm], data: TrainingData, resources:
     Structures are dealt out in chunks, whose triangles absorb rows group by group and are merged by a tree: neither depends on threads.
     """
     pool, division = resources.pool, resources.division
-    chunk = max(division.chunk, chunk_atoms(sum(t.n_points for t in terms), int(data.sizes.sum())))
-    chunks = split_by_atoms(pool.frames(data.frames), chunk)
+    chunks = split_by_atoms(pool.frames(data.frames), chunk_size(terms, data, division))
     items = [(frames, data.labels[first : first + len(frames)], first) for first, frames in chunks]
     if pool.remote:
         make, common = _chunk_on, (resources.device, pool.share(terms))
     else:
-        make, common = partial(chunk_triangles, division.group), (terms,)
+        make, common = partial(chunk_triangles, division.group, kept=None if kept is None else (kept, data.order)), (terms,)
     parts = resources.reduce(make, merged, items, *common, data.references, label="design rows")
     return {kind: triangle for kind, (triangle, _) in parts.items()}, {kind: n for kind, (_, n) in parts.items()}
 
@@ -75,6 +77,19 @@ def whitened_rows(terms: Sequence[SparseTerm], rows: np.ndarray) -> np.ndarray:
     return parts[0] if len(parts) == 1 else backends.namespace(rows).concatenate(parts, axis=1)
 
 
+def chunk_size(terms: Sequence[SparseTerm], data: TrainingData, division: Division) -> int:
+    """Atoms of a chunk of these data."""
+    return max(division.chunk, chunk_atoms(sum(t.n_points for t in terms), int(data.sizes.sum())))
+
+
+def made_together(terms: Sequence[SparseTerm], data: TrainingData, division: Division) -> list[np.ndarray]:
+    """Structures whose rows `kernel_triangles` makes at once."""
+    groups = []
+    for first, frames in split_by_atoms(data.frames, chunk_size(terms, data, division)):
+        groups += [first + start + np.arange(len(members)) for start, members in split_by_atoms(frames, division.group)]
+    return groups
+
+
 def chunk_atoms(n_points: int, n_atoms: int) -> int:
     """Atoms of a chunk: about `CHUNK` or the number of sparse points, such that chunks are equal and even in number."""
     chunks = -(-n_atoms // max(CHUNK, n_points))
@@ -87,8 +102,12 @@ def whitens_concurrently(n_points: int, threads: int) -> bool:
     return n_points > MANY and threads != 1
 
 
-def chunk_triangles(group: int, terms: Sequence[SparseTerm], references: Mapping[str, float], item: tuple) -> dict:
+def chunk_triangles(
+    group: int, terms: Sequence[SparseTerm], references: Mapping[str, float], item: tuple, kept: tuple[KeptRows, np.ndarray] | None = None
+) -> dict:
     """{kind: (triangle of [K | y], number of rows)} of (consecutive structures, labels, index of the first), by groups of so many atoms.
+
+    ``kept``: where rows are kept, and the place of every structure in the list that the user gave.
 
     A group whose rows do not fit into a GPU's memory is made in halves.
     """
@@ -97,7 +116,10 @@ def chunk_triangles(group: int, terms: Sequence[SparseTerm], references: Mapping
 
     def rows(part):
         start, members = part
-        return list(tables(terms, members, labels[start - first :][: len(members)], references, start))
+        made = list(tables(terms, members, labels[start - first :][: len(members)], references, start, kept is not None))
+        if kept is not None:
+            kept[0].put(made, start, kept[1][start : start + len(members)])
+        return made
 
     smaller = partial(halved_group, work="design rows", instead="use fewer sparse points")
     for start, members in split_by_atoms(frames, group):
@@ -157,21 +179,17 @@ def tables(
     ):
         keep = np.flatnonzero(np.isfinite(targets))
         if len(keep):
-            prior = designs[0].xp.zeros(shape) if priors else None
-            columns = [rows for design in designs for rows in _rows(design, kind, prior)]
-            own = None if prior is None else backends.host(prior).ravel()[keep] * sharpness[keep] ** 2
-            yield Table(kind, owner[keep], 1 / sharpness[keep], _side_by_side(columns, targets, sharpness, keep), own)
+            columns, prior = zip(*(_rows(design, kind, shape, priors) for design in designs), strict=True)
+            own = np.column_stack([backends.host(p).ravel() for p in prior])[keep] * sharpness[keep, None] ** 2 if priors else None
+            yield Table(kind, owner[keep], 1 / sharpness[keep], _side_by_side(sum(columns, []), targets, sharpness, keep), own)
 
 
-def _rows(design: DesignRows, kind: str, prior: np.ndarray | None) -> list[np.ndarray]:
-    """Kernel rows of all observations of one kind; their prior variances are added to ``prior`` where it is given."""
-    if kind == "forces":
-        return design.forces(0, design.batch.n_atoms, prior)
-    if kind == "stress":
-        return design.strain(0, len(design.batch), prior)
-    if prior is not None:
-        prior += design.energy_prior()
-    return design.energy()
+def _rows(design: DesignRows, kind: str, shape: tuple, priors: bool) -> tuple[list[np.ndarray], np.ndarray | None]:
+    """Kernel rows of all observations of one kind, and with ``priors`` their prior variances, of unit signal."""
+    if kind == "energy":
+        return design.energy(), design.energy_prior() if priors else None
+    prior = design.xp.zeros(shape) if priors else None
+    return (design.forces if kind == "forces" else design.strain)(0, shape[0], prior), prior
 
 
 def _side_by_side(rows: list[np.ndarray], targets: np.ndarray, sharpness: np.ndarray, keep: np.ndarray) -> np.ndarray:

@@ -10,13 +10,14 @@ import numpy as np
 
 from soapkrr import backends, linear
 from soapkrr.kernels import squares
+from soapkrr.labels import KINDS
 from soapkrr.regression.data import TrainingData
 from soapkrr.regression.exact.covariance import ObservedStructures
 from soapkrr.regression.exact.posterior import SubsetProcess
 from soapkrr.regression.known import KnownLabels
 from soapkrr.regression.process import Process
 from soapkrr.regression.sparse.posterior import SparseProcess
-from soapkrr.regression.sparse.triangles import tables, whitened_rows
+from soapkrr.regression.sparse.triangles import made_together, tables, whitened_rows
 from soapkrr.regression.without.partition import Found, Partition, checked, packed, solved, without_groups
 from soapkrr.threads import thread_map
 
@@ -31,12 +32,30 @@ def feature_rows(process: Process, part: TrainingData, partition: Partition) -> 
 
 @feature_rows.register
 def _(process: SparseProcess, part: TrainingData, partition: Partition):
-    rows, priors = [], []
-    for table in tables(process.terms, part.frames, part.labels, part.references, 0, priors=True):
-        level = partition.noise[table.kind]
-        rows.append(whitened_rows(process.terms, table.rows) / level)
-        priors.append(table.prior / level**2)
-    return process.xp.concatenate(rows), np.concatenate(priors)
+    labels = KnownLabels.of(part, partition.noise)
+    rows, priors = _kept_rows(part, labels, partition) or _made_rows(process, part)
+    level = np.array([partition.noise[kind] for kind in KINDS])[labels.kind]
+    features = whitened_rows(process.terms, process.xp.asarray(rows))
+    features /= process.xp.asarray(level)[:, None]
+    return features, priors @ np.square(process.signals) / level**2
+
+
+def _made_rows(process: SparseProcess, part: TrainingData) -> tuple[np.ndarray, np.ndarray]:
+    """Kernel rows and prior variances (m, n_terms) of the labels of some structures."""
+    made = list(tables(process.terms, part.frames, part.labels, part.references, 0, priors=True))
+    return process.xp.concatenate([table.rows for table in made]), np.concatenate([table.prior for table in made])
+
+
+def _kept_rows(part: TrainingData, labels: KnownLabels, partition: Partition) -> tuple[np.ndarray, np.ndarray] | None:
+    """The same from the fit, NumPy arrays; None where it did not keep them all."""
+    if partition.kept is None:
+        return None
+    found = [partition.kept.get(int(part.order[s])) for s in np.unique(labels.structure)]
+    if None in found:
+        return None
+    rows, priors = (np.concatenate(parts) for parts in zip(*found, strict=True))
+    back = np.argsort(np.lexsort((labels.kind, labels.structure)), kind="stable")  # from structure after structure to kind after kind
+    return (rows, priors) if len(found) == 1 else (rows[back], priors[back])
 
 
 @feature_rows.register
@@ -161,6 +180,15 @@ def _sums(half: Half) -> tuple[np.ndarray, np.ndarray]:
     return half.B @ half.B.T, half.B @ half.t
 
 
+def _as_in_the_fit(process, partition: Partition, groups: list[np.ndarray]) -> list[np.ndarray]:
+    """Groups of one structure each put together as their rows were in the fit, to the last bit of what it may have kept; else nothing."""
+    if not isinstance(process, SparseProcess) or any(len(structures) != 1 for structures in groups):
+        return []
+    there = np.concatenate([[], *groups])
+    together = made_together(process.terms, partition.data, partition.resources.division)
+    return [some for some in (structures[np.isin(structures, there)] for structures in together) if len(some)]
+
+
 @without_groups.register(SparseProcess)
 @without_groups.register(SubsetProcess)
 def on_features(process: SparseProcess | SubsetProcess, partition: Partition, residuals: np.ndarray | None = None) -> Found:
@@ -168,7 +196,7 @@ def on_features(process: SparseProcess | SubsetProcess, partition: Partition, re
     passes = FeatureGroups(process, partition, residuals)
     numbers = [len(partition.of(structures)) for structures in partition.groups]
     few = [structures for structures, n in zip(partition.groups, numbers, strict=True) if 0 < n <= len(passes.z)]
-    bins = list(packed(few, partition.data.sizes, partition.resources.division.group))
+    bins = _as_in_the_fit(process, partition, few) or list(packed(few, partition.data.sizes, partition.resources.division.group))
     lost = [g for some in partition.resources.map(passes.small, bins, label="leave-out") for g in some]
     lost += [k for g, n in enumerate(numbers) if n > len(passes.z) for k in passes.large(g)]
     for g in lost:

@@ -17,6 +17,7 @@ from soapkrr.labels import KINDS
 from soapkrr.regression.data import TrainingData
 from soapkrr.regression.known import KnownLabels
 from soapkrr.regression.process import Process
+from soapkrr.regression.sparse.kept import KeptRows
 
 #: Least pivot² of 1 − H: below, what a group alone knows is so much that nothing but rounding is left of the others.
 LOST = 1e-10
@@ -40,13 +41,14 @@ class Partition:
     Attributes
     ----------
     data : of the fit.  noise : {kind: σ} of the fit.  groups : structures of each group, every structure in one of them.
-    resources : where the work is done.
+    resources : where the work is done.  kept : rows of the fit, as `Fit.rows`.
     """
 
     data: TrainingData
     noise: Mapping[str, float]
     groups: Sequence[np.ndarray]
     resources: Resources
+    kept: KeptRows | None = None
 
     @cached_property
     def labels(self) -> KnownLabels:
