@@ -1,6 +1,7 @@
 """Labels predicted without their own group, in closed form: equal to honest refits, for every process, group and kind of label."""
 
 from dataclasses import replace
+from io import BytesIO
 
 import numpy as np
 import pytest
@@ -24,10 +25,15 @@ from soapkrr import (
     linear,
     load,
 )
-from soapkrr.labels import KINDS
+from soapkrr.execution import scratch
+from soapkrr.labels import KINDS, read_labels
+from soapkrr.regression.data import TrainingData
 from soapkrr.regression.exact.cholesky import collapse
 from soapkrr.regression.exact.covariance import ObservedStructures
-from soapkrr.regression.without import observations, partition
+from soapkrr.regression.fit import Problem
+from soapkrr.regression.grouping import groups_by
+from soapkrr.regression.leave_out import leave_out
+from soapkrr.regression.without import features, observations, partition
 
 NOISE = {"energy": 0.01, "forces": 0.1, "stress": 0.01}
 WEIGHTED = Observations(weight="trust")
@@ -331,3 +337,87 @@ def test_the_fit_is_not_changed():
     np.testing.assert_array_equal(model.predict(frames).energy, before)
     for atoms, old in zip(frames, positions, strict=True):
         np.testing.assert_array_equal(atoms.positions, old)
+
+
+def fit_and_data(model, frames, keep=True):
+    """A fit that keeps its rows, its data, and where the work is done, as estimators put them together."""
+    data = TrainingData.of(frames, read_labels(frames, model.observations, model._noise()), model.baseline)
+    resources = model._resources(None, False, None)
+    return model._scheme().fit(Problem(tuple(model._terms()), data, model._noise(), None, keep), resources), data, resources
+
+
+@pytest.mark.parametrize("name", ["sparse", "few features", "terms", "ACSF"])
+@pytest.mark.parametrize("by", ["structure", "scattered"])
+def test_rows_kept_by_the_fit_are_those_made_again(name, by, monkeypatch):
+    frames, model = uneven(), MODELS[name]()
+    for index, atoms in enumerate(frames):
+        atoms.info["scattered"] = index % 3
+    expected = model.fit(frames).leave_out(frames, by)
+    fit, data, resources = fit_and_data(MODELS[name](), frames)
+    monkeypatch.setattr(features, "tables", None)
+    found = leave_out(fit, data, groups_by(by, frames, fit.process.descriptors), resources)
+    if by == "structure":
+        np.testing.assert_array_equal(found.error, expected.error)
+        np.testing.assert_array_equal(found.variance, expected.variance)
+    np.testing.assert_allclose(found.error, expected.error, rtol=1e-8, atol=1e-9)
+    np.testing.assert_allclose(found.variance, expected.variance, rtol=1e-7)
+
+
+def test_rows_that_a_full_disk_does_not_hold_are_made_again(monkeypatch):
+    frames = uneven()
+    model = MODELS["sparse"]().fit(frames)
+    expected = model.leave_out(frames)
+    monkeypatch.setattr(scratch, "PART", 1e-9)
+    fit, data, resources = fit_and_data(MODELS["sparse"](), frames)
+    found = leave_out(fit, data, groups_by("structure", frames, fit.process.descriptors), resources)
+    np.testing.assert_array_equal(fit.process.posterior.mean, model.process_.posterior.mean)
+    np.testing.assert_array_equal(found.mean, expected.mean)
+
+
+def test_a_scratch_file_returns_what_was_put():
+    kept, arrays = scratch.Scratch(), {k: np.random.default_rng(k).random((k, 3)) for k in range(5)}
+    for k, array in arrays.items():
+        kept.put(k, np.asfortranarray(array))
+    for k, array in arrays.items():
+        np.testing.assert_array_equal(kept.get(k), array)
+    assert kept.get("other") is None
+
+
+@pytest.mark.parametrize("failing", ["write", "flush", "seek"])
+def test_a_scratch_file_lets_go_of_everything_when_the_disk_fails(failing, monkeypatch):
+    class Failing(BytesIO):
+        broken = False
+
+        def _fail(self, name, *arguments):
+            if self.broken and name == failing:
+                raise OSError(28, "No space left on device")
+            return getattr(BytesIO, name)(self, *arguments)
+
+        def write(self, content):
+            return self._fail("write", content)
+
+        def flush(self):
+            return self._fail("flush")
+
+        def seek(self, place, whence=0):
+            return self._fail("seek", place, whence)
+
+    monkeypatch.setattr(scratch.tempfile, "TemporaryFile", Failing)
+    kept = scratch.Scratch()
+    kept.put("one", np.ones(3))
+    np.testing.assert_array_equal(kept.get("one"), np.ones(3))
+    kept._file.broken = True
+    kept.put("two", np.ones(3))
+    assert kept.get("one") is None and kept.get("two") is None
+    kept.put("three", np.ones(3))
+    assert kept.get("three") is None
+
+
+def test_without_a_temporary_folder_nothing_is_kept(monkeypatch):
+    def refuse():
+        raise OSError("no usable temporary directory")
+
+    monkeypatch.setattr(scratch.tempfile, "TemporaryFile", refuse)
+    kept = scratch.Scratch()
+    kept.put("one", np.ones(3))
+    assert kept.get("one") is None

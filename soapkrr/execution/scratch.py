@@ -5,7 +5,9 @@ from __future__ import annotations
 import logging
 import shutil
 import tempfile
+import weakref
 from collections.abc import Hashable
+from io import BufferedRandom
 from threading import Lock
 
 import numpy as np
@@ -23,12 +25,16 @@ class Scratch:
     """
 
     def __init__(self):
-        self._lock, self._where, self._end = Lock(), {}, 0
+        self._lock, self._end, self._room = Lock(), 0, 0.0
+        self._where: dict[Hashable, tuple[int, tuple]] = {}
+        self._file: BufferedRandom | None = None
         try:
-            self._file = tempfile.TemporaryFile()
             self._room = PART * shutil.disk_usage(tempfile.gettempdir()).free
+            self._file = tempfile.TemporaryFile()
         except OSError as error:
             self._drop(error)
+        else:
+            self._close = weakref.finalize(self, self._file.close)
 
     def put(self, key: Hashable, array: np.ndarray) -> None:
         """Keep an array under a name, until the object goes or the disk is full."""
@@ -40,7 +46,7 @@ class Scratch:
                 if self._end + content.nbytes > self._room:
                     raise OSError(f"{self._end + content.nbytes:,} bytes, of which there is room for {self._room:,.0f}")
                 self._file.seek(self._end)
-                self._file.write(content.data)
+                self._file.write(_bytes(content))
                 self._file.flush()
             except OSError as error:
                 self._drop(error)
@@ -51,16 +57,23 @@ class Scratch:
     def get(self, key: Hashable) -> np.ndarray | None:
         """The array of that name; None where it was not kept."""
         with self._lock:
-            if key not in self._where:
+            if self._file is None or key not in self._where:
                 return None
             place, shape = self._where[key]
             out = np.empty(shape)
-            self._file.seek(place)
-            if self._file.readinto(out.data.cast("B")) < out.nbytes:
-                self._drop("it was cut short")
+            try:
+                self._file.seek(place)
+                if self._file.readinto(_bytes(out)) < out.nbytes:
+                    raise OSError("the file was cut short")
+            except OSError as error:
+                self._drop(error)
                 return None
             return out
 
-    def _drop(self, reason) -> None:
-        logger.info("nothing is kept in %s: %s", tempfile.gettempdir(), reason)
-        self._where, self._file, self._room = {}, None, 0.0
+    def _drop(self, reason: OSError) -> None:
+        logger.info("nothing is kept between two passes over the data: %s", reason)
+        self._where, self._file = {}, None
+
+
+def _bytes(array: np.ndarray) -> memoryview:
+    return array.reshape(-1).view(np.uint8).data

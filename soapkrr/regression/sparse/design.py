@@ -101,7 +101,7 @@ class DesignRows:
         """prior[target] += Σ_ii' v_i (∂²κ/∂x_i∂x_i') v_i' of centres i, i' of one species, v = jacobian[:, b]."""
         for t in np.unique(backends.host(target)):
             mine = self.xp.flatnonzero(target == t)
-            V, X = self.xp.ascontiguousarray(jacobian[mine].transpose(1, 0, 2)), self.env.X[centre[mine]]
+            V, X = jacobian[mine].transpose(1, 0, 2), self.env.X[centre[mine]]
             prior[t] += mixed_products(self.term.kernel, V, X, V, X).sum(axis=(1, 2))
 
     def _scatter(self, s: int, jacobian, centre, target, rows) -> None:
