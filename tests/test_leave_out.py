@@ -421,3 +421,13 @@ def test_without_a_temporary_folder_nothing_is_kept(monkeypatch):
     kept = scratch.Scratch()
     kept.put("one", np.ones(3))
     assert kept.get("one") is None
+
+
+@pytest.mark.parametrize("name", ["sparse", "few features", "exact", "observations"])
+def test_a_gpu_gives_the_same(name, cuda):
+    frames = uneven()
+    models = {**MODELS, "observations": lambda: SparseGP(COPPER, DotProduct(zeta=2), n_sparse=30, representers="observations", **COMMON)}
+    model = models[name]().fit(frames)
+    expected, found = model.leave_out(frames), model.set_params(device="cuda").leave_out(frames)
+    np.testing.assert_allclose(found.mean, expected.mean, rtol=1e-8, atol=1e-8)
+    np.testing.assert_allclose(found.variance, expected.variance, rtol=1e-7)

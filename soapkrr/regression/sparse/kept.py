@@ -26,7 +26,10 @@ class KeptRows:
             mine = [(t, slice(b[k], b[k + 1])) for t, b in enumerate(bounds) if b[k] < b[k + 1]]
             if mine:
                 self._priors[place] = np.concatenate([tables[t].prior[rows] for t, rows in mine])
-                self._rows.put(place, np.concatenate([arrays[t][rows] for t, rows in mine]))
+                content, at = np.empty((len(self._priors[place]), arrays[0].shape[1])), 0
+                for t, rows in mine:  # from columns to rows in one copy
+                    content[at : at + rows.stop - rows.start], at = arrays[t][rows], at + rows.stop - rows.start
+                self._rows.put(place, content)
 
     def get(self, place: int) -> tuple[np.ndarray, np.ndarray] | None:
         """Rows and prior variances of one structure, energy, forces, stress; None where they were not kept."""

@@ -35,7 +35,7 @@ def _(process: SparseProcess, part: TrainingData, partition: Partition):
     labels = KnownLabels.of(part, partition.noise)
     rows, priors = _kept_rows(part, labels, partition) or _made_rows(process, part)
     level = np.array([partition.noise[kind] for kind in KINDS])[labels.kind]
-    features = whitened_rows(process.terms, process.xp.asarray(rows))
+    features = whitened_rows(process.terms, process.xp.ascontiguousarray(process.xp.asarray(rows)))
     features /= process.xp.asarray(level)[:, None]
     return features, priors @ np.square(process.signals) / level**2
 
