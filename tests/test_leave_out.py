@@ -26,14 +26,17 @@ from soapkrr import (
     load,
 )
 from soapkrr.execution import scratch
-from soapkrr.labels import KINDS, read_labels
+from soapkrr.labels import KINDS, Labels, read_labels
 from soapkrr.regression.data import TrainingData
 from soapkrr.regression.exact.cholesky import collapse
 from soapkrr.regression.exact.covariance import ObservedStructures
 from soapkrr.regression.fit import Problem
 from soapkrr.regression.grouping import groups_by
 from soapkrr.regression.leave_out import leave_out
+from soapkrr.regression.process import Predictor
+from soapkrr.regression.residuals import Residuals
 from soapkrr.regression.without import features, observations, partition
+from soapkrr.structures import Batch
 
 NOISE = {"energy": 0.01, "forces": 0.1, "stress": 0.01}
 WEIGHTED = Observations(weight="trust")
@@ -431,3 +434,25 @@ def test_a_gpu_gives_the_same(name, cuda):
     expected, found = model.leave_out(frames), model.set_params(device="cuda").leave_out(frames)
     np.testing.assert_allclose(found.mean, expected.mean, rtol=1e-8, atol=1e-8)
     np.testing.assert_allclose(found.variance, expected.variance, rtol=1e-7)
+
+
+@pytest.mark.parametrize("name", ["sparse", "few features", "terms", "prior mean", "exact", "ridge"])
+def test_it_knows_the_residuals_of_the_fit_too(name):
+    """Those that labels are checked by, without another prediction."""
+    frames = uneven()
+    model = MODELS[name]().fit(frames)
+    found, prediction = model.leave_out(frames), model.predict(frames)
+    parts = zip(prediction.energy, prediction.forces, prediction.stress, strict=True)
+    expected = found.values_of([Labels(*part) for part in parts], found.sizes)
+    np.testing.assert_allclose(found.fitted, expected, rtol=1e-8, atol=1e-8)
+
+
+def test_residuals_of_a_leave_out_are_those_of_a_prediction():
+    frames, model = uneven(), MODELS["sparse"]()
+    fit, data, resources = fit_and_data(model, frames)
+    found = Residuals.of_leave_out(data, leave_out(fit, data, groups_by("structure", frames, fit.process.descriptors), resources))
+    predictor = Predictor(fit.process, data.references, (), "cpu", 1)
+    expected = Residuals.of(data, predictor(Batch.from_atoms(data.frames), frozenset()), fit.noise)
+    for name in ("kind", "structure", "component", "given", "sigma"):
+        np.testing.assert_array_equal(getattr(found, name), getattr(expected, name))
+    np.testing.assert_allclose(found.predicted, expected.predicted, rtol=1e-8, atol=1e-8)

@@ -33,14 +33,16 @@ class LeaveOut(Tabular, KnownLabels):
     component : place in the ravelled label: 3·atom + axis of a force, Voigt component of a stress.
     given : the label, eV, eV/Å, eV/Å³.  sigma : its noise in the same unit, of an energy σ√N.
     mean, variance : predicted, in that unit and its square; the variance is of the value itself, without the noise of the label.
+    fitted : what the model itself predicts, which knows the label.
     group : index into ``names``.  names : of the groups.  sizes : (n_structures,) numbers of atoms.
     exact : whether these are the numbers that refits without each group would give; otherwise they are estimated.
     """
 
-    ARRAYS = (*KnownLabels.ARRAYS, "mean", "variance", "group")
+    ARRAYS = (*KnownLabels.ARRAYS, "mean", "variance", "fitted", "group")
 
     mean: np.ndarray
     variance: np.ndarray
+    fitted: np.ndarray
     group: np.ndarray
     names: tuple[str, ...]
     sizes: np.ndarray
@@ -70,7 +72,7 @@ class LeaveOut(Tabular, KnownLabels):
     def with_labels(self, labels: Sequence[Labels]) -> LeaveOut:
         """The same with these labels of all structures in place of ``given``, and errors as they are: prior means put back."""
         given = self.values_of(labels, self.sizes)
-        return replace(self, given=given, mean=given + self.error)
+        return replace(self, given=given, mean=given + self.error, fitted=given + (self.fitted - self.given))
 
     def _title(self) -> str:
         how = "" if self.exact else ", estimated"
@@ -103,6 +105,7 @@ def leave_out(fit: Fit, data: TrainingData, groups: Groups, resources: Resources
         **{name: getattr(labels, name) for name in labels.ARRAYS},
         mean=labels.given - labels.sigma * without.errors,
         variance=labels.sigma**2 * without.variances,
+        fitted=labels.given - labels.sigma * without.residuals,
         group=of_data[labels.structure],
         names=groups.names,
         sizes=data.sizes[np.argsort(data.order)],

@@ -10,7 +10,7 @@ Weisberg 1982, Residuals and Influence in Regression).
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import singledispatch
 
 import numpy as np
@@ -23,6 +23,7 @@ from soapkrr.regression.data import TrainingData
 from soapkrr.regression.exact.covariance import ObservedStructures
 from soapkrr.regression.exact.posterior import ExactProcess, SubsetProcess
 from soapkrr.regression.known import KnownLabels, unpredicted
+from soapkrr.regression.leave_out import LeaveOut
 from soapkrr.regression.process import Process
 from soapkrr.regression.sparse.design import DesignRows
 from soapkrr.regression.sparse.posterior import SparseProcess
@@ -53,6 +54,13 @@ class Residuals(KnownLabels):
         labels = labels.some(~unpredicted(data, labels))
         predicted = [Labels(*parts) for parts in zip(prediction.energy, prediction.forces, prediction.stress, strict=True)]
         return cls(**{name: getattr(labels, name) for name in labels.ARRAYS}, predicted=labels.values_of(predicted, data.sizes))
+
+    @classmethod
+    def of_leave_out(cls, data: TrainingData, found: LeaveOut) -> Residuals:
+        """The same from a leave-out of the data, which has predicted all labels already."""
+        there = replace(found, structure=np.argsort(data.order)[found.structure])
+        there = there.some(np.lexsort((there.component, there.structure, there.kind)))
+        return cls(**{name: getattr(there, name) for name in KnownLabels.ARRAYS}, predicted=there.fitted)
 
     @property
     def scaled(self) -> np.ndarray:

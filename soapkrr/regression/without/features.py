@@ -93,7 +93,8 @@ class FeatureGroups:
     """
 
     def __init__(self, process: SparseProcess | SubsetProcess, partition: Partition, residuals: np.ndarray | None = None):
-        self.process, self.partition, self.residuals = process.on(partition.resources.xp, 1), partition, residuals
+        self.process, self.partition = process.on(partition.resources.xp, 1), partition
+        self.estimates, self.residuals = residuals is not None, np.empty(len(partition.labels)) if residuals is None else residuals
         self.xp, self.factor = self.process.xp, self.process.posterior.factor
         self.z = self.factor @ self.process.posterior.mean
         self.errors, self.variances = np.empty(len(partition.labels)), np.empty(len(partition.labels))
@@ -107,9 +108,9 @@ class FeatureGroups:
         """What there is to say of the labels of some structures, whose rows are made at once."""
         (rows, rest), at = self.rows(structures), self.partition.of(structures)
         B = backends.of(rows).dense.solve_triangular(self.factor, rows.T, transposed=True)
-        if self.residuals is not None:
-            return Half(at, B, self.xp.asarray(self.residuals[at]), rest)
-        return Half(at, B, self.xp.asarray(self.partition.targets[at]) - self.z @ B, rest)
+        if not self.estimates:
+            self.residuals[at] = self.partition.targets[at] - backends.host(self.z @ B)
+        return Half(at, B, self.xp.asarray(self.residuals[at]), rest)
 
     def pieces(self, structures: np.ndarray) -> list[np.ndarray]:
         """Structures some at a time, so that rows of about `Division.group` atoms are made at once."""
@@ -202,4 +203,4 @@ def on_features(process: SparseProcess | SubsetProcess, partition: Partition, re
     for g in lost:
         logger.info("leave-out: group %d alone knows some features; all other rows are taken anew", g)
         passes.refitted(g)
-    return Found(passes.errors, passes.variances, residuals is None)
+    return Found(passes.errors, passes.variances, passes.residuals, not passes.estimates)

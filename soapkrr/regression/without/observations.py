@@ -79,6 +79,7 @@ def by_blocks(L: np.ndarray, place: np.ndarray, partition: Partition) -> Found:
     y, errors, variances = np.empty(len(L)), np.empty(len(labels)), np.empty(len(labels))
     y[place] = partition.targets * labels.sigma
     weights = linear.backward(L, linear.forward(L, xp.asarray(y)))
+    t = xp.asarray(labels.sigma) * weights[xp.asarray(place)]
 
     def one(g):
         at = partition.of(partition.groups[g])
@@ -89,7 +90,7 @@ def by_blocks(L: np.ndarray, place: np.ndarray, partition: Partition) -> Found:
         H = -(half.T @ half)
         H.reshape(-1)[:: len(H) + 1] += 1.0
         try:
-            errors[at], variances[at] = map(backends.host, solved(H, sigma * weights[where]))
+            errors[at], variances[at] = map(backends.host, solved(H, t[xp.asarray(at)]))
         except np.linalg.LinAlgError:
             logger.info("leave-out: group %d alone knows some of its labels; the others are decomposed anew", g)
             errors[at], variances[at] = map(backends.host, refitted(L, xp.asarray(y), where, sigma))
@@ -97,7 +98,7 @@ def by_blocks(L: np.ndarray, place: np.ndarray, partition: Partition) -> Found:
     known = [g for g, structures in enumerate(partition.groups) if len(partition.of(structures))]
     for _ in partition.resources.map(one, known, label="leave-out"):
         pass
-    return Found(errors, variances)
+    return Found(errors, variances, backends.host(t))
 
 
 def refitted(L: np.ndarray, y: np.ndarray, where: np.ndarray, sigma: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

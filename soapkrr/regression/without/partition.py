@@ -26,11 +26,12 @@ LOST = 1e-10
 class Found(NamedTuple):
     """Of every label without its own group, in units of its noise: error, given less predicted (n,), and variance (n,) of the value.
 
-    ``exact``: whether these are what refits would give, not estimates.
+    ``residuals`` (n,): given less predicted by the fit itself.  ``exact``: whether errors are what refits would give, not estimates.
     """
 
     errors: np.ndarray
     variances: np.ndarray
+    residuals: np.ndarray
     exact: bool = True
 
 
