@@ -43,6 +43,7 @@ _HOME = {
     "Leverage": "selection.specifications",
     "Prediction": "prediction",
     "PropertyPrediction": "prediction",
+    "LeaveOut": "regression.leave_out",
     "fit": "auto",
     "load": "loading",
     "InputError": "errors",

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from soapkrr.backends.cpu import dense
 from soapkrr.linear import merge, solve, triangle, whitening
 
 CONDITIONS = [1e0, 1e2, 1e4, 1e6, 1e8, 1e10]
@@ -165,3 +166,12 @@ def test_whitening_is_a_triangle_where_no_eigenvalue_is_near_the_tolerance(small
     T = whitening((K + K.T) / 2, 1e-9)
     assert (T.shape == (8, 8) and not np.tril(T, -1).any()) == triangular
     np.testing.assert_allclose(T.T @ K @ T, np.eye(T.shape[1]), atol=1e-6)
+
+
+@pytest.mark.parametrize("order", "CF")
+def test_products_with_triangles(order):
+    rng = np.random.default_rng(0)
+    A, T = np.asarray(rng.random((9, 5)), order=order), np.triu(rng.random((5, 5)))
+    before = A.copy()
+    np.testing.assert_allclose(dense.times_triangle(A, T), A @ T, rtol=1e-14)
+    np.testing.assert_array_equal(A, before)

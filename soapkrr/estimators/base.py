@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from abc import abstractmethod
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -28,7 +29,9 @@ from soapkrr.regression.checks import check_data
 from soapkrr.regression.data import TrainingData, check_structures
 from soapkrr.regression.domain import restored_domain
 from soapkrr.regression.fit import Fit, Problem, Scheme, restored_fit
-from soapkrr.regression.origin import data_hash, origin
+from soapkrr.regression.grouping import groups_by
+from soapkrr.regression.leave_out import LeaveOut, leave_out
+from soapkrr.regression.origin import check_origin, data_hash, origin
 from soapkrr.regression.process import Predictor, restored
 from soapkrr.structures import Batch, as_frames, split_by_atoms
 from soapkrr.threads import serial_blas
@@ -191,6 +194,37 @@ class Potential(Estimator):
     def _group_atoms(self, predictor: Predictor, frames: list[Atoms], wanted: frozenset[str], most: int) -> int:
         """Atoms predicted at once, within ``memory_limit``."""
         return min(most, prediction_work(predictor.process, frames, wanted, self._budget).division.group) if self._limited else most
+
+    def leave_out(self, frames: list[Atoms], by="structure", *, progress: bool = False) -> LeaveOut:
+        """Every label of the data as predicted without its own group of structures, in closed form: nothing is fitted again.
+
+        Equal to what models fitted without each group would predict, with the hyper-parameters, sparse points (or representers) and
+        reference energies of this one. Of a sparse process that takes another pass over the design rows, about as long as the fit.
+
+        Parameters
+        ----------
+        frames : the structures and labels that the model was fitted to, in any order.
+        by : what is left out together: ``"structure"``, ``"config_type"``, ``"cluster"`` (near-identical structures, see
+            `grouping.clusters`), a name in `info`, or an array of one value for each structure.
+        progress : as in `fit`.
+
+        Raises
+        ------
+        sklearn.exceptions.NotFittedError : the model is not fitted.
+        InputError : ``frames`` are not the data of the fit, are fewer than three, or are all of one group.
+        """
+        check_is_fitted(self)
+        fitted = type(self)(**self.fitted_parameters_)
+        frames, noise = as_frames(frames), fitted._noise()
+        labels = read_labels(frames, fitted.observations, noise)
+        check_origin(self.origin_, frames, map(Labels.numbers, labels))
+        config = (fitted.observations or Observations()).config_type
+        groups = groups_by(by, frames, self.process_.descriptors, config)
+        data = replace(TrainingData.of(frames, labels, fitted.baseline), references=self.reference_energies_)
+        division = fit_work(fitted._scheme(), Task(fitted._terms(), frames, labels, None), self._budget).division if self._limited else None
+        fit = Fit(self.process_, self.noise_, self.n_observations_, self.log_likelihood_)
+        with serial_blas(), device_limit(self._xp, self.memory_limit):
+            return leave_out(fit, data, groups, self._resources(division, progress, None)).with_labels(labels)
 
     def plan(self, frames: list[Atoms], y=None, *, optimize: bool | str = False, predict: bool = False, uncertainty=False) -> Plan:
         """Rows, operations, memory and time of `fit`, or with ``predict`` of `predict`, before anything large is allocated.

@@ -16,6 +16,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from soapkrr import backends
 from soapkrr.errors import require_positive
 from soapkrr.specification import Specification
 
@@ -150,12 +151,16 @@ class Scaled(Kernel):
 
 
 def mixed_products(kernel: Kernel, V: np.ndarray, X: np.ndarray, W: np.ndarray, Y: np.ndarray) -> np.ndarray:
-    """vᵢᵀ (∂²κ/∂x∂x′)(xᵢ, yⱼ) wⱼ for matching directions: V, X (n, d) and W, Y (m, d); result (n, m)."""
-    jet = kernel.jet(X @ Y.T, squares(X)[:, None], squares(Y)[None, :], 2)
-    vy, xw = V @ Y.T, X @ W.T
-    vx, yw = np.einsum("if,if->i", V, X)[:, None], np.einsum("if,if->i", W, Y)[None, :]
-    out = jet.u * (V @ W.T)
-    for part, left, right in ((jet.uu, vy, xw), (jet.ua, 2 * vx, xw), (jet.ub, 2 * vy, yw), (jet.ab, 4 * vx, yw)):
+    """vᵢᵀ (∂²κ/∂x∂x′)(xᵢ, yⱼ) wⱼ for directions V (..., n, d) at X (n, d) and W (..., m, d) at Y (m, d); result (..., n, m)."""
+    jet, xp, same = kernel.jet(X @ Y.T, squares(X)[:, None], squares(Y)[None, :], 2), backends.namespace(X), V is W and X is Y
+    out, vy = jet.u * xp.matmul(V, W.swapaxes(-1, -2)), xp.matmul(V, Y.T)
+    xw = vy.swapaxes(-1, -2) if same else xp.matmul(X, W.swapaxes(-1, -2))
+    if jet.uu is not None:
+        out += jet.uu * vy * xw
+    if jet.ua is None and jet.ub is None and jet.ab is None:
+        return out
+    vx, yw = xp.einsum("...if,if->...i", V, X)[..., :, None], xp.einsum("...if,if->...i", W, Y)[..., None, :]
+    for part, left, right in ((jet.ua, 2 * vx, xw), (jet.ub, 2 * vy, yw), (jet.ab, 4 * vx, yw)):
         if part is not None:
             out += part * left * right
     return out

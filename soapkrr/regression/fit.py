@@ -14,6 +14,7 @@ from soapkrr.labels import KINDS
 from soapkrr.regression import stored
 from soapkrr.regression.data import TrainingData
 from soapkrr.regression.process import Process
+from soapkrr.regression.sparse.kept import KeptRows
 from soapkrr.regression.terms import Term
 
 
@@ -25,12 +26,14 @@ class Problem:
     ----------
     noise : {kind of observation: σ}: eV per atom, eV/Å, eV/Å³.
     optimize : how noise levels and signals are found: ``"evidence"``, ``"cross-validation"``, or None: they are those given.
+    keep : whether design rows are kept on a disk until the `Fit` goes, for a leave-out after it.
     """
 
     terms: tuple[Term, ...]
     data: TrainingData
     noise: Mapping[str, float]
     optimize: str | None
+    keep: bool = False
 
 
 @dataclass(frozen=True)
@@ -42,6 +45,7 @@ class Fit:
     process : the posterior.  noise : {kind: σ} in use.  counts : {kind: number of observations}.
     evidence : log marginal likelihood, NaN where it is not known.
     triangles : {kind: triangle of the design rows and targets [Φ | y]} where there are design rows.
+    rows : kernel rows of all structures, where `Problem.keep` asked for them and a disk holds them.
     """
 
     process: Process
@@ -49,6 +53,7 @@ class Fit:
     counts: Mapping[str, int]
     evidence: float
     triangles: Mapping[str, np.ndarray] = field(default_factory=dict)
+    rows: KeptRows | None = None
 
 
 def restored_fit(process: Process, state: Mapping) -> Fit:

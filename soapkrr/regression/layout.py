@@ -73,6 +73,11 @@ class Layout:
         length = int(self.lengths[structures[0]].sum())
         return self.offsets[structures][:, None] + np.arange(length)
 
+    def components(self, kind: np.ndarray, structure: np.ndarray, component: np.ndarray) -> np.ndarray:
+        """Places of components of ravelled labels; ``kind``: index into `labels.KINDS`. All three of one shape."""
+        before = np.where(kind == 0, 0, np.where(kind == 1, 1, 1 + self.lengths[structure, 1]))
+        return self.offsets[structure] + before + component
+
 
 @dataclass(frozen=True, eq=False)
 class Table:
@@ -84,12 +89,14 @@ class Table:
     structure : (m,) index of the structure of each row.
     sigma : (m,) σ of each row over the kind's noise level; of an energy times √N.
     array : (m, k + 1) rows and targets side by side, divided by ``sigma``; in Fortran order, for `linear.absorb`.
+    prior : (m, n_terms) prior variances over ``sigma``², of unit signals; None where not asked for.
     """
 
     kind: str
     structure: np.ndarray
     sigma: np.ndarray
     array: np.ndarray
+    prior: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.array)

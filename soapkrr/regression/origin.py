@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timezone
 
 import numpy as np
 from ase import Atoms
 
 from soapkrr import __version__
-from soapkrr.errors import ModelFileError
+from soapkrr.errors import InputError, ModelFileError
 
 #: What is known of a fit, all of them strings; in files of version 1 none.
 ENTRIES = ("software", "date", "data_sha256")
@@ -26,6 +26,17 @@ def data_hash(frames: Sequence[Atoms], values: Iterable[Sequence]) -> str:
     """SHA-256 of structures and the numbers that are learnt of each; the order of the structures does not count."""
     digests = sorted(_structure(atoms, numbers) for atoms, numbers in zip(frames, values, strict=True))
     return hashlib.sha256(b"".join(digests)).hexdigest()
+
+
+def check_origin(stated: Mapping[str, str], frames: Sequence[Atoms], values: Iterable[Sequence]) -> None:
+    """Raise `InputError` unless structures and the numbers learnt of each are those of the fit that ``stated`` is the origin of."""
+    if "data_sha256" not in stated:
+        raise InputError("the model does not state which data it was fitted to, as files of version 1 do not; fit it again.")
+    if data_hash(frames, values) != stated["data_sha256"]:
+        raise InputError(
+            f"`frames`: these {len(frames)} structures with their labels are not those that the model was fitted to (SHA-256 of the data "
+            f"{stated['data_sha256'][:12]}…); give the same ones, all of them, with the same labels."
+        )
 
 
 def _structure(atoms: Atoms, values: Sequence) -> bytes:

@@ -10,19 +10,20 @@ Weisberg 1982, Residuals and Influence in Regression).
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import singledispatch
 
 import numpy as np
 from scipy.special import ndtri
 
 from soapkrr import backends, linear
-from soapkrr.labels import KINDS, stacked
+from soapkrr.labels import KINDS, Labels
 from soapkrr.prediction import Prediction
 from soapkrr.regression.data import TrainingData
 from soapkrr.regression.exact.covariance import ObservedStructures
 from soapkrr.regression.exact.posterior import ExactProcess, SubsetProcess
-from soapkrr.regression.layout import Layout
+from soapkrr.regression.known import KnownLabels, unpredicted
+from soapkrr.regression.leave_out import LeaveOut
 from soapkrr.regression.process import Process
 from soapkrr.regression.sparse.design import DesignRows
 from soapkrr.regression.sparse.posterior import SparseProcess
@@ -33,51 +34,38 @@ from soapkrr.threads import thread_map
 WORST, OTHERS = 40, (100, 20, 20)
 
 
-@dataclass(frozen=True, eq=False)
-class Residuals:
-    """Given less predicted of every known label; arrays of equal length.
+@dataclass(frozen=True, eq=False, repr=False)
+class Residuals(KnownLabels):
+    """Given and predicted values of the labels of a fit that something predicts: of all but the energies of isolated atoms.
 
     Attributes
     ----------
-    kind : index into `labels.KINDS`.  structure : index of the structure.  component : place in the ravelled label.
-    given, predicted : eV, eV/Å, eV/Å³.  sigma : noise of the label in the same unit, of an energy σ√N.
+    predicted : in the units of ``given``.
     """
 
-    kind: np.ndarray
-    structure: np.ndarray
-    component: np.ndarray
-    given: np.ndarray
+    ARRAYS = (*KnownLabels.ARRAYS, "predicted")
+
     predicted: np.ndarray
-    sigma: np.ndarray
 
     @classmethod
     def of(cls, data: TrainingData, prediction: Prediction, noise: Mapping[str, float]) -> Residuals:
         """Of a fit's data and its prediction for them, prior means left out of both."""
-        return cls(*map(np.concatenate, zip(*(_of_kind(k, data, prediction, noise) for k in range(len(KINDS))), strict=True)))
+        labels = KnownLabels.of(data, noise)
+        labels = labels.some(~unpredicted(data, labels))
+        predicted = [Labels(*parts) for parts in zip(prediction.energy, prediction.forces, prediction.stress, strict=True)]
+        return cls(**{name: getattr(labels, name) for name in labels.ARRAYS}, predicted=labels.values_of(predicted, data.sizes))
+
+    @classmethod
+    def of_leave_out(cls, data: TrainingData, found: LeaveOut) -> Residuals:
+        """The same from a leave-out of the data, which has predicted all labels already."""
+        there = replace(found, structure=np.argsort(data.order)[found.structure])
+        there = there.some(np.lexsort((there.component, there.structure, there.kind)))
+        return cls(**{name: getattr(there, name) for name in KnownLabels.ARRAYS}, predicted=there.fitted)
 
     @property
     def scaled(self) -> np.ndarray:
         """t, in units of the noise."""
         return (self.given - self.predicted) / self.sigma
-
-    def some(self, chosen: np.ndarray) -> Residuals:
-        """A part of them."""
-        return Residuals(*(getattr(self, name)[chosen] for name in self.__dataclass_fields__))
-
-
-def _of_kind(k: int, data: TrainingData, prediction: Prediction, noise: Mapping[str, float]) -> tuple:
-    kind, sizes = KINDS[k], data.sizes
-    given, scale = stacked(data.labels, kind, sizes)
-    predicted = np.concatenate([np.ravel(value) for value in getattr(prediction, kind)])
-    lengths = {"energy": np.ones_like(sizes), "forces": 3 * sizes, "stress": np.full_like(sizes, 6)}[kind]
-    structure = np.repeat(np.arange(len(sizes)), lengths)
-    component = np.arange(len(given)) - np.repeat(np.cumsum(lengths) - lengths, lengths)
-    sigma = noise[kind] * (np.sqrt(sizes) if kind == "energy" else 1.0) / scale
-    known = np.isfinite(given)
-    if kind == "energy":  # isolated atoms are what others are measured by, and nothing predicts them
-        known &= np.array([len(atoms) > 1 or atoms.pbc.any() for atoms in data.frames])
-    known = np.flatnonzero(known)
-    return np.full(len(known), k), structure[known], component[known], given[known], predicted[known], sigma[known]
 
 
 def spread(t: np.ndarray, n_structures: int) -> float:
@@ -122,7 +110,7 @@ def _(process: ExactProcess, data: TrainingData, some: Residuals) -> np.ndarray:
     # Structures without labels are not in the process.
     present = np.array([not label.empty for label in data.labels])
     structure = (np.cumsum(present) - 1)[some.structure]
-    place = np.searchsorted(process.picked, _places(process.structures.layout, structure, some))
+    place = np.searchsorted(process.picked, process.structures.layout.components(some.kind, structure, some.component))
     columns = np.zeros((len(process.factor), len(place)))
     columns[place, np.arange(len(place))] = some.sigma
     half = linear.forward(process.factor, columns)
@@ -147,15 +135,9 @@ def _(process: SubsetProcess, data: TrainingData, some: Residuals) -> np.ndarray
     structures, owner = np.unique(some.structure, return_inverse=True)
     observed = ObservedStructures.of(data.some(structures.tolist()))
     compositions = [observed.compositions(descriptor, process.threads) for descriptor in process.descriptors]
-    place = _places(observed.layout, owner, some)
+    place = observed.layout.components(some.kind, owner, some.component)
     rows = process.cross(compositions)[0][place] @ process.transform
     return _unexplained(process.posterior, rows / some.sigma[:, None])
-
-
-def _places(layout: Layout, structure: np.ndarray, some: Residuals) -> np.ndarray:
-    """Where labels of these structures of a layout stand in it."""
-    before = np.where(some.kind == 0, 0, np.where(some.kind == 1, 1, 1 + layout.lengths[structure, 1]))
-    return layout.offsets[structure] + before + some.component
 
 
 def _unexplained(posterior: linear.Posterior, rows: np.ndarray) -> np.ndarray:
@@ -181,7 +163,7 @@ def _design_rows(process: SparseProcess, data: TrainingData, s: int, some: Resid
         mine = forces[some.component[forces] // 3 == atom]
         put(mine, lambda design, a=int(atom): design.forces(a, a + 1), some.component[mine] % 3)
     if len(stress):
-        put(stress, DesignRows.strain, some.component[stress])
+        put(stress, lambda design: design.strain(0, 1), some.component[stress])
         out[stress] /= batch.volumes[0]
     return out
 

@@ -20,6 +20,9 @@ from soapkrr.specification import Specification
 #: Signals above overflow when they are squared and multiplied by numbers of atoms, eV.
 LARGEST_SIGNAL = 1e50
 
+#: Rows from which a product with a triangle is quicker than a general one.
+FEW = 8
+
 
 @dataclass(frozen=True)
 class Term(Specification):
@@ -134,8 +137,14 @@ class SparseTerm:
         """Features (m, rank) from kernel rows per species (m, M_s)."""
         out = self.xp.empty((len(kernel_rows[0]), self.rank))
         for s, (k, t) in enumerate(zip(kernel_rows, self.scaled_transform, strict=True)):
-            out[:, self.columns[s] : self.columns[s + 1]] = k @ t
+            by_half = self._triangular[s] and len(k) >= FEW
+            out[:, self.columns[s] : self.columns[s + 1]] = backends.of(k).dense.times_triangle(k, t) if by_half else k @ t
         return out
+
+    @cached_property
+    def _triangular(self) -> list[bool]:
+        """Per species, whether the transform is an upper triangle, as of a Cholesky factor."""
+        return [t.size > 0 and t.shape[0] == t.shape[1] and not bool(self.xp.tril(t, -1).any()) for t in self.transform]
 
     def prior(self, X: np.ndarray) -> np.ndarray:
         """(n,) prior variance of single atoms' energies."""

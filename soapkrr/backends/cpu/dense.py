@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
-from scipy.linalg import lapack
+from scipy.linalg import blas, lapack
 from scipy.linalg import solve_triangular as _solve_triangular
 
 from soapkrr.threads import thread_map
@@ -49,6 +49,13 @@ def inverse_condition(R: np.ndarray) -> float:
 def inverse_triangle(R: np.ndarray) -> np.ndarray:
     """R⁻¹ of an upper triangle."""
     return lapack.dtrtri(R)[0]
+
+
+def times_triangle(A: np.ndarray, T: np.ndarray) -> np.ndarray:
+    """A T for an upper triangle T, at half the operations of a product."""
+    if A.flags.f_contiguous and not A.flags.c_contiguous:
+        return blas.dtrmm(1.0, T.T, A, side=1, lower=1, trans_a=1)
+    return blas.dtrmm(1.0, T.T, A.T, lower=1).T
 
 
 def inverse_from_cholesky(L: np.ndarray) -> np.ndarray:

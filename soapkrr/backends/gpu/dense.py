@@ -35,6 +35,11 @@ def inverse_triangle(R):
     return solve_triangular(R, cupy.eye(len(R)))
 
 
+def times_triangle(A, T):
+    """A T for an upper triangle T; a general product, which a GPU does as fast."""
+    return A @ T
+
+
 def inverse_from_cholesky(L):
     """Lower triangle of (L Lᵀ)⁻¹."""
     half = solve_triangular(L, cupy.eye(len(L)), lower=True)

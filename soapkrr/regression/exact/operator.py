@@ -147,7 +147,7 @@ class CovarianceOperator:
                     forces = term.whiten(design.forces(0, batch.n_atoms)).reshape(-1, 3, b - a)
                     rows[index(layout.forces[forced]), a:b] = forces[index(layout.forced[forced] - atom)]
                 if stressed.start < stressed.stop:
-                    strain, at = term.whiten(design.strain()).reshape(-1, 6, b - a), layout.stressed[stressed]
+                    strain, at = term.whiten(design.strain(0, len(design.batch))).reshape(-1, 6, b - a), layout.stressed[stressed]
                     rows[index(layout.stress[stressed]), a:b] = strain[index(at - first)] / index(self.batch.volumes[at])[:, None, None]
 
         groups = split_by_atoms(self.frames, backends.of(rows).GROUP)

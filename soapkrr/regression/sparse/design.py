@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from functools import cached_property
 
 import numpy as np
 
 from soapkrr import backends
-from soapkrr.kernels import squares
+from soapkrr.kernels import mixed_products, squares
 from soapkrr.regression.terms import SparseTerm
 from soapkrr.structures import Batch, add_rows
+from soapkrr.threads import thread_map
+
+#: Rows and columns of atoms whose products are summed at once in the prior of a total energy.
+TILE = 384
 
 
 class DesignRows:
@@ -46,8 +51,11 @@ class DesignRows:
             rows.append(sums)
         return rows
 
-    def forces(self, start: int, stop: int) -> list[np.ndarray]:
-        """Per species (3·n, M_s), of the forces F = −∂E/∂r on atoms ``start:stop``, ordered atom, then axis."""
+    def forces(self, start: int, stop: int, prior: np.ndarray | None = None) -> list[np.ndarray]:
+        """Per species (3·n, M_s), of the forces F = −∂E/∂r on atoms ``start:stop``, ordered atom, then axis.
+
+        Their prior variances, over δ², are added to ``prior`` (n, 3) where it is given: they need the same Jacobians.
+        """
         rows = [self.xp.zeros((stop - start, 3, len(x))) for x in self.term.points]
         step = backends.of(self.env.X).DISPLACED
         for a in range(start, stop, step):
@@ -55,19 +63,46 @@ class DesignRows:
             for s in range(len(rows)):
                 jacobian, centre, atom = block.of_species(s)
                 self._scatter(s, jacobian, centre, atom - start, rows[s])
+                if prior is not None:
+                    self._add_priors(jacobian, centre, atom - start, prior)
         return [r.reshape(len(r) * r.shape[1], r.shape[2]) for r in rows]
 
-    def strain(self) -> list[np.ndarray]:
-        """Per species (6·n_structures, M_s), of ∂E/∂ε, ordered structure, then Voigt component."""
-        rows = [self.xp.zeros((len(self.batch), 6, len(x))) for x in self.term.points]
-        n, step = self.batch.n_atoms, 16 * backends.of(self.env.X).DISPLACED
-        for a in range(0, n, step):
-            b = min(a + step, n)
+    def strain(self, first: int, last: int, prior: np.ndarray | None = None) -> list[np.ndarray]:
+        """Per species (6·n, M_s), of ∂E/∂ε of structures ``first:last``, ordered structure, then Voigt component.
+
+        Their prior variances, over δ², are added to ``prior`` (n, 6) where it is given.
+        """
+        rows = [self.xp.zeros((last - first, 6, len(x))) for x in self.term.points]
+        for a, b in self._whole(first, last, 16 * backends.of(self.env.X).DISPLACED):
             jacobian = self.env.strained(a, b)
             for s in range(len(rows)):
                 mine = a + self.xp.flatnonzero(self.env.kinds[a:b] == s)
-                self._scatter(s, jacobian[mine - a], mine, self.structure[mine], rows[s])
+                self._scatter(s, jacobian[mine - a], mine, self.structure[mine] - first, rows[s])
+                if prior is not None:
+                    self._add_priors(jacobian[mine - a], mine, self.structure[mine] - first, prior)
         return [-r.reshape(len(r) * r.shape[1], r.shape[2]) for r in rows]
+
+    def _whole(self, first: int, last: int, step: int) -> Iterator[tuple[int, int]]:
+        """First and last atoms of blocks of whole structures, of ``step`` atoms where they are small."""
+        offsets, a = self.batch.offsets, first
+        for b in range(first + 1, last + 1):
+            if b == last or offsets[b + 1] - offsets[a] > step:
+                yield int(offsets[a]), int(offsets[b])
+                a = b
+
+    def energy_prior(self) -> np.ndarray:
+        """(n_structures,) prior variances of the total energies over δ²."""
+        prior, batch = self.xp.zeros(len(self.batch)), self.batch
+        for s, (a, b) in enumerate(zip(batch.offsets, batch.offsets[1:], strict=False)):
+            prior[s] = total_prior(self.term, self.env.X[a:b], self.term.descriptor.kinds(batch.numbers[a:b]), 1)
+        return prior
+
+    def _add_priors(self, jacobian, centre, target, prior) -> None:
+        """prior[target] += Σ_ii' v_i (∂²κ/∂x_i∂x_i') v_i' of centres i, i' of one species, v = jacobian[:, b]."""
+        for t in np.unique(backends.host(target)):
+            mine = self.xp.flatnonzero(target == t)
+            V, X = jacobian[mine].transpose(1, 0, 2), self.env.X[centre[mine]]
+            prior[t] += mixed_products(self.term.kernel, V, X, V, X).sum(axis=(1, 2))
 
     def _scatter(self, s: int, jacobian, centre, target, rows) -> None:
         """rows[target] −= (∂κ/∂x · jacobian) of centres of species s; jacobian (m, k, n_features), rows (n, k, M_s)."""
@@ -80,3 +115,19 @@ class DesignRows:
         if jet.a is not None:
             along = 2 * self.xp.einsum("ekf,ef->ek", jacobian, self.env.X[centre])
             backends.of(rows).regression.scatter_norms(along, jet.a, place, target, rows)
+
+
+def total_prior(term: SparseTerm, X: np.ndarray, kinds: np.ndarray, threads: int | None) -> float:
+    """Σ_ij κ(x_i, x_j) over atoms of the same species of one structure, by the upper triangle of tiles."""
+    total = 0.0
+    for s in np.unique(kinds):
+        x = X[backends.namespace(X).asarray(np.flatnonzero(kinds == s))]
+
+        def part(ij, x=x):
+            i, j = ij
+            value = term.kernel(x[i : i + TILE], x[j : j + TILE]).sum()
+            return value if i == j else 2 * value
+
+        tiles = [(i, j) for i in range(0, len(x), TILE) for j in range(i, len(x), TILE)]
+        total += sum(thread_map(part, tiles, threads if len(tiles) > 1 else 1))
+    return total

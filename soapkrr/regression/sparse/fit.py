@@ -14,6 +14,7 @@ from soapkrr.regression.data import check_tolerance
 from soapkrr.regression.evidence import log_likelihood, optimise_sparse
 from soapkrr.regression.fit import Fit, Problem, Scheme
 from soapkrr.regression.sparse.cross_validation import cross_validated
+from soapkrr.regression.sparse.kept import KeptRows
 from soapkrr.regression.sparse.points import unwhitened
 from soapkrr.regression.sparse.posterior import SparseProcess
 from soapkrr.regression.sparse.triangles import kernel_triangles, rescaled, whitened_triangles, whitens_concurrently
@@ -45,7 +46,8 @@ class SparseEnvironments(Scheme):
         """See `Scheme.fit`."""
         unwhitened_terms = [unwhitened(term, problem.data, resources) for term in problem.terms]
         parts = problem.data.folds(FOLDS) if problem.optimize == "cross-validation" else [problem.data]
-        terms, folds = self._folds(unwhitened_terms, parts, resources)
+        kept = KeptRows() if problem.keep and not resources.pool.remote else None
+        terms, folds = self._folds(unwhitened_terms, parts, resources, kept)
         noise, (triangles, counts) = dict(problem.noise), folds[0]
         if problem.optimize == "cross-validation":
             noise, signals, triangles, counts = cross_validated(folds, noise, [t.signal for t in terms])
@@ -57,14 +59,14 @@ class SparseEnvironments(Scheme):
         linear.check_condition(max([posterior.condition, *(linear.whitening_condition(T) for term in terms for T in term.transform)]))
         evidence = log_likelihood(posterior, counts, noise) + log_weights(problem.data)
         process = SparseProcess(tuple(term.moved(np) for term in terms), posterior.moved(np))
-        return Fit(process, noise, counts, evidence, backends.host(triangles))
+        return Fit(process, noise, counts, evidence, backends.host(triangles), kept)
 
     def _folds(
-        self, unwhitened_terms: Sequence[SparseTerm], parts: Sequence, resources: Resources
+        self, unwhitened_terms: Sequence[SparseTerm], parts: Sequence, resources: Resources, kept: KeptRows | None
     ) -> tuple[list[SparseTerm], list[tuple[Mapping, Mapping]]]:
         """Whitened terms, and of each part of the data {kind: triangle of [Φ | y]} and {kind: number of rows}."""
         concurrent = resources.division.concurrent and whitens_concurrently(sum(t.n_points for t in unwhitened_terms), resources.threads)
         with meanwhile(lambda: [t.whitened(self.tolerance, resources.threads) for t in unwhitened_terms], concurrent) as whitened:
-            folds = [kernel_triangles(unwhitened_terms, part, resources) for part in parts]
+            folds = [kernel_triangles(unwhitened_terms, part, resources, kept) for part in parts]
             terms = whitened()
         return terms, [(whitened_triangles(terms, triangles, resources.threads), counts) for triangles, counts in folds]

@@ -6,6 +6,7 @@ Rasmussen 2005, JMLR 6, 1939). The mean never builds a Jacobian; variances of fo
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -14,18 +15,14 @@ import numpy as np
 from soapkrr import backends
 from soapkrr.errors import ModelFileError
 from soapkrr.execution.blocks import block_map
-from soapkrr.kernels import mixed_products, squares
+from soapkrr.kernels import squares
 from soapkrr.linear import Posterior
 from soapkrr.regression import stored
 from soapkrr.regression.evaluate import Collector, evaluate
 from soapkrr.regression.process import Deviations, Process
-from soapkrr.regression.sparse.design import DesignRows
+from soapkrr.regression.sparse.design import DesignRows, total_prior
 from soapkrr.regression.terms import SparseTerm
 from soapkrr.structures import Batch, Mean, add_rows
-from soapkrr.threads import thread_map
-
-#: Rows and columns of atoms whose products are summed at once in the prior of a total energy.
-TILE = 384
 
 
 @dataclass(frozen=True, eq=False)
@@ -142,67 +139,31 @@ class SparseProcess(Process):
         for term, X in zip(self.terms, features.X, strict=True):
             kinds = term.descriptor.kinds(batch.numbers)
             for s, (a, b) in enumerate(zip(batch.offsets, batch.offsets[1:], strict=False)):
-                prior[s] += self._total_prior(term, X[a:b], kinds[a:b])
+                prior[s] += term.signal**2 * total_prior(term, X[a:b], kinds[a:b], self.threads)
         return self.variance(prior, features.sums)
-
-    def _total_prior(self, term: SparseTerm, X: np.ndarray, kinds: np.ndarray) -> float:
-        """δ² Σ_ij κ(x_i, x_j) over atoms of the same species, by the upper triangle of tiles."""
-        total = 0.0
-        for s in np.unique(kinds):
-            x = X[self.xp.asarray(np.flatnonzero(kinds == s))]
-
-            def part(ij, x=x):
-                i, j = ij
-                value = term.kernel(x[i : i + TILE], x[j : j + TILE]).sum()
-                return value if i == j else 2 * value
-
-            tiles = [(i, j) for i in range(0, len(x), TILE) for j in range(i, len(x), TILE)]
-            total += sum(thread_map(part, tiles, self.threads if len(tiles) > 1 else 1))
-        return term.signal**2 * total
 
     def forces_variance(self, designs: list[DesignRows]) -> np.ndarray:
         """(n_atoms, 3) posterior variance of the force components, (eV/Å)²."""
-
-        def block(start, stop):
-            rows = self.xp.concatenate([d.term.whiten(d.forces(start, stop)) for d in designs], axis=1)
-            prior = self.xp.concatenate([sum(_force_prior(d, a) for d in designs) for a in range(start, stop)])
-            return self.variance(prior, rows).reshape(-1, 3)
-
-        for design in designs:
-            design.jets  # noqa: B018  computed once, before the threads start
-        return self.xp.concatenate([rows for _, _, rows in block_map(block, designs[0].batch.n_atoms, 8, self.threads)])
+        return self._derivative_variance(designs, DesignRows.forces, 3, designs[0].batch.n_atoms, 8)
 
     def strain_variance(self, designs: list[DesignRows]) -> np.ndarray:
         """(n_structures, 6) posterior variance of ∂E/∂ε, eV²."""
-        rows = self.xp.concatenate([d.term.whiten(d.strain()) for d in designs], axis=1)
-        priors = sum(self._strain_priors(d) for d in designs)
-        return self.variance(priors, rows).reshape(-1, 6)
+        return self._derivative_variance(designs, DesignRows.strain, 6, len(designs[0].batch), 1)
 
-    def _strain_priors(self, design: DesignRows) -> np.ndarray:
-        """(6·n_structures,) prior variance of ∂E/∂ε."""
-        term, batch, kinds = design.term, design.batch, design.env.kinds
+    def _derivative_variance(self, designs: list[DesignRows], rows_of: Callable, k: int, n: int, block: int) -> np.ndarray:
+        """(n, k) variances of the k derivatives of each of n atoms or structures, ``block`` of them at a time."""
 
-        def prior(s):
-            a, b = batch.offsets[s], batch.offsets[s + 1]
-            jacobian, here, X = design.env.strained(a, b), kinds[a:b], design.env.X[a:b]
-            members = [self.xp.flatnonzero(here == t) for t in range(len(term.points))]
-            return sum(_quadratic(term.kernel, jacobian[m], X[m]) for m in members if len(m))
+        def one(start, stop):
+            rows, total = [], 0.0
+            for design in designs:
+                prior = self.xp.zeros((stop - start, k))
+                rows.append(design.term.whiten(rows_of(design, start, stop, prior)))
+                total = total + design.term.signal**2 * prior.ravel()
+            return self.variance(total, self.xp.concatenate(rows, axis=1)).reshape(-1, k)
 
-        return term.signal**2 * self.xp.concatenate(list(thread_map(prior, range(len(batch)), self.threads)))
-
-
-def _force_prior(design: DesignRows, atom: int) -> np.ndarray:
-    """(3,) prior variance of the force on one atom: Σ_ii' ∂x_i κ'' ∂x_i' over the centres it moves."""
-    term, block = design.term, design.env.displaced(atom, atom + 1)
-    moved = (block.of_species(s) for s in range(len(term.points)))
-    return term.signal**2 * sum(_quadratic(term.kernel, jacobian, design.env.X[centre]) for jacobian, centre, _ in moved)
-
-
-def _quadratic(kernel, jacobian: np.ndarray, X: np.ndarray) -> np.ndarray:
-    """Σ_ii' v_i (∂²κ/∂x_i∂x_i') v_i' for each direction v = jacobian[:, b]; jacobian (m, k, n_features) → (k,)."""
-    xp = backends.namespace(X)
-    directions = xp.ascontiguousarray(jacobian.transpose(1, 0, 2))
-    return xp.stack([mixed_products(kernel, v, X, v, X).sum() for v in directions])
+        for design in designs:
+            design.jets  # noqa: B018  computed once, before the threads start
+        return self.xp.concatenate([rows for _, _, rows in block_map(one, n, block, self.threads)])
 
 
 class EnergyFeatures(Collector):

@@ -12,11 +12,12 @@ from ase import Atoms
 from soapkrr import backends, linear
 from soapkrr.baselines import baseline_energies
 from soapkrr.execution.blocks import halved_group, split_on_out_of_memory
-from soapkrr.execution.resources import Resources
+from soapkrr.execution.resources import Division, Resources
 from soapkrr.labels import Labels, stacked
 from soapkrr.regression.data import TrainingData
 from soapkrr.regression.layout import Table
 from soapkrr.regression.sparse.design import DesignRows
+from soapkrr.regression.sparse.kept import KeptRows
 from soapkrr.regression.terms import SparseTerm
 from soapkrr.structures import Batch, split_by_atoms
 from soapkrr.threads import thread_map
@@ -28,8 +29,10 @@ CHUNK = 1024
 MANY = 2000
 
 
-def kernel_triangles(terms: Sequence[SparseTerm], data: TrainingData, resources: Resources) -> tuple[dict, dict]:
-    """{kind: triangle of [K | y]} of all structures, and {kind: number of rows}.
+def kernel_triangles(
+    terms: Sequence[SparseTerm], data: TrainingData, resources: Resources, kept: KeptRows | None = None
+) -> tuple[dict, dict]:
+    """{kind: triangle of [K | y]} of all structures, and {kind: number of rows}; rows go into ``kept`` unless they are made elsewhere.
 
     K are the rows of kernel values with the sparse points: whitening their triangle in the end gives that of Φ at a part of the work.
     The terms need no transform yet.
@@ -37,13 +40,12 @@ def kernel_triangles(terms: Sequence[SparseTerm], data: TrainingData, resources:
     Structures are dealt out in chunks, whose triangles absorb rows group by group and are merged by a tree: neither depends on threads.
     """
     pool, division = resources.pool, resources.division
-    chunk = max(division.chunk, chunk_atoms(sum(t.n_points for t in terms), int(data.sizes.sum())))
-    chunks = split_by_atoms(pool.frames(data.frames), chunk)
+    chunks = split_by_atoms(pool.frames(data.frames), chunk_size(terms, data, division))
     items = [(frames, data.labels[first : first + len(frames)], first) for first, frames in chunks]
     if pool.remote:
         make, common = _chunk_on, (resources.device, pool.share(terms))
     else:
-        make, common = partial(chunk_triangles, division.group), (terms,)
+        make, common = partial(chunk_triangles, division.group, kept=None if kept is None else (kept, data.order)), (terms,)
     parts = resources.reduce(make, merged, items, *common, data.references, label="design rows")
     return {kind: triangle for kind, (triangle, _) in parts.items()}, {kind: n for kind, (_, n) in parts.items()}
 
@@ -56,20 +58,36 @@ def whitened_triangles(terms: Sequence[SparseTerm], triangles: Mapping, threads:
 def _whitened(terms: Sequence[SparseTerm], triangle: np.ndarray, threads: int | None) -> np.ndarray:
     xp, n, step = backends.namespace(triangle), len(triangle), backends.of(triangle).ROWS // 8
     table = xp.empty((n, sum(t.rank for t in terms) + 1), order="F")
-    ends = np.cumsum([0] + [len(x) for t in terms for x in t.points])
 
     def fill(start):
-        rows, column = triangle[start : start + step], 0
-        kernel_rows = [rows[:, a:b] for a, b in zip(ends, ends[1:], strict=False)]
-        for term in terms:
-            table[start : start + step, column : column + term.rank] = term.whiten(kernel_rows[: len(term.points)])
-            kernel_rows, column = kernel_rows[len(term.points) :], column + term.rank
+        table[start : start + step, :-1] = whitened_rows(terms, triangle[start : start + step, :-1])
 
     for _ in thread_map(fill, range(0, n, step), threads):
         pass
     table[:, -1] = triangle[:, -1]
     # A triangle times triangular transforms is one already, to the zero, and kept as it is.
     return linear.absorb(None, table)
+
+
+def whitened_rows(terms: Sequence[SparseTerm], rows: np.ndarray) -> np.ndarray:
+    """Features Φ (m, rank) of all terms from kernel rows K (m, n_points)."""
+    bounds = np.cumsum([0] + [len(x) for t in terms for x in t.points])
+    kernel_rows = [rows[:, a:b] for a, b in zip(bounds, bounds[1:], strict=False)]
+    parts = [term.whiten([kernel_rows.pop(0) for _ in term.points]) for term in terms]
+    return parts[0] if len(parts) == 1 else backends.namespace(rows).concatenate(parts, axis=1)
+
+
+def chunk_size(terms: Sequence[SparseTerm], data: TrainingData, division: Division) -> int:
+    """Atoms of a chunk of these data."""
+    return max(division.chunk, chunk_atoms(sum(t.n_points for t in terms), int(data.sizes.sum())))
+
+
+def made_together(terms: Sequence[SparseTerm], data: TrainingData, division: Division) -> list[np.ndarray]:
+    """Structures whose rows `kernel_triangles` makes at once."""
+    groups = []
+    for first, frames in split_by_atoms(data.frames, chunk_size(terms, data, division)):
+        groups += [first + start + np.arange(len(members)) for start, members in split_by_atoms(frames, division.group)]
+    return groups
 
 
 def chunk_atoms(n_points: int, n_atoms: int) -> int:
@@ -84,8 +102,12 @@ def whitens_concurrently(n_points: int, threads: int) -> bool:
     return n_points > MANY and threads != 1
 
 
-def chunk_triangles(group: int, terms: Sequence[SparseTerm], references: Mapping[str, float], item: tuple) -> dict:
+def chunk_triangles(
+    group: int, terms: Sequence[SparseTerm], references: Mapping[str, float], item: tuple, kept: tuple[KeptRows, np.ndarray] | None = None
+) -> dict:
     """{kind: (triangle of [K | y], number of rows)} of (consecutive structures, labels, index of the first), by groups of so many atoms.
+
+    ``kept``: where rows are kept, and the place of every structure in the list that the user gave.
 
     A group whose rows do not fit into a GPU's memory is made in halves.
     """
@@ -94,7 +116,10 @@ def chunk_triangles(group: int, terms: Sequence[SparseTerm], references: Mapping
 
     def rows(part):
         start, members = part
-        return list(tables(terms, members, labels[start - first :][: len(members)], references, start))
+        made = list(tables(terms, members, labels[start - first :][: len(members)], references, start, kept is not None))
+        if kept is not None:
+            kept[0].put(made, start, kept[1][start : start + len(members)])
+        return made
 
     smaller = partial(halved_group, work="design rows", instead="use fewer sparse points")
     for start, members in split_by_atoms(frames, group):
@@ -129,11 +154,16 @@ def rescaled(terms: Sequence[SparseTerm], triangles: Mapping, signals: Sequence[
 
 
 def tables(
-    terms: Sequence[SparseTerm], frames: list[Atoms], labels: list[Labels], references: Mapping[str, float], first: int
+    terms: Sequence[SparseTerm],
+    frames: list[Atoms],
+    labels: list[Labels],
+    references: Mapping[str, float],
+    first: int,
+    priors: bool = False,
 ) -> Iterator[Table]:
     """Tables of kernel rows K of a group of structures; components without a label have no row. ``first``: index of the first structure.
 
-    Stresses are −∂E/∂ε with σ times the volume.
+    Stresses are ∂E/∂ε with σ times the volume. With ``priors`` the tables have prior variances too.
     """
     batch = Batch.from_atoms(frames, first)
     designs = [DesignRows(term, batch) for term in terms]
@@ -142,15 +172,24 @@ def tables(
     volume = np.repeat(batch.volumes, 6)
     stress, stress_scale = stacked(labels, "stress", batch.sizes)
     structures = np.arange(first, first + len(batch))
-    for kind, rows_of, owner, targets, sharpness in (
-        ("energy", DesignRows.energy, structures, energy - base, scale / np.sqrt(batch.sizes)),
-        ("forces", lambda design: design.forces(0, batch.n_atoms), np.repeat(batch.frame, 3), *stacked(labels, "forces", batch.sizes)),
-        ("stress", DesignRows.strain, np.repeat(structures, 6), stress * volume, stress_scale / volume),
+    for kind, shape, owner, targets, sharpness in (
+        ("energy", (len(batch),), structures, energy - base, scale / np.sqrt(batch.sizes)),
+        ("forces", (batch.n_atoms, 3), np.repeat(batch.frame, 3), *stacked(labels, "forces", batch.sizes)),
+        ("stress", (len(batch), 6), np.repeat(structures, 6), stress * volume, stress_scale / volume),
     ):
         keep = np.flatnonzero(np.isfinite(targets))
         if len(keep):
-            columns = [rows for design in designs for rows in rows_of(design)]
-            yield Table(kind, owner[keep], 1 / sharpness[keep], _side_by_side(columns, targets, sharpness, keep))
+            columns, prior = zip(*(_rows(design, kind, shape, priors) for design in designs), strict=True)
+            own = np.column_stack([backends.host(p).ravel() for p in prior])[keep] * sharpness[keep, None] ** 2 if priors else None
+            yield Table(kind, owner[keep], 1 / sharpness[keep], _side_by_side(sum(columns, []), targets, sharpness, keep), own)
+
+
+def _rows(design: DesignRows, kind: str, shape: tuple, priors: bool) -> tuple[list[np.ndarray], np.ndarray | None]:
+    """Kernel rows of all observations of one kind, and with ``priors`` their prior variances, of unit signal."""
+    if kind == "energy":
+        return design.energy(), design.energy_prior() if priors else None
+    prior = design.xp.zeros(shape) if priors else None
+    return (design.forces if kind == "forces" else design.strain)(0, shape[0], prior), prior
 
 
 def _side_by_side(rows: list[np.ndarray], targets: np.ndarray, sharpness: np.ndarray, keep: np.ndarray) -> np.ndarray:
