@@ -21,7 +21,7 @@ from ase.data import atomic_numbers
 from soapkrr import backends
 from soapkrr.descriptors.base import Descriptor, check_r_cut
 from soapkrr.descriptors.normalise import normalised, through_norm
-from soapkrr.errors import InputError
+from soapkrr.errors import InputError, installing
 from soapkrr.specification import ByValue
 from soapkrr.structures import species_name
 
@@ -230,7 +230,7 @@ def _local_class(name: str) -> type:
     try:
         import dscribe.descriptors as library
     except ImportError as error:
-        raise InputError("DScribe is not installed: pip install soapkrr[dscribe].") from error
+        raise InputError(f"DScribe is not installed: {installing('dscribe')}.") from error
     if name not in REACH:
         raise InputError(f"`descriptor` must be a local descriptor of DScribe, one of {sorted(REACH)}, received {name!r}.")
     return getattr(library, name)
