@@ -6,19 +6,21 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 import numpy as np
-from ase.calculators.calculator import Calculator, all_changes
+from ase.calculators.calculator import all_changes
 
 from soapkrr.prediction import wanted_uncertainties
+from soapkrr.threaded import ThreadedCalculator
 
 if TYPE_CHECKING:
     from soapkrr.estimators.base import Potential
 
 
-class PotentialCalculator(Calculator):
+class PotentialCalculator(ThreadedCalculator):
     """Energy, forces, stress and per-atom energies for `ase.Atoms`, with standard deviations in ``results``.
 
     ``results`` holds energy, free_energy (the same), energies, forces, stress (three-dimensional cells only) and, as asked for by
-    ``uncertainty``, energy_std, energies_std, forces_std, stress_std; units eV, Å.
+    ``uncertainty``, energy_std, energies_std, forces_std, stress_std; units eV, Å. Threads can share a calculator: each has ``results`` of
+    its own.
 
     Parameters
     ----------

@@ -19,7 +19,7 @@ FLOORS = (
     ("selection", "labels"),
     ("descriptors",),
     ("similarity", "baselines", "metrics"),
-    ("plot", "calculator", "choices"),
+    ("plot", "calculator", "threaded", "choices"),
     ("modelfile",),
     ("regression",),
     ("planning",),
