@@ -6,7 +6,6 @@ Conventions: pair vector r_ij = r_j + S·cell − r_i, full list sorted by i (CS
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from functools import cached_property
 from math import hypot, inf
 from typing import NamedTuple
 
@@ -17,6 +16,7 @@ from ase.data import chemical_symbols
 from soapkrr import backends
 from soapkrr.backends.arrays import PairArrays
 from soapkrr.errors import InputError
+from soapkrr.lazy import cached_property
 
 #: Atoms closer than this are taken to be the same atom written twice (Å).
 COINCIDENT = 1e-2

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 
 import numpy as np
 from ase import Atoms
@@ -14,6 +13,7 @@ from soapkrr.descriptors.base import Descriptor
 from soapkrr.errors import InputError, require_positive
 from soapkrr.kernels import squares
 from soapkrr.labels import Labels
+from soapkrr.lazy import cached_property
 from soapkrr.selection.specifications import Sites
 from soapkrr.structures import Batch, split_by_atoms
 

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from functools import cached_property
-
 import numpy as np
 
 from soapkrr import backends
 from soapkrr.kernels import squares
+from soapkrr.lazy import cached_property
 from soapkrr.regression.terms import SparseTerm
 from soapkrr.structures import Batch, add_rows
 

@@ -7,7 +7,6 @@ Rasmussen 2005, JMLR 6, 1939). The mean never builds a Jacobian; variances of fo
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
 
 import numpy as np
 
@@ -15,6 +14,7 @@ from soapkrr import backends
 from soapkrr.errors import ModelFileError
 from soapkrr.execution.blocks import block_map
 from soapkrr.kernels import mixed_products, squares
+from soapkrr.lazy import cached_property
 from soapkrr.linear import Posterior
 from soapkrr.regression import stored
 from soapkrr.regression.evaluate import Collector, evaluate
