@@ -157,8 +157,8 @@ def test_public_functions_have_few_parameters():
     assert not long
 
 
-#: What calls on behalf of others: a function handed to a pool counts as called by whoever handed it over.
-TRANSPARENT = {"threads", "progress", "execution.pools", "execution.blocks", "execution.workers", "execution.resources"}
+#: What calls on behalf of others: a function handed to a pool counts as called by whoever handed it over, an attribute by who asks.
+TRANSPARENT = {"lazy", "threads", "progress", "execution.pools", "execution.blocks", "execution.workers", "execution.resources"}
 
 
 def _module(frame) -> str | None:
