@@ -30,8 +30,8 @@ def areas() -> dict:
         "labels": (lambda n, seed, folder: labels.attempts(n, seed), Limits(seconds=10), 10),
         "files": (files.attempts, Limits(seconds=10), 1),
         "cli": (commands.attempts, Limits(seconds=20), 10),
-        "signals": (signals.attempts, Limits(seconds=60), 20),
-        "forks": (lambda n, seed, folder: forks.attempts(n, seed), Limits(seconds=30), 100),
+        "signals": (signals.attempts, Limits(60, 300, clock=time.perf_counter), 20),
+        "forks": (lambda n, seed, folder: forks.attempts(n, seed), Limits(30, clock=time.perf_counter), 100),
     }
 
 

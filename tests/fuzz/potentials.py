@@ -10,20 +10,31 @@ from structures import structures
 from twins import affordable, models, numbers, parts_of, reach, rounding, slow_prediction
 
 from soapkrr import InputError
+from soapkrr.structures import Batch
 
-#: Atoms up to which all standard deviations are asked for, and beyond which none.
-SMALL, LARGE = 12, 100
+#: Atoms up to which all standard deviations are asked for, and beyond which none; neighbours of an atom up to which those of forces are,
+#: which take some ten predictions.
+SMALL, LARGE, NEIGHBOURS = 12, 100, 200
 
 
 def attempts(n: int, seed: int = 0) -> Iterator[Attempt]:
     """n structures, each through every kind of model."""
     for name, atoms in structures(n, seed):
         kind = name.rsplit(" ", 1)[0]
-        wanted = frozenset(
-            {"energy", "energies", "forces", "stress"} if len(atoms) <= SMALL else {"energies"} if len(atoms) <= LARGE else ()
-        )
+        wanted = _wanted(atoms)
         for label, model in models().items():
             yield Attempt(kind, f"{name} ({label})", predicted(model, atoms, wanted), judged(model, atoms, wanted))
+
+
+def _wanted(atoms) -> frozenset[str]:
+    """Standard deviations that do not take long."""
+    if len(atoms) > LARGE:
+        return frozenset()
+    try:
+        few = len(Batch.from_atoms([atoms]).pairs(4.0).j) <= NEIGHBOURS * len(atoms)
+    except InputError:
+        few = True
+    return frozenset({"energy", "energies", "forces", "stress"} if few and len(atoms) <= SMALL else {"energies"})
 
 
 def predicted(model, atoms, wanted):

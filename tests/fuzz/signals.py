@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+from ase.db import connect
 from ase.io import read, write
 from harness import RIGHT, UNCHECKED, Attempt, Wrong
 from small import OPTIONS, crystals, small_gp
@@ -23,6 +24,7 @@ COMMANDS = {
     "relax": ("new.xyz", ["relax", "m.soapkrr", "some.xyz", "--fmax", "0.001", "--steps", "20"]),
     "predict table": ("new.csv", ["predict", "m.soapkrr", "many.xyz"]),
     "predict structures": ("new.xyz", ["predict", "m.soapkrr", "many.xyz", "--sort", "energy"]),
+    "predict database": ("new.db", ["predict", "m.soapkrr", "some.xyz", "--sort", "energy"]),
 }
 
 #: Seconds after which a command counts as hanging.
@@ -147,7 +149,9 @@ def judged(shop: Workshop, name: str, number):
 
 def _whole(shop: Workshop, name: str, content: bytes) -> str:
     """The signal came too late; of a fit the date is another."""
-    if name != "fit" and content != shop.whole[name]:
+    if name == "predict database":
+        _rows(content, shop.folder / "part.db", 8)
+    elif name != "fit" and content != shop.whole[name]:
         raise Wrong("done, but with another output")
     return UNCHECKED
 
@@ -156,6 +160,9 @@ def _part(shop: Workshop, name: str, content: bytes, err: str) -> str:
     if name == "fit":
         if content:
             _load(content, shop.folder / "written.soapkrr")
+        return RIGHT
+    if "database" in name:
+        _rows(content, shop.folder / "part.db")
         return RIGHT
     if not content.endswith(b"\n") and content:
         raise Wrong("the last row is half written")
@@ -180,3 +187,11 @@ def _ids(content: bytes, path: Path) -> None:
     rows = [atoms.info["row"] for atoms in read(path, ":")] if content else []
     if sorted(rows) != list(range(len(rows))):
         raise Wrong(f"rows {rows[:10]} ... are not those of the first structures")
+
+
+def _rows(content: bytes, path: Path, n: int | None = None) -> None:
+    """A database whose rows, n where that is known, are those of the first structures."""
+    path.write_bytes(content)
+    rows = sorted(row.row for row in connect(path, use_lock_file=False).select()) if content else []
+    if rows != list(range(len(rows))) or n not in (None, len(rows)):
+        raise Wrong(f"the database holds rows {rows}")

@@ -5,20 +5,20 @@ from __future__ import annotations
 import pytest
 import stored_models
 from files import KINDS, attempts, mutants
-from harness import REFUSED, failures, run
+from harness import REFUSED, Limits, failures, run
 
 
 @pytest.mark.parametrize("kind", sorted(stored_models.models()))
 def test_nothing_damaged_is_loaded(kind, tmp_path):
     """The same numbers come from bits that mean nothing, such as dates of members, and from changes of an array into itself."""
-    table = run(kind, attempts(4 * len(KINDS), 1, tmp_path, (f"2-{kind}.soapkrr",)))
+    table = run(kind, attempts(4 * len(KINDS), 1, tmp_path, (f"2-{kind}.soapkrr",)), Limits(seconds=30))
     assert not failures(table)
     assert table.total()[REFUSED] > 0.9 * 4 * len(KINDS)
 
 
 @pytest.mark.parametrize("kind", ["sparse-terms", "exact-cg", "property-intensive"])
 def test_nothing_damaged_of_version_1_ends_in_another_error(kind, tmp_path):
-    table = run(kind, attempts(4 * len(KINDS), 2, tmp_path, (f"1-{kind}.soapkrr",)))
+    table = run(kind, attempts(4 * len(KINDS), 2, tmp_path, (f"1-{kind}.soapkrr",)), Limits(seconds=30))
     assert not failures(table)
     assert table.total()[REFUSED] > 2 * len(KINDS)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import potentials
 import pytest
-from harness import REFUSED, RIGHT, failures, run
+from harness import REFUSED, RIGHT, Limits, failures, run
 from reference import neighbours
 from scipy.spatial import cKDTree
 from structures import KINDS, structures
@@ -87,6 +87,6 @@ def test_descriptors_are_those_of_the_ordinary_structures():
 
 def test_four_kinds_of_model_predict_what_their_slow_twins_do():
     """Energies, forces, stresses and standard deviations from pairs found by trying every image, or an `InputError`; soon."""
-    table = run("structures", potentials.attempts(4 * len(KINDS), seed=3))
+    table = run("structures", potentials.attempts(4 * len(KINDS), seed=3), Limits(seconds=30))
     assert not failures(table)
     assert table.total()[RIGHT] > 2 * table.total()[REFUSED]
