@@ -166,10 +166,14 @@ class Table:
 
 
 def run(title: str, attempts: Iterable[Attempt], limits: Limits | None = None, told: Callable | None = None) -> Table:
-    """The table of all attempts; ``told`` is called with each bad result as it comes."""
+    """The table of all attempts, up to Ctrl-C; ``told`` is called with each bad result as it comes."""
     table = Table(title)
     for attempt in attempts:
-        result = tried(attempt, limits or Limits())
+        try:
+            result = tried(attempt, limits or Limits())
+        except KeyboardInterrupt:
+            table.title += ", interrupted"
+            break
         table.add(result)
         if told is not None and result.bad:
             told(result)

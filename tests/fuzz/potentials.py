@@ -84,7 +84,7 @@ def _from_rounding(model, atoms, parts, wanted, whole, expected) -> float:
     for _ in range(2):
         moved = [part.copy() for part in parts]
         for part in moved:
-            part.positions += rounding(atoms) * rng.choice([-1, 1], part.positions.shape)
+            part.positions += rounding(atoms) * rng.normal(size=part.positions.shape)
         far = max(
             far, np.nanmax(np.abs(numbers(slow_prediction(model, moved, wanted & {"energies"} if not whole else wanted), whole) - expected))
         )
