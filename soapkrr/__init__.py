@@ -52,7 +52,7 @@ _HOME = {
     "LabelError": "errors",
     "ModelFileError": "errors",
 }
-_MODULES = ("auto", "plot", "metrics", "selection", "kernels", "similarity", "structures")
+_MODULES = ("auto", "plot", "metrics", "selection", "kernels", "similarity", "structures", "datasets")
 
 __all__ = [*_HOME, *_MODULES]
 

@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from ase import Atoms
-from ase.calculators.calculator import Calculator, all_changes
+from ase.calculators.calculator import all_changes
 
 from soapkrr.errors import InputError
 from soapkrr.prediction import UNCERTAINTIES, Prediction, wanted_uncertainties
+from soapkrr.threaded import ThreadedCalculator
 
 if TYPE_CHECKING:
     from soapkrr.estimators.base import Potential
@@ -55,12 +56,12 @@ def _deviations(p: Prediction) -> dict:
     return {name: value if np.ndim(value) else float(value) for name, value in values.items()}
 
 
-class PotentialCalculator(Calculator):
+class PotentialCalculator(ThreadedCalculator):
     """Energy, forces, stress and per-atom energies for `ase.Atoms`, with standard deviations in ``results``.
 
     ``results`` holds energy, free_energy (the same), energies, forces, stress (three-dimensional cells only) and, as asked for by
     ``uncertainty``, energy_std, energies_std, forces_std, stress_std; units eV, Å. ``results["outside"]`` is True where atoms are closer
-    than in the training data, as in `Prediction`.
+    than in the training data, as in `Prediction`. Threads can share a calculator: each has ``results`` of its own.
 
     Parameters
     ----------

@@ -33,3 +33,8 @@ def require_positive(**values) -> None:
     for name, value in values.items():
         if not (isinstance(value, Real) and isfinite(value) and value > 0):
             raise InputError(f"`{name}` must be a positive finite number, received {value!r}.")
+
+
+def installing(extra: str) -> str:
+    """How an optional dependency is installed, for messages."""
+    return f'pip install "soapkrr[{extra}]" (in a checkout: pip install ".[{extra}]")'

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
 
 import numpy as np
 from ase import Atoms, units
@@ -12,6 +11,7 @@ from soapkrr.display import Tabular
 from soapkrr.errors import InputError
 from soapkrr.labels import Observations, read_labels
 from soapkrr.labels.lookup import config_type
+from soapkrr.lazy import cached_property
 from soapkrr.prediction import Prediction
 from soapkrr.structures import as_frames
 

@@ -6,7 +6,6 @@ Conventions: pair vector r_ij = r_j + S·cell − r_i, full list sorted by i (CS
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
@@ -16,6 +15,7 @@ from ase.data import chemical_symbols
 from soapkrr import backends
 from soapkrr.backends.arrays import PairArrays
 from soapkrr.errors import InputError
+from soapkrr.lazy import cached_property
 from soapkrr.structure_checks import COINCIDENT, check_structure
 
 #: Pairs whose distances are looked at together: they stay in the cache.

@@ -177,6 +177,20 @@ def test_labels_that_are_no_numbers(frames, name):
     fails_unfitted(small_gp(), frames, LabelError, f"frame 2: `{name}`")
 
 
+@pytest.mark.parametrize("name", ["energy", "forces", "stress"])
+def test_complex_labels(frames, name):
+    """NumPy would leave the imaginary part out, with a warning of its own."""
+    frames[2].calc.results[name] = np.asarray(frames[2].calc.results[name]) * (1 + 0.5j)
+    fails_unfitted(small_gp(), frames, LabelError, f"frame 2: `{name}` is .* not a number or an array of real numbers")
+
+
+def test_what_is_no_label_is_shown_on_one_line(frames):
+    frames[2].calc.results["forces"] = [["no", "number", "at all"]] * 100
+    with pytest.raises(LabelError) as error:
+        small_gp().fit(frames)
+    assert "\n" not in str(error.value) and len(str(error.value)) < 200
+
+
 def test_stress_of_a_slab(frames):
     slab = frames[0].copy()
     slab.pbc = [True, True, False]

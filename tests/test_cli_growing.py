@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 import subprocess
 import sys
 from functools import partial
@@ -209,6 +210,37 @@ def test_ctrl_c_during_the_imports(folder, module):
     result = subprocess.run([sys.executable, "-c", code], cwd=folder, **PROCESS)
     assert (result.returncode, result.stdout) == (130, "")
     assert result.stderr == "soapkrr: error: interrupted; nothing half-written is left behind\n"
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals are sent differently on Windows")
+def test_sigterm_in_code_that_is_executed_from_text(folder, tmp_path):
+    """As the methods of dataclasses are during imports: CPython's ``-m`` would end by SIGINT."""
+    (tmp_path / "cut.py").write_text(
+        "import os, signal, sys, soapkrr.cli.entry\n"
+        "soapkrr.cli.entry.run = lambda argv: exec('os.kill(os.getpid(), signal.SIGTERM)', globals())\n"
+        "sys.exit(soapkrr.cli.main(['info', 'm.soapkrr']))"
+    )
+    code = {"env": os.environ | {"PYTHONPATH": os.pathsep.join([str(tmp_path), *filter(None, [os.environ.get("PYTHONPATH")])])}}
+    result = subprocess.run([sys.executable, "-m", "cut"], cwd=folder, **code, **PROCESS)
+    assert (result.returncode, result.stdout) == (143, "")
+    assert result.stderr == "soapkrr: error: terminated; nothing half-written is left behind\n"
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals are sent differently on Windows")
+def test_no_database_without_tables_after_ctrl_c(folder, tmp_path):
+    code = (
+        "import os, signal, sys, ase.db.sqlite as sqlite\n"
+        "class Statements(list):\n"
+        "    def __iter__(self):\n"
+        "        yield from self[:3]\n"
+        "        os.kill(os.getpid(), signal.SIGINT)\n"
+        "        yield from self[3:]\n"
+        "sqlite.init_statements = Statements(sqlite.init_statements)\n"
+        "from soapkrr.cli import main\n"
+        f"sys.exit(main(['predict', 'm.soapkrr', 'good.xyz', '-o', {str(tmp_path / 'o.db')!r}]))"
+    )
+    result = subprocess.run([sys.executable, "-c", code], cwd=folder, **PROCESS)
+    assert result.returncode == 130 and not list(tmp_path.iterdir())
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="signals are sent differently on Windows")

@@ -221,5 +221,5 @@ def test_bad_parameters_are_named(message):
 
 def test_without_dscribe(monkeypatch):
     monkeypatch.setitem(sys.modules, "dscribe.descriptors", None)
-    with pytest.raises(InputError, match=r"pip install soapkrr\[dscribe\]"):
+    with pytest.raises(InputError, match=r'pip install "soapkrr\[dscribe\]"'):
         DScribe("SOAP", {**SMALL, "species": ["Si"]})

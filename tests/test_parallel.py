@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -11,9 +12,11 @@ import numpy as np
 import pytest
 from threadpoolctl import threadpool_info, threadpool_limits
 
+import soapkrr
 from soapkrr.execution.pools import Threads, tree
+from soapkrr.lazy import cached_property
 from soapkrr.regression.evaluate import block_size
-from soapkrr.threads import _SerialBlas, default_threads, one_thread, serial_blas, thread_map
+from soapkrr.threads import _SerialBlas, default_threads, held_at_fork, one_thread, serial_blas, thread_map
 
 THREADS = [1, 2, 5]
 
@@ -235,3 +238,85 @@ def _blas_threads_after(limit):
         limit.leave()
         assert set(inside) == {1}
         return _blas_threads()
+
+
+class Slow:
+    """Has an attribute that takes as long to compute as an event is waited for."""
+
+    def __init__(self, event=None):
+        self.event, self.computed = event, threading.Event()
+
+    @cached_property
+    def value(self):
+        self.computed.set()
+        return object() if self.event is None else self.event.wait(20)
+
+
+def test_threads_do_not_wait_for_attributes_of_other_objects():
+    """Up to Python 3.11 `functools.cached_property` makes them."""
+    go = threading.Event()
+    slow, quick, done = Slow(go), Slow(), threading.Event()
+    first = threading.Thread(target=lambda: slow.value)
+    second = threading.Thread(target=lambda: (quick.value, done.set()))
+    first.start()
+    assert slow.computed.wait(20)
+    second.start()
+    assert done.wait(20)
+    go.set()
+    first.join()
+    assert slow.value is True and quick.value is quick.value and isinstance(Slow.value, cached_property)
+
+
+def test_the_package_has_no_other_cached_attributes():
+    root = Path(soapkrr.__file__).parent
+    assert [path for path in root.rglob("*.py") if path.name != "lazy.py" and "functools import cached_property" in path.read_text()] == []
+
+
+def forked(function) -> int:
+    """Exit code of a child that calls a function; -9 where it had to be ended after 20 s."""
+    pid = os.fork()
+    if not pid:
+        function()
+        os._exit(0)
+    deadline = time.monotonic() + 20
+    while time.monotonic() < deadline:
+        done, status = os.waitpid(pid, os.WNOHANG)
+        if done:
+            return os.waitstatus_to_exitcode(status)
+        time.sleep(0.01)
+    os.kill(pid, 9)
+    os.waitpid(pid, 0)
+    return -9
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # Python 3.12 and later: of forks where there are threads
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork on this system")
+def test_children_do_not_wait_for_attributes_that_other_threads_compute():
+    go = threading.Event()
+    slow = Slow(go)
+    thread = threading.Thread(target=lambda: slow.value)
+    thread.start()
+    assert slow.computed.wait(20)
+    assert forked(lambda: Slow().value) == 0
+    go.set()
+    thread.join()
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork on this system")
+@pytest.mark.parametrize("which", ["a new one", "numba's", "DScribe's"])
+def test_a_fork_waits_for_locks_that_guard_state(which):
+    from numba.core.compiler_lock import global_compiler_lock
+
+    from soapkrr.backends.cpu import compile  # noqa: F401  held from here on
+    from soapkrr.descriptors import dscribe
+
+    lock = {"a new one": held_at_fork(threading.Lock()), "numba's": global_compiler_lock, "DScribe's": dscribe._LOCK}[which]
+    taken = threading.Event()
+    thread = threading.Thread(target=lambda: (lock.acquire(), taken.set(), time.sleep(0.2), lock.release()))
+    thread.start()
+    assert taken.wait(20)
+    assert forked(lambda: (lock.acquire(), lock.release())) == 0
+    thread.join()
+    lock.acquire()
+    lock.release()

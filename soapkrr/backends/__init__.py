@@ -11,7 +11,7 @@ from importlib import import_module
 
 import numpy as np
 
-from soapkrr.errors import InputError
+from soapkrr.errors import InputError, installing
 
 
 def namespace(array):
@@ -55,7 +55,7 @@ def library(device: str):
         cupy = import_module("cupy")
         count, why = cupy.cuda.runtime.getDeviceCount(), "it finds no GPU"
     except ImportError as error:
-        count, why = 0, f'it cannot be imported ({error}); pip install "soapkrr[gpu]"'
+        count, why = 0, f"it cannot be imported ({error}); {installing('gpu')}"
     except Exception as error:  # CuPy's own type of error exists only where CuPy does
         if type(error).__name__ != "CUDARuntimeError":
             raise

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cached_property
 
 import numpy as np
 from ase.data import atomic_numbers
 
 from soapkrr.baselines.base import Baseline
 from soapkrr.errors import InputError, require_positive
+from soapkrr.lazy import cached_property
 from soapkrr.structures import Batch, Mean, forces_and_strain
 
 #: Width of the onset of a wall, in units of the distance where it starts.

@@ -24,8 +24,11 @@ def read_structures(path: str, all_usable: bool = True):
         raise InputError(f"there is no file {name}.")
     if Path(name).is_dir():
         raise InputError(f"{name} is a directory, not a file of structures.")
+    if not Path(name).is_file():
+        raise InputError(f"cannot read structures from {name}: it is a pipe or a device, not a regular file.")
     if is_model(name):
         raise InputError(f"cannot read structures from {name}: it is a model file.")
+    _check_counts(name)
     try:
         frames = read(name, index=index)
     except Exception as error:  # ASE's readers raise whatever their parser trips over
@@ -37,6 +40,19 @@ def read_structures(path: str, all_usable: bool = True):
         with named(path):
             Batch.from_atoms(frames)
     return frames
+
+
+def _check_counts(path: str) -> None:
+    """Raise where an (extended) XYZ file announces more atoms than it has bytes left, which readers would look for one by one."""
+    if Path(path).suffix.lower() not in ("", ".xyz", ".extxyz"):
+        return
+    size = Path(path).stat().st_size
+    with open(path, "rb") as file:
+        while (first := file.readline(64).strip()).isdigit():
+            if len(first) > 18 or int(first) > size - file.tell():
+                raise InputError(f"cannot read structures from {path}: it announces {first.decode()} atoms, more than it has bytes left.")
+            for _ in range(int(first) + 1):
+                file.readline()
 
 
 @contextmanager

@@ -65,6 +65,9 @@ class Parser(argparse.ArgumentParser):
     def parse_known_args(self, args=None, namespace=None, **options):
         """As in `argparse`, except that unknown arguments are an error at once, of the command they were given to."""
         self.arguments = list(sys.argv[1:] if args is None else args)
+        empty = [] if self._subparsers else [argument for argument in self.arguments if re.fullmatch(r"--[\w-]+=--", argument)]
+        if empty:  # `argparse` may make an empty list of it
+            self.error(f"argument {empty[0][:-3]}: expected a value, received '--'")
         known, rest = super().parse_known_args(args, namespace, **options)
         if rest:
             self.error(f"unrecognized arguments: {' '.join(rest)}")

@@ -41,6 +41,7 @@ class Interruptions:
             return False
         if kind is None:
             return False
+        exec("")  # CPython remembers an interruption that passed through exec, of a dataclass say, and would end by SIGINT; no longer
         self.code, message = SAID[self.received or signal.SIGINT]
         print(f"soapkrr: error: {message}", file=sys.stderr)
         return True

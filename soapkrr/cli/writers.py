@@ -75,9 +75,17 @@ class Database:
 
 
 def _connected(path: Path):
+    """A new, empty database, which takes its place once its tables are there."""
     from ase.db import connect
 
-    path.unlink(missing_ok=True)
+    part = path.with_name(f".{path.stem}.empty.db")
+    try:
+        part.unlink(missing_ok=True)
+        connect(part, type="db", use_lock_file=False).count()  # makes the tables
+        os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)
+        part.with_name(f"{part.name}-journal").unlink(missing_ok=True)
     return connect(path, type="db", use_lock_file=False)
 
 

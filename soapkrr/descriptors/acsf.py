@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
 
 import numpy as np
 from ase.data import atomic_numbers
@@ -19,6 +18,7 @@ from soapkrr.descriptors.cutoff import Cosine, as_cutoff
 from soapkrr.descriptors.radial import checked_knots, quintic_hermite
 from soapkrr.descriptors.transform import Standardized
 from soapkrr.errors import InputError, require_positive
+from soapkrr.lazy import cached_property
 
 #: Knots of the cutoff's table per width of its fall: the quintics follow it to 1e-13.
 CUTOFF_KNOTS = 256

@@ -5,7 +5,6 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
 
 import numpy as np
 from ase.data import atomic_numbers
@@ -14,6 +13,7 @@ from soapkrr import backends
 from soapkrr.backends.arrays import PairArrays
 from soapkrr.descriptors.environments import Environments
 from soapkrr.errors import InputError, require_positive
+from soapkrr.lazy import cached_property
 from soapkrr.specification import Specification
 from soapkrr.structures import VOIGT, Batch, add_rows, as_frames, species_name
 

@@ -7,13 +7,13 @@ c′_{q lm} = Σ_a C_{l,aq} c_{a lm} with a = (species, n), so it costs no more 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
 
 import numpy as np
 
 from soapkrr import backends
 from soapkrr.descriptors.soap import SOAP, triangle
 from soapkrr.errors import InputError
+from soapkrr.lazy import cached_property
 from soapkrr.specification import ByValue
 
 COMPRESSIONS = ("off", "mu2", "mu1nu1", "crossover")

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
 from inspect import signature
 from math import inf, log, sqrt
 from threading import Lock
@@ -21,9 +20,11 @@ from ase.data import atomic_numbers
 from soapkrr import backends
 from soapkrr.descriptors.base import Descriptor, check_r_cut
 from soapkrr.descriptors.normalise import normalised, through_norm
-from soapkrr.errors import InputError
+from soapkrr.errors import InputError, installing
+from soapkrr.lazy import cached_property
 from soapkrr.specification import ByValue
 from soapkrr.structures import species_name
+from soapkrr.threads import held_at_fork
 
 #: Step of the numerical derivatives, Å: errors of the fourth-order formula and of rounding are both near 1e-12.
 STEP = 1e-3
@@ -32,7 +33,7 @@ STEP = 1e-3
 FIXED = {"periodic": False, "sparse": False, "dtype": "float64"}
 
 #: DScribe's objects keep state between calls.
-_LOCK = Lock()
+_LOCK = held_at_fork(Lock())
 
 
 def soap_reach(parameters: Mapping) -> float:
@@ -230,7 +231,7 @@ def _local_class(name: str) -> type:
     try:
         import dscribe.descriptors as library
     except ImportError as error:
-        raise InputError("DScribe is not installed: pip install soapkrr[dscribe].") from error
+        raise InputError(f"DScribe is not installed: {installing('dscribe')}.") from error
     if name not in REACH:
         raise InputError(f"`descriptor` must be a local descriptor of DScribe, one of {sorted(REACH)}, received {name!r}.")
     return getattr(library, name)

@@ -6,13 +6,13 @@ come from pairs alone (a part in reciprocal space, say) has a subclass of `Envir
 
 from __future__ import annotations
 
-from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from soapkrr import backends
 from soapkrr.backends.arrays import PairArrays
+from soapkrr.lazy import cached_property
 from soapkrr.structures import Batch, forces_and_strain
 
 if TYPE_CHECKING:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from functools import cached_property
 
 import numpy as np
 
@@ -12,6 +11,7 @@ from soapkrr.descriptors.base import Descriptor
 from soapkrr.descriptors.cutoff import Smoothstep, as_cutoff
 from soapkrr.descriptors.radial import checked_knots, quintic_hermite
 from soapkrr.errors import InputError, require_positive
+from soapkrr.lazy import cached_property
 
 #: Knots of the table between two neighbouring basis functions: quintics follow Gaussians to 1e-10 of their height.
 KNOTS = 32

@@ -6,7 +6,7 @@ Source: Bartók, Kondor and Csányi 2013, doi 10.1103/PhysRevB.87.184115.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from functools import cached_property, partial
+from functools import partial
 from math import factorial
 
 import numpy as np
@@ -17,6 +17,7 @@ from soapkrr.descriptors.base import Descriptor
 from soapkrr.descriptors.cutoff import RadialScaling, Smoothstep, as_cutoff
 from soapkrr.descriptors.radial import RADIAL_BASES, checked_knots, dressed_basis, radial_table
 from soapkrr.errors import InputError, require_positive
+from soapkrr.lazy import cached_property
 
 #: Knots per Å of the radial table, times 1/σ: spline errors stay below 1e-10 of the largest value.
 KNOTS_PER_WIDTH = 24

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
 
 import numpy as np
 
@@ -13,6 +12,7 @@ from soapkrr.descriptors.base import Descriptor
 from soapkrr.descriptors.environments import Environments
 from soapkrr.descriptors.projection import Wrapper
 from soapkrr.errors import InputError
+from soapkrr.lazy import cached_property
 
 #: Features that vary less than this fraction of their root mean square count as constant: their noise is not blown up.
 FLOOR = 0.01

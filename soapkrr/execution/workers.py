@@ -17,7 +17,7 @@ from uuid import uuid4
 
 from ase import Atoms
 
-from soapkrr.errors import InputError
+from soapkrr.errors import InputError, installing
 from soapkrr.execution.pools import tree
 from soapkrr.progress import track
 from soapkrr.threads import one_thread
@@ -32,7 +32,7 @@ def _dask():
     try:
         from dask import distributed
     except ImportError as error:
-        raise InputError(f'`client` needs dask.distributed ({error}); pip install "soapkrr[distributed]".') from error
+        raise InputError(f"`client` needs dask.distributed ({error}); {installing('distributed')}.") from error
     return distributed
 
 

@@ -27,9 +27,18 @@ def calculated(atoms: Atoms, name: str, index: int):
 def numeric(value, name: str, index: int) -> np.ndarray:
     """``value`` as an array of floats."""
     try:
-        return np.asarray(value, dtype=float)
+        array = np.asarray(value)
+        if array.dtype.kind == "c":
+            raise TypeError("complex numbers")
+        return array.astype(float)
     except (TypeError, ValueError) as error:
-        raise LabelError(f"frame {index}: `{name}` is {value!r}, which is not a number or an array of numbers.") from error
+        raise LabelError(f"frame {index}: `{name}` is {shown(value)}, which is not a number or an array of real numbers.") from error
+
+
+def shown(value, most: int = 60) -> str:
+    """A value as a message has it: on one line, of so many characters at most."""
+    text = " ".join(repr(value).split())
+    return text if len(text) <= most else f"{text[:most]} ..."
 
 
 def voigt(value, name: str, index: int) -> np.ndarray:

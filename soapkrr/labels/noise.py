@@ -10,7 +10,7 @@ from ase import Atoms
 
 from soapkrr.errors import LabelError
 from soapkrr.labels.labels import Labels
-from soapkrr.labels.lookup import config_type, numeric, voigt
+from soapkrr.labels.lookup import config_type, numeric, shown, voigt
 from soapkrr.labels.observations import NOISE_OF, Observations
 
 
@@ -44,7 +44,7 @@ def _scaled(atoms: Atoms, label: Labels, observations: Observations, noise: Mapp
 def _weight(atoms: Atoms, name: str | None, index: int) -> float:
     weight = numeric(atoms.info.get(name, 1.0), str(name), index)
     if weight.size != 1 or not np.isfinite(weight).all() or weight < 0:
-        raise LabelError(f"frame {index}: the weight `{name}` is {atoms.info[name]!r}, expected a finite number ≥ 0.")
+        raise LabelError(f"frame {index}: the weight `{name}` is {shown(atoms.info[name])}, expected a finite number ≥ 0.")
     return weight.item()
 
 

@@ -146,6 +146,8 @@ def _opened(path: str | os.PathLike) -> Iterator[zipfile.ZipFile]:
     """The archive, once its members are sound."""
     if not Path(path).exists():
         raise FileNotFoundError(f"no model file at {path}.")
+    if not Path(path).is_file() and not Path(path).is_dir():
+        raise ModelFileError(f"{path} is a pipe or a device, not a regular file.")
     with damage(path), zipfile.ZipFile(path) as archive:
         _check_members(archive, os.stat(path).st_size)
         yield archive

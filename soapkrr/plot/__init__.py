@@ -1,4 +1,4 @@
-"""Figures. They need matplotlib: ``pip install "soapkrr[plot]"``."""
+"""Figures. They need matplotlib, of the extra ``plot``."""
 
 from soapkrr.plot.calibration import calibration
 from soapkrr.plot.parity import parity

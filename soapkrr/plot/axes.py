@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ase import Atoms, units
 
-from soapkrr.errors import InputError, LabelError
+from soapkrr.errors import InputError, LabelError, installing
 from soapkrr.labels import Observations
 from soapkrr.metrics import Comparison, check_lengths, comparisons
 from soapkrr.prediction import Prediction
@@ -48,7 +48,7 @@ def new_axes(height: float = 4.6):
     try:
         import matplotlib.pyplot as plt
     except ImportError as error:
-        raise InputError('plots need matplotlib, which is not installed: pip install "soapkrr[plot]".') from error
+        raise InputError(f"plots need matplotlib, which is not installed: {installing('plot')}.") from error
     return plt.subplots(figsize=(4.6, height), layout="constrained")[1]
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 
 import numpy as np
 from ase import Atoms
@@ -13,6 +12,7 @@ from soapkrr.baselines import reference_energies, split_baseline, subtract
 from soapkrr.descriptors.base import Descriptor
 from soapkrr.errors import InputError, require_positive
 from soapkrr.labels import Labels
+from soapkrr.lazy import cached_property
 from soapkrr.regression.domain import Domain
 from soapkrr.selection.specifications import Sites
 from soapkrr.structures import Batch, split_by_atoms

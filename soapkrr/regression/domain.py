@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from functools import cached_property
 
 import numpy as np
 from ase.data import atomic_numbers
 
 from soapkrr.errors import ModelFileError
+from soapkrr.lazy import cached_property
 from soapkrr.regression import stored
 from soapkrr.structures import Batch, species_name
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from functools import cached_property
 
 import numpy as np
 
@@ -12,6 +11,7 @@ from soapkrr import backends
 from soapkrr.descriptors.base import Descriptor
 from soapkrr.errors import InputError, ModelFileError, require_positive
 from soapkrr.kernels import Kernel, squares
+from soapkrr.lazy import cached_property
 from soapkrr.linear import whitening
 from soapkrr.regression import stored
 from soapkrr.selection.specifications import Selection, as_selection

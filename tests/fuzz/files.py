@@ -7,12 +7,21 @@ from __future__ import annotations
 
 import io
 import json
+import tracemalloc
 import warnings
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+import stored_models
+from harness import REFUSED, RIGHT, Attempt, Wrong
+
+import soapkrr
+from soapkrr import InputError
+
+#: Memory beside three times the file: what Python takes for a zip and the errors.
+SPARE = 2**20
 
 HEADER = "model.json"
 
@@ -178,3 +187,44 @@ KINDS = {
         members_swapped, member_more, header_entry, cut, with_a_hole, compressed, promising, overlapping
     )
 }  # fmt: skip
+
+
+def attempts(n: int, seed: int, folder: Path, names: tuple[str, ...] | None = None) -> Iterator[Attempt]:
+    """n damaged files, stored models of every kind and version in turn, every kind of damage of each; memory is traced meanwhile."""
+    names = names or tuple(sorted(path.name for path in stored_models.HERE.glob("*.soapkrr")))
+    left = [mutants(stored_models.HERE / name, n, 1000 * seed + k) for k, name in enumerate(names)]
+    wanted = {name: _predictions(stored_models.HERE / name) for name in names if name.startswith("2")}
+    tracemalloc.start()
+    try:
+        for k in range(n):
+            name = names[k % len(names)]
+            damage, content = next(left[k % len(names)])
+            yield Attempt(damage.rsplit(" ", 1)[0], f"{name}, {damage}", loaded(content, folder / "m.soapkrr", wanted.get(name)))
+    finally:
+        tracemalloc.stop()
+
+
+def _predictions(path) -> dict:
+    return stored_models.predictions(soapkrr.load(path), stored_models.structures()[:2])
+
+
+def loaded(content: bytes, path: Path, wanted: dict | None):
+    """A file with this content is refused, or predicts what is wanted; of version 1, which has no digests, nothing is."""
+
+    def action():
+        path.write_bytes(content)
+        tracemalloc.reset_peak()
+        before = tracemalloc.get_traced_memory()[0]
+        try:
+            model = soapkrr.load(path)
+        except InputError as error:
+            if (taken := tracemalloc.get_traced_memory()[1] - before) > 3 * len(content) + SPARE:
+                raise Wrong(f"{taken} bytes of memory for a file of {len(content)}") from error
+            if path.name not in str(error):
+                raise Wrong(f"an error that does not name the file: {error}") from error
+            return REFUSED
+        if wanted is not None and stored_models.predictions(model, stored_models.structures()[:2]) != wanted:
+            raise Wrong("other numbers")
+        return RIGHT
+
+    return action

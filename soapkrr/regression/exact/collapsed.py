@@ -6,7 +6,6 @@ E(x) = δ² Σ_j [a_j κ(x, x_j) + b_j·∂κ(x, x_j)/∂x_j]: the weights of al
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from functools import cached_property
 
 import numpy as np
 
@@ -14,6 +13,7 @@ from soapkrr import backends
 from soapkrr.descriptors.base import Descriptor
 from soapkrr.errors import ModelFileError
 from soapkrr.kernels import Kernel, squares
+from soapkrr.lazy import cached_property
 from soapkrr.regression import stored
 from soapkrr.regression.exact.covariance import Composition, layout_of
 from soapkrr.regression.terms import checked_term

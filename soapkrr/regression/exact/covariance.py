@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property, partial
+from functools import partial
 
 import numpy as np
 from ase import Atoms
@@ -18,6 +18,7 @@ from soapkrr import backends
 from soapkrr.descriptors.base import Descriptor
 from soapkrr.errors import ModelFileError
 from soapkrr.kernels import Kernel, squares
+from soapkrr.lazy import cached_property
 from soapkrr.regression import stored
 from soapkrr.regression.data import TrainingData
 from soapkrr.regression.layout import Layout

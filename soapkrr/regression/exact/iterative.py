@@ -8,13 +8,13 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
 
 import numpy as np
 
 from soapkrr import backends
 from soapkrr.errors import InputError, ModelFileError, require_positive
 from soapkrr.execution.resources import Resources
+from soapkrr.lazy import cached_property
 from soapkrr.regression import stored
 from soapkrr.regression.exact.cholesky import Cholesky, optimised, with_learnt
 from soapkrr.regression.exact.collapsed import CollapsedPart

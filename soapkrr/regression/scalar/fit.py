@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from functools import cached_property, reduce
+from functools import reduce
 
 import numpy as np
 from ase import Atoms
@@ -15,6 +15,7 @@ from soapkrr.baselines import split_baseline
 from soapkrr.errors import InputError
 from soapkrr.execution.resources import Resources
 from soapkrr.labels import property_values
+from soapkrr.lazy import cached_property
 from soapkrr.regression.evidence import exact_evidence, maximise
 from soapkrr.regression.exact.cholesky import solve_exact
 from soapkrr.regression.scalar.posterior import ScalarPart, ScalarProcess

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cached_property
 
 import numpy as np
 from ase import Atoms
@@ -15,6 +14,7 @@ from soapkrr.baselines import baseline_energies
 from soapkrr.descriptors.base import Descriptor
 from soapkrr.errors import ModelFileError
 from soapkrr.kernels import Kernel
+from soapkrr.lazy import cached_property
 from soapkrr.regression import stored
 from soapkrr.regression.scalar.sums import ELEMENTS, PROPERTIES, Sums, covariance, owners
 from soapkrr.regression.terms import checked_term

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from functools import cached_property
 
 import numpy as np
 
 from soapkrr import backends
 from soapkrr.kernels import mixed_products, squares
+from soapkrr.lazy import cached_property
 from soapkrr.regression.terms import SparseTerm
 from soapkrr.structures import Batch, add_rows
 from soapkrr.threads import thread_map

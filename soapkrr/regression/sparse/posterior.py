@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
 
 import numpy as np
 
@@ -16,6 +15,7 @@ from soapkrr import backends
 from soapkrr.errors import ModelFileError
 from soapkrr.execution.blocks import block_map
 from soapkrr.kernels import squares
+from soapkrr.lazy import cached_property
 from soapkrr.linear import Posterior
 from soapkrr.regression import stored
 from soapkrr.regression.evaluate import Collector, evaluate
