@@ -361,7 +361,7 @@ def test_predictions_on_a_full_gpu_are_the_same(freed, monkeypatch, test_frames)
     free = model.predict(test_frames, uncertainty=True)
     # Part of a block, one term of two, has been added when the memory runs out.
     limited(monkeypatch, posterior.SparsePart, "evaluate_with_features", lambda part, s, x: len(x) * (part.descriptor.r_cut < 4), 5)
-    limited(monkeypatch, DesignRows, "forces", lambda design, start, stop: stop - start, 3)
+    limited(monkeypatch, DesignRows, "forces", lambda design, start, stop, *prior: stop - start, 3)
     bounded = model.predict(test_frames, uncertainty=True)
     assert freed
     for name in ("energy", "energies", "forces", "stress", "energy_std", "energies_std", "forces_std", "stress_std"):
@@ -385,7 +385,7 @@ def test_structures_that_do_not_fit_together_are_predicted_apart(freed, monkeypa
 def test_fits_on_a_full_gpu_are_the_same(freed, monkeypatch, test_frames):
     frames = crystals(8)
     free = two_terms().fit(frames)
-    limited(monkeypatch, DesignRows, "strain", lambda design: len(design.batch), 1)  # energies and forces are done by then
+    limited(monkeypatch, DesignRows, "strain", lambda design, first, last, *prior: last - first, 1)  # energies and forces are done by then
     bounded = two_terms().fit(frames)
     assert freed and bounded.n_observations_ == free.n_observations_
     np.testing.assert_allclose(bounded.predict(test_frames).energy, free.predict(test_frames).energy, rtol=0, atol=1e-9)
