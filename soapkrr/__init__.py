@@ -42,6 +42,7 @@ _HOME = {
     "Leverage": "selection.specifications",
     "Prediction": "prediction",
     "PropertyPrediction": "prediction",
+    "check": "lint",
     "fit": "auto",
     "load": "loading",
     "InputError": "errors",
