@@ -10,6 +10,8 @@ import numpy as np
 from ase import Atoms
 from sklearn.base import clone
 
+from soapkrr.checking.findings import fatal, warn_of
+from soapkrr.checking.plain import plain_findings
 from soapkrr.choices import Choice, advice, checked_test, choices_text, test_rows
 from soapkrr.descriptors.cutoff import RadialScaling
 from soapkrr.descriptors.projection import Compressed
@@ -120,6 +122,7 @@ def fit(
     threads: int | None = None,
     memory_limit: int | str | None = MEMORY_LIMIT,
     progress: bool = False,
+    strict: bool = False,
 ) -> Potential:
     """Fit a potential to labelled structures, with nothing else to give.
 
@@ -130,6 +133,7 @@ def fit(
     ----------
     frames : structures with energies, forces or stresses (`atoms.calc.results`, or as ``observations`` names them).
     observations, baseline, device, threads : as in the estimators.  progress : draw bars on a terminal.
+    strict : make what a fit warns of labels (`DataWarning`) an error; `soapkrr.check` looks at them more closely.
     test : labelled structures that are not fitted: ``test_errors_`` of the model is their `metrics.error_table`, which `summary` shows.
     memory_limit : as in the estimators. What the exact process would take is planned before; where it is more, a sparse one is fitted.
         The choice does not depend on the machine.
@@ -159,12 +163,19 @@ def fit(
         frames = as_frames(frames)
         plan = choose(frames, settings=Settings(observations, baseline, device, threads, memory_limit))
         test = None if test is None else checked_test(test, frames, observations)
-        model = plan.fit(frames, progress)
+        model = checked_fit(plan, frames, progress, strict)
     if test is not None:
         model.test_errors_ = error_table(test, model.predict(test, uncertainty=True), observations=observations)
         model.test_errors_["n_structures"] = len(test)
     logger.info("%s", summary(model))
     return model
+
+
+def checked_fit(plan: Plan, frames: list[Atoms], progress: bool = False, strict: bool = False) -> Potential:
+    """The fit of a plan, after a look at structures and labels: what is odd is a `DataWarning`, with ``strict`` a `LabelError`."""
+    with fatal(strict):
+        warn_of(plain_findings(frames, read_labels(frames, plan.model.observations)))
+        return plan.fit(frames, progress)
 
 
 def choose(frames: list[Atoms], given: Mapping | None = None, settings: Settings | None = None) -> Plan:

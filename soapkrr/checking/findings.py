@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from soapkrr.display import Tabular, counted
+from soapkrr.errors import DataWarning, LabelError
 
 #: How bad a finding is: labels that are wrong; labels or structures to look at; what limits a model without being wrong.
 SEVERITIES = ("error", "warning", "note")
@@ -103,3 +106,24 @@ class Findings(Tabular):
 def worst_first(findings: Sequence[Finding]) -> tuple[Finding, ...]:
     """Errors, then warnings, then notes; within each as they were found."""
     return tuple(sorted(findings, key=lambda finding: SEVERITIES.index(finding.severity)))
+
+
+def warn_of(findings: Sequence[Finding]) -> None:
+    """Say errors and warnings in one `DataWarning`."""
+    said = [f"{finding}. {finding.advice}" for finding in findings if finding.severity != "note"]
+    if said:
+        warnings.warn(f"the data are suspicious: {' '.join(said)} (`soapkrr.check` says more.)", DataWarning, stacklevel=4)
+
+
+@contextmanager
+def fatal(strict: bool) -> Iterator[None]:
+    """With ``strict``, a `DataWarning` inside is raised as a `LabelError`."""
+    if not strict:
+        yield
+        return
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", DataWarning)
+        try:
+            yield
+        except DataWarning as warning:
+            raise LabelError(f"{warning} (`strict` makes this an error.)") from warning

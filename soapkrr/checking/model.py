@@ -35,10 +35,7 @@ def check_model(model, frames: Atoms | list[Atoms] | None = None) -> ModelCheck:
     species = [atomic_numbers[symbol] for symbol in model.reference_energies_]
     given = None if frames is None else as_frames(frames)
     if given is not None:
-        new = sorted({int(z) for atoms in given for z in atoms.numbers} - set(species))
-        if new:
-            known = [species_name(z) for z in species]
-            raise InputError(f"`frames`: species {species_name(new[0])} is not in the training data, which has {known}.")
+        _check_species(given, species)
     structures = _structures(given) if given is not None else made_structures(species)
     rows, curves = [], []
     for check in (derivatives, symmetries):
@@ -51,6 +48,14 @@ def check_model(model, frames: Atoms | list[Atoms] | None = None) -> ModelCheck:
         rows, curves = [*rows, *more], [*curves, *drawn]
     name = f"{type(model).__name__} of {', '.join(model.reference_energies_)}"
     return ModelCheck(name, tuple(rows), tuple(curves), str(model.summary()))
+
+
+def _check_species(frames: list[Atoms], species: Sequence[int]) -> None:
+    known = [species_name(z) for z in species]
+    for s, atoms in enumerate(frames):
+        new = sorted({int(z) for z in atoms.numbers} - set(species))
+        if new:
+            raise InputError(f"frame {s}: species {species_name(new[0])} is not in the training data, which has {known}.")
 
 
 def _structures(frames: list[Atoms]) -> list[Atoms]:

@@ -153,7 +153,7 @@ class Probe:
         Phi, y = self.rows.array[mine], self.rows.target[mine]
         level = 0.1 * float(np.sqrt(np.mean(y**2))) + 1e-12
         A = Phi.T @ Phi / level**2
-        A.flat[:: len(A) + 1] += 1.0
+        A.flat[:: len(A) + 1] += ridge(A)
         w = np.linalg.solve(A, Phi.T @ y / level**2)[: self.term.rank]
         chosen = np.linspace(0, len(self.frames) - 1, min(SOFT, len(self.frames))).astype(int)
         found = [self._stiffness(self.frames[s], w) for s in np.unique(chosen)]
@@ -200,6 +200,11 @@ class Probe:
         return float(np.mean(springs)) * near.min() ** 4 / QUANTUM
 
 
+def ridge(A: np.ndarray) -> float:
+    """The prior's 1, or more where noise so small that rounding would win meets labels of another unit."""
+    return max(1.0, 1e-11 * float(A.diagonal().max()))
+
+
 def free_atoms(numbers: np.ndarray) -> float:
     """Energy of free atoms with all their electrons, eV, to some 2 %."""
     z = np.asarray(numbers, dtype=float)
@@ -230,7 +235,7 @@ def leave_out(rows: Rows, seen: np.ndarray, noise: Mapping[str, float]) -> LeftO
     sigma = np.array([noise[kind] for kind in KINDS])[rows.kind]
     Phi, y = rows.array / sigma[:, None], rows.target / sigma
     A = Phi[seen].T @ Phi[seen]
-    A.flat[:: len(A) + 1] += 1.0
+    A.flat[:: len(A) + 1] += ridge(A)
     factor = cho_factor(A, lower=True)
     w = cho_solve(factor, Phi[seen].T @ y[seen])
     V = solve_triangular(factor[0], Phi.T, lower=True, check_finite=False)

@@ -15,16 +15,23 @@ import numpy as np
 from scipy.optimize import minimize
 
 from soapkrr.checking.findings import Finding
-from soapkrr.checking.probe import LeftOut, Probe, Rows, leave_out
+from soapkrr.checking.probe import LeftOut, Probe, Rows, leave_out, ridge
 from soapkrr.checking.whole import Mistake, mistakes
 from soapkrr.labels import KINDS
 from soapkrr.metrics import members_by
 
-#: Structures with labels of a kind from which errors have a scale; scales beyond which a structure is not believed, of many and few.
-FEWEST, THRESHOLD, OF_FEW, MANY = 10, 9.0, 10.0, 100
+#: Structures with labels of a kind from which errors have a scale; scales beyond which one that nothing explains is not believed, by kind; times
+#: so much of fewer than `MANY`.
+FEWEST, THRESHOLD, OF_FEW, MANY = 10, {0: 8.5, 1: 7.0, 2: 9.0}, 1.1, 100
 
-#: Part of forces or stress that their error must exceed: models err most where these are small.
-PART = 0.4
+#: Scales from which labels of a kind are taken out, and believed to be wrong where a mistake, an exchange or another method explains them.
+LOW = (6.0, 4.0, 4.0)
+
+#: Of forces and stress, e-folds of a mistake that no error of a model looks like, the noise levels that it must exceed, and alikeness.
+UNLIKE, CLEAR, ALIKE = 1.0, (0.0, 1.5, 4.0), 0.8
+
+#: Part of forces or stress that their error must exceed: models err most where these are small; more where nothing explains it.
+PART, LARGE = 0.4, 0.7
 
 #: Rounds of taking out.
 ROUNDS = 4
@@ -77,14 +84,29 @@ def judge(probe: Probe, whole: Mapping[str, Mistake]) -> Judged:
             noise = {kind: _noise(rows, left, k) for k, kind in enumerate(KINDS)}
             left = leave_out(rows, seen, noise)
         scores = _scores(rows, left, seen)
-        counts = np.bincount([k for _, k in scores], minlength=3)
-        limits = [np.inf if n < FEWEST else OF_FEW if n < MANY else THRESHOLD for n in counts]
-        found = frozenset(key for key, score in scores.items() if score > limits[key[1]])
+        found = frozenset(key for key, score in scores.items() if score > LOW[key[1]])
+        found |= _plainly_mistaken(Judged(probe, rows, left, scores, odd))
         if found == odd:
             break
         odd = found
         seen = np.array([(int(s), int(k)) not in odd for s, k in zip(rows.structure, rows.kind, strict=True)])
     return Judged(probe, rows, left, scores, odd)
+
+
+def _plainly_mistaken(judged: Judged) -> set[tuple[int, int]]:
+    """Forces and stress explained by a factor far from 1: however bad the model, its errors do not look so."""
+    found = set()
+    for s, k in judged.scores:
+        if k:
+            given, expected = judged.of(s, k)
+            size, level = float(np.linalg.norm(given - expected)), judged.left_out.noise[KINDS[k]] * np.sqrt(len(given))
+            norms = np.linalg.norm(given) * np.linalg.norm(expected)
+            alike = abs(given @ expected) > ALIKE * norms > 0
+            if alike and size > CLEAR[k] * level and abs(np.linalg.norm(given) / np.linalg.norm(expected) * np.sign(given @ expected) - 1) > 0.6:
+                mistake = _mistake(judged, s, k)
+                if mistake is not None and (mistake.scale < 0 or abs(np.log(mistake.scale)) > UNLIKE):
+                    found.add((s, k))
+    return found
 
 
 def _start(rows: Rows) -> dict[str, float]:
@@ -156,6 +178,16 @@ def single_findings(judged: Judged) -> list[Finding]:
     return [*swapped, *found, *methods, *others]
 
 
+def _unbelievable(judged: Judged, s: int, k: int) -> bool:
+    """Whether labels that nothing explains are too far from those expected."""
+    few = sum(key[1] == k for key in judged.scores) < MANY
+    given, expected = judged.of(s, k)
+    size = np.linalg.norm(given - expected)
+    usual = np.quantile(np.abs(judged.rows.target[judged.rows.kind == k]), 0.7) * np.sqrt(len(given))
+    far = k == 0 or size > LARGE * max(np.linalg.norm(given), np.linalg.norm(expected), usual)
+    return bool(far and judged.scores[s, k] > THRESHOLD[k] * (OF_FEW if few else 1.0))
+
+
 def _mistake(judged: Judged, s: int, k: int) -> Mistake | None:
     """The mistake that explains the labels of one kind of a structure."""
     given, expected = judged.of(s, k)
@@ -185,11 +217,11 @@ def _swapped(judged: Judged, left: set[tuple[int, int]]) -> list[Finding]:
     for a in odd:
         best = None
         for b in (b for b in judged.rows.of if b != a and len(frames[a]) == len(frames[b]) and (frames[a].numbers == frames[b].numbers).all()):
-            kinds = [k for s, k in left if s in (a, b)]
+            kinds = {k for s, k in left if s in (a, b)} | {1} & {k for s, k in judged.scores if s == a}
             parts = [_exchanged(judged, a, b, k) for k in kinds]
             if parts and max(parts) < EXPLAINED and (best is None or max(parts) < best[0]):
                 best = max(parts), b
-        if best is not None and (a < best[1] or best[1] not in odd):
+        if best is not None and any(s == a for s, _ in left):
             b = best[1]
             left -= {(s, k) for s, k in left if s in (a, b)}
             evidence = {"error left after the exchange, of 1": best[0], "error in scales": max(judged.scores[s, k] for s, k in judged.odd if s in (a, b))}
@@ -221,8 +253,11 @@ def _methods(judged: Judged, left: set[tuple[int, int]]) -> tuple[list[Finding],
     other, rest = [], []
     for s in sorted({s for s, _ in left}):
         slope = slopes.get(s, (middle, 0.0))[0]
-        scaled = abs(slope - middle) > max(SLOPE_SCALES * width, SLOPE) and slope > 0.5
-        (other if scaled else rest).append(_unexplained(judged, left, s, slope / middle if scaled else None))
+        scaled = (s, 0) in left and abs(slope - middle) > max(SLOPE_SCALES * width, SLOPE) and slope > 0.5
+        if scaled:
+            other.append(_unexplained(judged, left, s, slope / middle))
+        elif unbelievable := {(place, k) for place, k in left if place == s and _unbelievable(judged, place, k)}:
+            rest.append(_unexplained(judged, unbelievable, s, None))
     return other, rest
 
 
@@ -259,7 +294,7 @@ def group_findings(judged: Judged, by: str) -> list[Finding]:
     sigma = np.array([left.noise[kind] for kind in KINDS])[rows.kind][seen]
     Phi = np.hstack([rows.array[seen], columns[seen]]) / sigma[:, None]
     A = Phi.T @ Phi
-    A.flat[:: len(A) + 1] += np.r_[np.ones(rows.array.shape[1]), np.full(len(names), 1e-2)]
+    A.flat[:: len(A) + 1] += np.r_[np.full(rows.array.shape[1], ridge(A)), np.full(len(names), 1e-2)]
     solved = np.linalg.solve(A, np.column_stack([Phi.T @ (rows.target[seen] / sigma), np.eye(len(A))[:, -len(names) :]]))
     shift, covariance = solved[-len(names) :, 0], solved[-len(names) :, 1:]
     middle = np.median(shift) if len(names) > 2 else shift[np.argmax([len(members[name]) for name in names])]

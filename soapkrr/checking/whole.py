@@ -15,7 +15,7 @@ from itertools import product
 import numpy as np
 from scipy.linalg import solve
 
-from soapkrr.checking.probe import Probe
+from soapkrr.checking.probe import Probe, ridge
 from soapkrr.labels import KINDS
 from soapkrr.regression.causes import ORDERS, RATIOS
 
@@ -164,7 +164,7 @@ class _Joint:
         predicted = np.zeros_like(target)
         for f, mine in enumerate(self.folds):
             C = np.array(sum(A) - A[f])
-            C.flat[:: len(C) + 1] += 1.0
+            C.flat[:: len(C) + 1] += ridge(C)
             predicted[mine] = rows.array[mine] @ solve(C, sum(b) - b[f], assume_a="pos", check_finite=False)
         return predicted
 
