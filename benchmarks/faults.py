@@ -3,8 +3,8 @@
     python benchmarks/faults.py FOLDER [--only si li tio2 ethanol emt] [--n 50 100] [--output results/faults.json]
 
 FOLDER holds NAME_train.xyz and NAME_test.xyz of si, li, tio2 and ethanol. Of each, N structures are drawn at random; faults are planted at
-places drawn at random too. A fault counts as found where a finding that is no note names the frames (those of the fault and no others) and a
-word of the cause; for single structures the frame is enough where the cause cannot be known. An alloy of EMT is generated.
+places drawn at random too. A fault counts as found where a finding that is no note names the frames (those of the fault and no others)
+and a word of the cause; for single structures the frame is enough where the cause cannot be known. An alloy of EMT is generated.
 """
 
 from __future__ import annotations
@@ -102,9 +102,7 @@ FAULTS = {
     "one energy off by 1 eV": lambda f, rng: one(f, rng, "energy", energy=lambda e, a: e + 1.0),
     "one swapped pair of labels": swapped,
     "a duplicate with another energy": duplicate,
-    "one frame of another functional": lambda f, rng: one(
-        f, rng, "", energy=lambda e, a: e + 0.1 * len(a), forces=lambda x, a: 1.1 * x
-    ),
+    "one frame of another functional": lambda f, rng: one(f, rng, "", energy=lambda e, a: e + 0.1 * len(a), forces=lambda x, a: 1.1 * x),
 }
 
 
@@ -162,8 +160,14 @@ def main() -> None:
                 start = time.perf_counter()
                 ok, said = judged(soapkrr.check(planted[0]), *planted[1:])
                 seconds = time.perf_counter() - start
-                results.append({"data": name, "n": len(frames), "fault": fault, "where": planted[1], "found": ok, "said": said, "seconds": seconds})
-                print(f"{name:8} {len(frames):5} {fault:34} {'ok' if ok else 'MISSED':7} {seconds:5.1f} s  {str(planted[1]):12} {' | '.join(said)[:300]}", flush=True)
+                results.append(
+                    {"data": name, "n": len(frames), "fault": fault, "where": planted[1], "found": ok, "said": said, "seconds": seconds}
+                )
+                verdict = "ok" if ok else "MISSED"
+                print(
+                    f"{name:8} {len(frames):5} {fault:34} {verdict:7} {seconds:5.1f} s  {planted[1]!s:12} {' | '.join(said)[:300]}",
+                    flush=True,
+                )
                 if args.output:
                     args.output.write_text(json.dumps(results, indent=1) + "\n")
     print(f"{sum(r['found'] for r in results)} of {len(results)}")

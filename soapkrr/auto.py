@@ -10,8 +10,7 @@ import numpy as np
 from ase import Atoms
 from sklearn.base import clone
 
-from soapkrr.checking.findings import fatal, warn_of
-from soapkrr.checking.plain import plain_findings
+from soapkrr.checking.fitting import checked_fit
 from soapkrr.choices import Choice, advice, checked_test, choices_text, test_rows
 from soapkrr.descriptors.cutoff import RadialScaling
 from soapkrr.descriptors.projection import Compressed
@@ -169,13 +168,6 @@ def fit(
         model.test_errors_["n_structures"] = len(test)
     logger.info("%s", summary(model))
     return model
-
-
-def checked_fit(plan: Plan, frames: list[Atoms], progress: bool = False, strict: bool = False) -> Potential:
-    """The fit of a plan, after a look at structures and labels: what is odd is a `DataWarning`, with ``strict`` a `LabelError`."""
-    with fatal(strict):
-        warn_of(plain_findings(frames, read_labels(frames, plan.model.observations)))
-        return plan.fit(frames, progress)
 
 
 def choose(frames: list[Atoms], given: Mapping | None = None, settings: Settings | None = None) -> Plan:

@@ -10,9 +10,11 @@ from ase import Atoms
 
 from soapkrr.auto import Settings, choose
 from soapkrr.checking.findings import Finding, Findings, worst_first
+from soapkrr.checking.groups import group_findings
+from soapkrr.checking.judging import judge
 from soapkrr.checking.plain import plain_findings
 from soapkrr.checking.probe import START, Probe
-from soapkrr.checking.single import group_findings, judge, single_findings
+from soapkrr.checking.single import single_findings
 from soapkrr.checking.whole import Mistake, whole_kinds
 from soapkrr.labels import Labels, Observations, read_labels
 from soapkrr.regression.terms import Term

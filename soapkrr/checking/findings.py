@@ -99,7 +99,12 @@ class Findings(Tabular):
     def _lines(self, finding: Finding) -> list[list[str]]:
         evidence = ", ".join(f"{name} {value:.4g}" for name, value in finding.evidence.items())
         where = finding.where(self.names)
-        lines = [finding.what, f"  {where[0].upper()}{where[1:]}{': ' * bool(evidence)}{evidence}.", f"  {finding.advice}", f"  {finding.code}"]
+        lines = [
+            finding.what,
+            f"  {where[0].upper()}{where[1:]}{': ' * bool(evidence)}{evidence}.",
+            f"  {finding.advice}",
+            f"  {finding.code}",
+        ]
         return [[finding.severity if k == 0 else "", line] for k, line in enumerate(lines) if line.strip()]
 
 

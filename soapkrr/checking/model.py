@@ -8,7 +8,6 @@ from itertools import combinations_with_replacement, product
 import numpy as np
 from ase import Atoms, units
 from ase.data import atomic_numbers, covalent_radii
-from ase.md.velocitydistribution import MaxwellBoltzmannDistribution, Stationary
 from ase.md.verlet import VelocityVerlet
 
 from soapkrr.checking.held_out import held_out
@@ -75,7 +74,7 @@ def made_structures(species: Sequence[int]) -> list[Atoms]:
     sites = np.array(list(product(range(2), range(2), range(2))), dtype=float)
     made = []
     for periodic in (True, False):
-        numbers = rng.permutation([species[k % len(species)] for k in range(max(8, 0))])
+        numbers = rng.permutation([species[k % len(species)] for k in range(8)])
         atoms = Atoms(numbers=numbers, positions=distance * sites, cell=[2 * distance] * 3 if periodic else None, pbc=periodic)
         atoms.positions += rng.normal(scale=0.04 * distance, size=(8, 3))
         made.append(atoms)
@@ -207,8 +206,8 @@ def constant_energy(model, structures: list[Atoms]) -> tuple[list[Row], list[Cur
     atoms = structures[0].copy()
     atoms.calc = model.calculator(uncertainty=False)
     rng = np.random.default_rng(0)
-    MaxwellBoltzmannDistribution(atoms, temperature_K=TEMPERATURE, rng=rng)
-    Stationary(atoms)
+    momenta = rng.normal(size=(len(atoms), 3)) * np.sqrt(atoms.get_masses() * units.kB * TEMPERATURE)[:, None]
+    atoms.set_momenta(momenta - momenta.mean(axis=0))
     step = WITH_HYDROGEN if 1 in atoms.numbers else TIME_STEP
     total, times = [], []
     dynamics = VelocityVerlet(atoms, timestep=step * units.fs)

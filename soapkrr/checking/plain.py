@@ -39,7 +39,9 @@ def missing_labels(frames: list[Atoms], labels: list[Labels]) -> list[Finding]:
         if 0 < len(without) and any(label.has(kind) for label in labels):
             advice = "Nothing, if this is meant: a fit takes what there is. Otherwise look for labels of another name (`Observations`)."
             code = "model = soapkrr.fit(frames, observations=soapkrr.Observations(...))"
-            found.append(Finding("note", f"no {kind} where other structures have one", tuple(without), {"structures": len(without)}, advice, code))
+            found.append(
+                Finding("note", f"no {kind} where other structures have one", tuple(without), {"structures": len(without)}, advice, code)
+            )
     return found
 
 
@@ -58,7 +60,11 @@ def too_close(frames: list[Atoms], labels: list[Labels]) -> list[Finding]:
     if not worst:
         return []
     advice = "Look at them: a wrong cell or unit of length (Bohr?). If they are meant, add core repulsion."
-    return [Finding("warning", "atoms are too close", tuple(worst), {"shortest distance (Å)": shortest}, advice, "SparseGP(..., baseline=ZBL())")]
+    return [
+        Finding(
+            "warning", "atoms are too close", tuple(worst), {"shortest distance (Å)": shortest}, advice, "SparseGP(..., baseline=ZBL())"
+        )
+    ]
 
 
 def net_force(frames: list[Atoms], labels: list[Labels]) -> list[Finding]:
@@ -72,8 +78,19 @@ def net_force(frames: list[Atoms], labels: list[Labels]) -> list[Finding]:
     if not len(bad):
         return []
     evidence = {"largest net force (eV/Å)": max(float(np.linalg.norm(whole[k][1].sum(axis=0))) for k in bad)}
-    advice = "Forces without an external field add up to zero: fixed atoms, a lost atom, other units for some? Mask those that are not forces."
-    return [Finding("warning", "the forces do not add up to zero", tuple(whole[k][0] for k in bad), evidence, advice, 'atoms.arrays["force_mask"] = mask')]
+    advice = (
+        "Forces without an external field add up to zero: fixed atoms, a lost atom, other units for some? Mask those that are not forces."
+    )
+    return [
+        Finding(
+            "warning",
+            "the forces do not add up to zero",
+            tuple(whole[k][0] for k in bad),
+            evidence,
+            advice,
+            'atoms.arrays["force_mask"] = mask',
+        )
+    ]
 
 
 def few_environments(frames: list[Atoms], labels: list[Labels]) -> list[Finding]:
@@ -85,19 +102,30 @@ def few_environments(frames: list[Atoms], labels: list[Labels]) -> list[Finding]
         where = tuple(s for s, atoms in enumerate(frames) if z in atoms.numbers)
         advice = "Predictions for this species will be guesses: add structures that have it, or leave these out."
         what = f"{species_name(z)} has few environments"
-        found.append(Finding("warning", what, where, {"environments": int(counts[z])}, advice, f'[a for a in frames if "{species_name(z)}" not in a.symbols]'))
+        found.append(
+            Finding(
+                "warning",
+                what,
+                where,
+                {"environments": int(counts[z])},
+                advice,
+                f'[a for a in frames if "{species_name(z)}" not in a.symbols]',
+            )
+        )
     return found
 
 
 def undetermined_references(frames: list[Atoms], labels: list[Labels]) -> list[Finding]:
     """Species whose reference energies no composition tells apart."""
     species = sorted({int(z) for atoms in frames for z in atoms.numbers})
-    rows = np.array([[np.count_nonzero(a.numbers == z) for z in species] for a, label in zip(frames, labels, strict=True) if label.has("energy")])
+    rows = np.array(
+        [[np.count_nonzero(a.numbers == z) for z in species] for a, label in zip(frames, labels, strict=True) if label.has("energy")]
+    )
     if not len(rows) or np.linalg.matrix_rank(rows) == len(species):
         return []
     rank = int(np.linalg.matrix_rank(rows))
     names = ", ".join(map(species_name, species))
-    advice = "Energies of other compositions cannot be predicted: add isolated atoms of every species, of the same method, or give their energies."
+    advice = "Energies of other compositions cannot be predicted: add isolated atoms of every species, of the same method, or give theirs."
     code = "SparseGP(..., baseline={" + ", ".join(f'"{species_name(z)}": ...' for z in species) + "})"
     what = f"reference energies of {names} are undetermined: their numbers of atoms are proportional or bound to each other"
     return [Finding("note", what, (), {"species": len(species), "rank of the compositions": rank}, advice, code)]
@@ -145,7 +173,13 @@ def _fingerprint(atoms: Atoms) -> np.ndarray:
     """Distances of atoms next and next but one to each other in the list, and the cell's metric: no rotation or wrapping changes it."""
     r = atoms.positions
     vectors = np.concatenate([np.diff(r, axis=0), r[2:] - r[:-2], r[3:] - r[:-3]])
-    lengths = np.zeros(1) if not len(vectors) else find_mic(vectors, atoms.cell, atoms.pbc)[1] if atoms.pbc.any() else np.linalg.norm(vectors, axis=1)
+    lengths = (
+        np.zeros(1)
+        if not len(vectors)
+        else find_mic(vectors, atoms.cell, atoms.pbc)[1]
+        if atoms.pbc.any()
+        else np.linalg.norm(vectors, axis=1)
+    )
     cell = atoms.cell.cellpar() * [1, 1, 1, 0.05, 0.05, 0.05] if atoms.pbc.any() else np.zeros(6)
     return np.concatenate([30 * cell, lengths])
 
@@ -168,4 +202,3 @@ def _disagreement(one: Atoms, other: Atoms, a: Labels, b: Labels, exact: bool) -
         size = np.linalg.norm(np.nan_to_num([a.forces, b.forces]), axis=2)
         miss = max(miss, float(np.abs(size[0] - size[1]).max() / (0.02 + 0.1 * size.max())))
     return miss
-

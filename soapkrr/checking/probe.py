@@ -1,8 +1,8 @@
 """A quick sparse model of labelled structures whose rows are kept, so that it can be fitted again and again to some of the labels.
 
-For rows Φ and targets y in units of their noise, A = ΦᵀΦ + 1 and w = A⁻¹Φᵀy. With B the rows of one structure, e = y − Bw and
-H = BA⁻¹Bᵀ, the fit without those rows I of the structure that it had seen errs by e + H_·I (1 − H_II)⁻¹ e_I: every structure is left out
-in closed form (Cook and Weisberg 1982, Residuals and Influence in Regression).
+For rows Φ and targets y in units of their noise, A = ΦᵀΦ + 1 and w = A⁻¹Φᵀy. With B the rows of one structure, e = y − Bw and H = BA⁻¹Bᵀ,
+the fit without those rows I of the structure that it had seen errs by e + H_·I (1 − H_II)⁻¹ e_I: every structure is left out in closed
+form (Cook and Weisberg 1982, Residuals and Influence in Regression).
 """
 
 from __future__ import annotations

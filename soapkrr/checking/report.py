@@ -67,7 +67,11 @@ class ModelCheck(Tabular):
 
     def to_dict(self) -> dict:
         """Plain numbers and strings."""
-        return {"model": self.model, "passed": self.passed, "checks": [vars(row) | {"value": float(row.value)} for row in self.rows]}
+        return {
+            "model": self.model,
+            "passed": self.passed,
+            "checks": [vars(row) | {"value": float(row.value), "passed": bool(row.passed)} for row in self.rows],
+        }
 
     def to_html(self, path: str | os.PathLike) -> None:
         """Write one HTML page that needs nothing else: the table, the model, and figures where matplotlib is installed.
@@ -83,10 +87,7 @@ class ModelCheck(Tabular):
         title = f"Check of {escape(self.model)}"
         rows = "".join(_html_row(row) for row in self.rows)
         head = "".join(f"<th>{name}</th>" for name in ("", "check", "value", "bound", "", "what was done"))
-        drawn = "".join(
-            f'<figure><img alt="{escape(curve.title)}" src="data:image/png;base64,{png}"><figcaption>{escape(curve.caption)}</figcaption></figure>'
-            for curve, png in zip(self.curves, figures(self.curves), strict=False)
-        )
+        drawn = "".join(map(_html_figure, self.curves, figures(self.curves)))
         return (
             f'<!DOCTYPE html><html lang="en"><head><meta charset="utf-8"><title>{title}</title><style>{STYLE}</style></head><body>'
             f"<h1>{title}</h1><p>{escape(self._verdict())}</p><table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>"
@@ -115,8 +116,12 @@ def _value(row: Row) -> str:
     return f"{row.value:.3g}{f' {row.unit}' if row.unit else ''}" if np.isfinite(row.value) else "-"
 
 
+def _html_figure(curve: Curve, png: str) -> str:
+    image = f'<img alt="{escape(curve.title)}" src="data:image/png;base64,{png}">'
+    return f"<figure>{image}<figcaption>{escape(curve.caption)}</figcaption></figure>"
+
+
 def _html_row(row: Row) -> str:
     cells = [row.group, row.name, _value(row), row.bound]
     verdict = f'<td class="{"pass" if row.passed else "fail"}">{_verdict_of(row)}</td>'
     return f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in cells)}{verdict}<td>{escape(row.note)}</td></tr>"
-

@@ -1,7 +1,7 @@
 """Order of the Taylor remainder: |f(x + hu) − f(x) − h f′(x)u| falls as h² where f′ belongs to f.
 
-A tolerance on a difference quotient lets a derivative pass that is wrong by a percent. The slope of the remainder does not: any error e of the
-derivative adds e·h, which takes over as h falls.
+A tolerance on a difference quotient lets a derivative pass that is wrong by a percent. The slope of the remainder does not: any error e
+of the derivative adds e·h, which takes over as h falls.
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
 """Kinds of label that are wrong everywhere: energies, forces and stress of one potential must fit together.
 
-A hypothesis is a unit or sign for each kind. Labels with it undone are fitted together, folds of structures left out: the loss is
-Σ_kind log(error/size), with the 80 % quantile of |error| and of |label|, which no common factor changes. Only ratios of units show in it;
-which of two kinds is wrong, and whether all are wrong alike, follows from how usual a mistake is, from total energies of all-electron
-calculations (E ≈ Σ_i −0.769 Z^{7/3} + 0.5 Z² − 0.270 Z^{5/3} Hartree; Schwinger 1981, doi 10.1103/PhysRevA.24.2353), and from stiffness: that
-of an atom against its own displacement, times d⁴ over ħ²/m with d the distance of neighbours, is 2 to 200 from argon to tungsten.
+A hypothesis is a unit or sign for each kind. Labels with it undone are fitted together, folds of structures left out: the loss is Σ_kind
+log(error/size), with the 80 % quantile of |error| and of |label|, which no common factor changes. Only ratios of units show in it; which
+of two kinds is wrong, and whether all are wrong alike, follows from how usual a mistake is, from total energies of all-electron
+calculations (E ≈ Σ_i −0.769 Z^{7/3} + 0.5 Z² − 0.270 Z^{5/3} Hartree; Schwinger 1981, doi 10.1103/PhysRevA.24.2353), and from stiffness:
+that of an atom against its own displacement, times d⁴ over ħ²/m with d the distance of neighbours, is 2 to 200 from argon to tungsten.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from soapkrr.labels import KINDS
 from soapkrr.regression.causes import ORDERS, RATIOS
 
 #: Folds, and energy noise tried as parts of the energies' size; that of forces and stress is a tenth of theirs.
-FOLDS, LEVELS, LEVEL = 4, (0.015, 0.1), 0.1
+FOLDS, LEVELS, LEVEL = 4, (0.015, 0.07, 0.3), 0.1
 
 #: Loss that a mistake must win to be believed, and by which a kind that fits no hypothesis is named.
 WON = 0.6
@@ -61,7 +61,7 @@ class Mistake:
         text = f"{value} * {factor}" if self.scale != 1 else value
         text += " / atoms.get_volume()" if self.per_volume else ""
         text = f"np.asarray({text})[{list(self.order)}]" if self.order is not None else text
-        return f"results = atoms.calc.results; results[\"{name}\"] = {text}"
+        return f'results = atoms.calc.results; results["{name}"] = {text}'
 
 
 def mistakes(kind: str) -> list[Mistake]:
@@ -171,4 +171,3 @@ class _Joint:
 
 def _size(values: np.ndarray) -> float:
     return float(np.quantile(np.abs(values), 0.8)) + 1e-9 if len(values) else 1.0
-

@@ -21,7 +21,9 @@ def check(args) -> Report:
     if len(data) > 1:
         raise InputError(f"`FILE`: a model is checked on one file of structures, received {len(data)}: {', '.join(data)}.")
     if args.quick or observations_of(args) is not None:
-        raise InputError("`--quick` and names of labels are of checks of data; a model knows the names of the labels that it was fitted to.")
+        raise InputError(
+            "`--quick` and names of labels are of checks of data; a model knows the names of the labels that it was fitted to."
+        )
     return _of_model(args, models[0], data[0] if data else None)
 
 

@@ -36,7 +36,7 @@ def fit(args) -> Report:
     _check(args, plan.model, data)
     if args.plan:
         return _planned(plan.model.plan(data.train, optimize=plan.way))
-    from soapkrr.auto import checked_fit
+    from soapkrr.checking.fitting import checked_fit
 
     start = time.perf_counter()
     with named(args.file):
