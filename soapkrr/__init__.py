@@ -44,6 +44,7 @@ _HOME = {
     "Prediction": "prediction",
     "PropertyPrediction": "prediction",
     "LeaveOut": "regression.leave_out",
+    "check": "lint",
     "fit": "auto",
     "load": "loading",
     "InputError": "errors",

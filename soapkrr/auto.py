@@ -10,6 +10,7 @@ import numpy as np
 from ase import Atoms
 from sklearn.base import clone
 
+from soapkrr.checking.fitting import checked_fit
 from soapkrr.choices import Choice, advice, checked_test, choices_text, test_rows
 from soapkrr.description import OF_DESCRIPTOR, described
 from soapkrr.descriptors.projection import Compressed
@@ -128,6 +129,7 @@ def fit(
     threads: int | None = None,
     memory_limit: int | str | None = MEMORY_LIMIT,
     progress: bool = False,
+    strict: bool = False,
 ) -> Potential:
     """Fit a potential to labelled structures, with nothing else to give.
 
@@ -140,6 +142,7 @@ def fit(
     ----------
     frames : structures with energies, forces or stresses (`atoms.calc.results`, or as ``observations`` names them).
     observations, baseline, device, threads : as in the estimators.  progress : draw bars on a terminal.
+    strict : make what a fit warns of labels (`DataWarning`) an error; `soapkrr.check` looks at them more closely.
     test : labelled structures that are not fitted: ``test_errors_`` of the model is their `metrics.error_table`, which `summary` shows.
     memory_limit : as in the estimators. What the exact process would take is planned before; where it is more, a sparse one is fitted.
         The choice does not depend on the machine.
@@ -169,7 +172,7 @@ def fit(
         frames = as_frames(frames)
         plan = choose(frames, settings=Settings(observations, baseline, device, threads, memory_limit))
         test = None if test is None else checked_test(test, frames, observations)
-        model = plan.fit(frames, progress)
+        model = checked_fit(plan, frames, progress, strict)
     if test is not None:
         model.test_errors_ = error_table(test, model.predict(test, uncertainty=True), observations=observations)
         model.test_errors_["n_structures"] = len(test)

@@ -26,7 +26,7 @@ from soapkrr import (
 )
 from soapkrr.labels import read_labels
 from soapkrr.labels.families import family_of
-from soapkrr.regression.checks import likely_cause
+from soapkrr.regression.causes import likely_cause
 from soapkrr.regression.residuals import left_out, spread
 
 COPPER = SOAP(species=["Cu"], r_cut=4.5, n_max=4, l_max=3, sigma=0.6)

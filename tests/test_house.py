@@ -23,8 +23,10 @@ FLOORS = (
     ("modelfile",),
     ("regression",),
     ("planning",),
+    ("checking",),
     ("estimators",),
     ("auto", "description", "repulsion", "loading"),
+    ("lint",),
     ("cli",),
 )
 

@@ -36,8 +36,11 @@ def fit(args) -> Report:
     _check(args, plan.model, data)
     if args.plan:
         return _planned(plan.model.plan(data.train, optimize=plan.way))
+    from soapkrr.checking.fitting import checked_fit
+
     start = time.perf_counter()
-    model = plan.fit(data.train, progress=not args.quiet)
+    with named(args.file):
+        model = checked_fit(plan, data.train, progress=not args.quiet, strict=args.strict)
     seconds, memory = time.perf_counter() - start, peak_memory_mb()
     model.save(output)
     # Standard deviations of every training force would cost more than the fit, and of an exact process those of energies too.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 
 from soapkrr import __version__
+from soapkrr.cli.check import check
 from soapkrr.cli.evaluate import evaluate
 from soapkrr.cli.fit import fit
 from soapkrr.cli.info import info
@@ -12,6 +13,7 @@ from soapkrr.cli.messages import Parser
 from soapkrr.cli.predict import predict
 from soapkrr.cli.relax import relax
 from soapkrr.cli.tables import UNCERTAINTY
+from soapkrr.cli.types import baseline, config_noise, count_or_counts, folds, fraction, memory, positive_int, seed, symbols
 
 #: Names of `selection.specifications.NAMED`, without importing it.
 SELECTIONS = ["cur", "fps", "kmeans", "leverage", "random"]
@@ -23,6 +25,8 @@ CHOSEN = (
     "Whatever is not given is chosen from the data, as soapkrr.fit does in Python, and the choices are printed with their reasons. Random "
     "parts of one trajectory are alike: for its errors, better give --test structures of another. Isolated atoms are always fitted."
 )
+
+CHECKED = "The exit code is 1 where there are errors or warnings, or where a check of a model fails."
 
 FAILED = "OUT is written as the work goes on. A structure that cannot be predicted is in it with the reason, and the exit code is 1."
 
@@ -39,22 +43,31 @@ LABELS = (
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """The parser of all five commands."""
+    """The parser of all commands."""
     parser = Parser(prog="soapkrr", description="Gaussian-process potentials with error bars.", allow_abbrev=False)
     parser.add_argument("--version", action="version", version=f"soapkrr {__version__}")
-    subparsers = parser.add_subparsers(title="commands", required=True, metavar="fit | evaluate | predict | relax | info")
+    subparsers = parser.add_subparsers(title="commands", required=True, metavar="check | fit | evaluate | predict | relax | info")
 
     def command(run, text, epilog=None):
         sub = subparsers.add_parser(run.__name__, help=text, description=text, epilog=epilog, allow_abbrev=False)
         sub.set_defaults(run=run)
         return sub
 
+    _check_arguments(command(check, "look for what is wrong with labelled structures, or with a model", CHECKED))
     _fit_arguments(command(fit, "fit a potential to labelled structures and write it to a file", CHOSEN))
     _evaluate_arguments(command(evaluate, "print the errors of a model on labelled structures"))
     _predict_arguments(command(predict, "predict energies and their standard deviations of structures without labels", FAILED))
     _relax_arguments(command(relax, "relax structures with a model", RELAXED))
     _info_arguments(command(info, "print what is in a model file"))
     return parser
+
+
+def _check_arguments(sub) -> None:
+    sub.add_argument("file", nargs="+", metavar="FILE", help="files of labelled structures; or MODEL, or MODEL FILE: structures not fitted")
+    sub.add_argument("--html", metavar="OUT", help="page with the checks of a model, its figures in it")
+    sub.add_argument("--quick", action="store_true", help="of data, only what takes no fit")
+    _label_arguments(sub.add_argument_group("labels", LABELS), noise=False)
+    _common_arguments(sub)
 
 
 def _evaluate_arguments(sub) -> None:
@@ -79,7 +92,7 @@ def _relax_arguments(sub) -> None:
     sub.add_argument("--resume", action="store_true", help="go on where an interrupted run that wrote OUT stopped")
     sub.add_argument("--optimizer", choices=["bfgs", "fire"], default="bfgs", help="algorithm (default %(default)s)")
     _number(sub, "--fmax", float, 0.01, "largest force at which a structure counts as relaxed, eV/Å")
-    _number(sub, "--steps", _positive_int, 500, "largest number of steps")
+    _number(sub, "--steps", positive_int, 500, "largest number of steps")
     sub.add_argument("--cell", action="store_true", help="relax the cell too")
     _common_arguments(sub)
 
@@ -102,6 +115,7 @@ def _output(sub, metavar: str, what: str, required: bool = False) -> None:
 def _fit_arguments(sub) -> None:
     sub.add_argument("file", metavar="FILE", help="labelled structures, extended XYZ or any format that ASE reads")
     _output(sub, "MODEL", "model file to write")
+    sub.add_argument("--strict", action="store_true", help="make warnings about the labels errors; nothing is written then")
     sub.add_argument("--plan", action="store_true", help="print rows, operations, memory and time of the fit, and write nothing")
     _test_arguments(sub.add_argument_group("errors on structures that are not fitted"))
     _descriptor_arguments(sub.add_argument_group("descriptor (default: chosen from the data)"))
@@ -113,13 +127,13 @@ def _fit_arguments(sub) -> None:
 
 def _test_arguments(group) -> None:
     group.add_argument("--test", metavar="FILE", help="labelled structures that are not fitted, to measure errors on")
-    _number(group, "--test-fraction", _fraction, None, "fraction of FILE, drawn at random, that is left out and measured on")
-    _number(group, "--cv", _folds, None, "cross-validation: leave out each of N random parts once, fit to the others, and measure on it")
-    _number(group, "--seed", _seed, 0, "of the random numbers that draw structures")
+    _number(group, "--test-fraction", fraction, None, "fraction of FILE, drawn at random, that is left out and measured on")
+    _number(group, "--cv", folds, None, "cross-validation: leave out each of N random parts once, fit to the others, and measure on it")
+    _number(group, "--seed", seed, 0, "of the random numbers that draw structures")
 
 
 def _descriptor_arguments(group) -> None:
-    group.add_argument("--species", type=_symbols, metavar="A,B", help="chemical symbols (default: all in FILE)")
+    group.add_argument("--species", type=symbols, metavar="A,B", help="chemical symbols (default: all in FILE)")
     _chosen(group, "--r-cut", float, "cutoff radius, Å")
     _chosen(group, "--n-max", int, "radial basis functions")
     _chosen(group, "--l-max", int, "largest angular momentum")
@@ -138,7 +152,7 @@ def _regression_arguments(group) -> None:
     _chosen(group, "--zeta", float, "exponent of the dot-product kernel")
     group.add_argument(
         "--n-sparse",
-        type=_count_or_counts,
+        type=count_or_counts,
         metavar="N",
         help="sparse points, in all or Si=500,O=800; means the sparse model (default: chosen from the data)",
     )
@@ -150,7 +164,7 @@ def _regression_arguments(group) -> None:
     group.add_argument("--optimize", action="store_true", help="find noise and signal of highest evidence, starting from those given")
     group.add_argument(
         "--baseline",
-        type=_baseline,
+        type=baseline,
         metavar="B",
         help="reference energies: isolated, least-squares, or Si=-158.2,O=-432.1 in eV (default: isolated atoms where every species has "
         "one in FILE, otherwise least-squares)",
@@ -162,17 +176,18 @@ def _regression_arguments(group) -> None:
     _number(group, "--tolerance", float, None, "kernel eigenvalues below this fraction of the largest are dropped; means the sparse model")
 
 
-def _label_arguments(group) -> None:
+def _label_arguments(group, noise: bool = True) -> None:
     for kind, unit in (("energy", "eV"), ("forces", "eV/Å"), ("stress", "eV/Å³"), ("virial", "eV, in place of the stress")):
         group.add_argument(f"--{kind}-key", metavar="NAME", help=f"name of the {kind} in FILE, {unit}")
     group.add_argument("--config-type-key", metavar="NAME", help="name of the config type (default config_type)")
-    group.add_argument(
-        "--config-noise",
-        type=_config_noise,
-        action="append",
-        metavar="TYPE:KIND=X,..",
-        help="noise of one config type, such as liquid:forces=0.2,energy=0.01 in eV/Å and eV/atom; may be repeated",
-    )
+    if noise:
+        group.add_argument(
+            "--config-noise",
+            type=config_noise,
+            action="append",
+            metavar="TYPE:KIND=X,..",
+            help="noise of one config type, such as liquid:forces=0.2,energy=0.01 in eV/Å and eV/atom; may be repeated",
+        )
 
 
 def _error_arguments(sub, more: str = "") -> None:
@@ -186,10 +201,10 @@ def _error_arguments(sub, more: str = "") -> None:
 
 
 def _common_arguments(sub, limit: str | None = None) -> None:
-    sub.add_argument("--threads", type=_positive_int, metavar="N", help="default: every core this process may use")
+    sub.add_argument("--threads", type=positive_int, metavar="N", help="default: every core this process may use")
     sub.add_argument(
         "--memory-limit",
-        type=_memory,
+        type=memory,
         default=limit,
         metavar="M",
         help="memory to take beside Python, its libraries and FILE, such as 2GB, or none "
@@ -207,90 +222,8 @@ def _common_arguments(sub, limit: str | None = None) -> None:
 
 def _number(group, name: str, kind, default, text: str) -> None:
     shown = text if default is None else f"{text} (default %(default)s)"
-    group.add_argument(name, type=kind, default=default, metavar="N" if kind in (int, _positive_int, _folds, _seed) else "X", help=shown)
-
-
-def _positive_int(text: str) -> int:
-    value = int(text) if text.lstrip("+-").isdigit() else 0
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"expected a positive integer, received {text!r}")
-    return value
+    group.add_argument(name, type=kind, default=default, metavar="N" if kind in (int, positive_int, folds, seed) else "X", help=shown)
 
 
 def _chosen(group, name: str, kind, text: str) -> None:
     group.add_argument(name, type=kind, metavar="X" if kind is float else "N", help=f"{text} (default: chosen from the data)")
-
-
-def _fraction(text: str) -> float:
-    value = _float(text)
-    if value is None or not 0 < value < 1:
-        raise argparse.ArgumentTypeError(f"expected a fraction between 0 and 1, such as 0.1, received {text!r}")
-    return value
-
-
-def _float(text: str) -> float | None:
-    try:
-        return float(text)
-    except ValueError:
-        return None
-
-
-def _folds(text: str) -> int:
-    value = int(text) if text.isdigit() else 0
-    if value < 2:
-        raise argparse.ArgumentTypeError(f"expected a number of parts, at least 2, such as 5, received {text!r}")
-    return value
-
-
-def _seed(text: str) -> int:
-    if not text.isdigit():
-        raise argparse.ArgumentTypeError(f"expected an integer, at least 0, received {text!r}")
-    return int(text)
-
-
-def _memory(text: str) -> str | None:
-    if text == "none":
-        return None
-    from soapkrr.errors import InputError
-    from soapkrr.execution.memory import parse_memory
-
-    try:
-        parse_memory(text)
-    except InputError as error:
-        raise argparse.ArgumentTypeError(str(error)) from None
-    return text
-
-
-def _symbols(text: str) -> list[str]:
-    return text.replace(",", " ").split()
-
-
-def _assignments(text: str, kind) -> dict:
-    """``Si=-158.2,O=-432`` as a dictionary."""
-    try:
-        pairs = [part.split("=") for part in text.split(",")]
-        table = {symbol.strip(): kind(value) for symbol, value in pairs}
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"expected NAME=NUMBER,NAME=NUMBER,.. , received {text!r}") from None
-    if len(table) != len(pairs):
-        raise argparse.ArgumentTypeError(f"a name occurs twice in {text!r}")
-    return table
-
-
-def _baseline(text: str):
-    if text in ("isolated", "least-squares"):
-        return text
-    if "=" not in text:
-        raise argparse.ArgumentTypeError(f"expected isolated, least-squares or Si=-158.2,O=-432.1, received {text!r}")
-    return _assignments(text, float)
-
-
-def _config_noise(text: str) -> tuple[str, dict[str, float]]:
-    name, separator, levels = text.rpartition(":")
-    if not (separator and name):
-        raise argparse.ArgumentTypeError(f"expected TYPE:KIND=NUMBER,.. such as liquid:forces=0.2,energy=0.01, received {text!r}")
-    return name, _assignments(levels, float)
-
-
-def _count_or_counts(text: str):
-    return _assignments(text, _positive_int) if "=" in text else _positive_int(text)

@@ -14,7 +14,7 @@ def plan_of(args, frames):
     from soapkrr.auto import Settings, choose
 
     baseline = [args.baseline, ZBL()] if args.zbl else args.baseline
-    settings = Settings(_observations(args), baseline, args.device, args.threads, args.memory_limit, not args.no_repulsion)
+    settings = Settings(observations_of(args), baseline, args.device, args.threads, args.memory_limit, not args.no_repulsion)
     return choose(frames, _given(args), settings)
 
 
@@ -48,14 +48,14 @@ def _scaling(args) -> dict:
     return {"scaling": None} if args.no_scaling else {"scaling": RadialScaling(**given)} if given else {}
 
 
-def _observations(args):
+def observations_of(args):
     """Names and noise of labels as the options state them, None where they state none."""
     from soapkrr import Observations
 
     names = ("energy", "forces", "stress", "virial", "config_type")
     given = _without_none({name: getattr(args, f"{name}_key") for name in names})
     noise: dict[str, dict] = {}
-    for config_type, levels in args.config_noise or []:
+    for config_type, levels in getattr(args, "config_noise", None) or []:
         if config_type in noise:
             raise InputError(f"`--config-noise` names {config_type!r} twice; give its levels together, {config_type}:energy=..,forces=.. .")
         noise[config_type] = levels

@@ -14,6 +14,8 @@ from sklearn.utils.validation import check_is_fitted
 
 from soapkrr.baselines import Baseline, check_baseline, split_baseline
 from soapkrr.calculator import EVERY, PotentialCalculator
+from soapkrr.checking.model import check_model
+from soapkrr.checking.report import ModelCheck
 from soapkrr.choices import Choice
 from soapkrr.errors import InputError, MemoryLimitError
 from soapkrr.estimators.fitted import Estimator
@@ -273,6 +275,20 @@ class Potential(Estimator):
         """ASE calculator of this model; ``uncertainty`` as in `predict`, ``every`` as in `PotentialCalculator`."""
         check_is_fitted(self)
         return PotentialCalculator(self, uncertainty=uncertainty, every=every)
+
+    def check(self, frames: Atoms | list[Atoms] | None = None) -> ModelCheck:
+        """Check what any potential must do: derivatives, symmetries, cutoff, dimers, free atoms, conservation of energy.
+
+        With labelled ``frames`` that were not fitted, errors and coverage too, by ``config_type``. Without, structures are made of what the
+        model knows. The result shows as a table with value, bound and verdict; ``passed``, `to_dict`, `to_html`.
+
+        Raises
+        ------
+        sklearn.exceptions.NotFittedError : the model is not fitted.
+        InputError : a structure has a species that the model does not know, or cannot be used.
+        """
+        check_is_fitted(self)
+        return check_model(self, frames)
 
 
 def _predict_group(predictor: Predictor, wanted: frozenset[str], group: tuple[int, list[Atoms]]) -> Prediction:

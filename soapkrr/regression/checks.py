@@ -6,12 +6,12 @@ import warnings
 from dataclasses import dataclass
 
 import numpy as np
-from ase import units
 
 from soapkrr import linear
 from soapkrr.errors import DataWarning
 from soapkrr.labels import KINDS
 from soapkrr.prediction import Prediction
+from soapkrr.regression.causes import OTHERWISE, likely_cause
 from soapkrr.regression.data import TrainingData
 from soapkrr.regression.evidence import BOUNDS
 from soapkrr.regression.exact.posterior import ExactProcess
@@ -38,30 +38,6 @@ BADLY_FITTED, AT_ONCE = 0.05, 1_000_000
 NAMED = 5
 
 UNITS = {"energy": "eV", "forces": "eV/Å", "stress": "eV/Å³"}
-
-#: Likely causes of a ratio of given to expected labels.
-RATIOS = {
-    "forces": {
-        -1.0: "the sign: gradients in place of forces?",
-        units.Bohr / units.Hartree: "Hartree/Bohr in place of eV/Å?",
-        units.Bohr / units.Rydberg: "Rydberg/Bohr in place of eV/Å?",
-    },
-    "stress": {
-        -1.0: "the sign: stress = −virial/V, positive under tension, is expected",
-        1 / units.GPa: "GPa in place of eV/Å³?",
-        -1 / units.GPa: "GPa in place of eV/Å³, and the sign?",
-        10 / units.GPa: "kbar in place of eV/Å³?",
-        -10 / units.GPa: "kbar in place of eV/Å³, and the sign, as VASP prints?",
-    },
-    "energy": {1 / units.Hartree: "Hartree in place of eV?", 1 / units.Rydberg: "Rydberg in place of eV?"},
-}
-
-#: What else it may be.
-OTHERWISE = {
-    "energy": "a total energy of other settings, or not converged?",
-    "forces": "forces of another structure, or not converged?",
-    "stress": "a virial in place of the stress, or other settings?",
-}
 
 
 @dataclass(frozen=True)
@@ -154,18 +130,6 @@ def _suspect(frame: int, kind: str, labels: Residuals, z: np.ndarray, errors: np
     worst = int(np.argmax(np.abs(z)))
     cause = likely_cause(kind, labels.given, expected)
     return Suspect(frame, kind, float(abs(z[worst])), float(labels.given[worst]), float(expected[worst]), cause)
-
-
-def likely_cause(kind: str, given: np.ndarray, expected: np.ndarray) -> str:
-    """What may have happened to labels, by the factor that best leads to them from those expected."""
-    norms = np.linalg.norm(given) * np.linalg.norm(expected)
-    alike = given @ expected / norms if norms > 0 else 0.0
-    factor = given @ expected / max(expected @ expected, 1e-300)
-    for ratio, cause in RATIOS[kind].items():
-        width = 1.02 if kind == "energy" else 1.6
-        if abs(alike) > 0.8 and factor * ratio > 0 and 1 / width < factor / ratio < width:
-            return cause
-    return OTHERWISE[kind]
 
 
 def _named(found: list[Suspect]) -> list[str]:
