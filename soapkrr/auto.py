@@ -144,8 +144,7 @@ def fit(
     observations, baseline, device, threads : as in the estimators.  progress : draw bars on a terminal.
     strict : make what a fit warns of labels (`DataWarning`) an error; `soapkrr.check` looks at them more closely.
     test : labelled structures that are not fitted: ``test_errors_`` of the model is their `metrics.error_table`, which `summary` shows.
-    memory_limit : as in the estimators. What the exact process would take is planned before; where it is more, a sparse one is fitted.
-        The choice does not depend on the machine.
+    memory_limit : as in the estimators. Where the exact process would take more, a sparse one is fitted, on whatever machine.
 
     Returns
     -------

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 from ase import Atoms
@@ -12,7 +13,7 @@ from soapkrr.auto import Settings, choose
 from soapkrr.checking.findings import Finding, Findings, worst_first
 from soapkrr.checking.groups import group_findings
 from soapkrr.checking.judging import judge
-from soapkrr.checking.plain import plain_findings
+from soapkrr.checking.plain import duplicates, plain_findings
 from soapkrr.checking.probe import START, Probe
 from soapkrr.checking.single import single_findings
 from soapkrr.checking.whole import Mistake, whole_kinds
@@ -79,15 +80,23 @@ def check(
         by = "config_type" if observations is None else observations.config_type
         term = _term([frames[s] for s in places], observations, threads)
         with serial_blas():
-            some = _with_a_model([frames[s] for s in places], [labels[s] for s in places], term, threads, by)
+            some, whole = _with_a_model([frames[s] for s in places], [labels[s] for s in places], term, threads, by)
         found += [_placed(finding, places) for finding in some]
+        labels = [_undone(label, whole, atoms) for label, atoms in zip(labels, frames, strict=True)]
         if len(places) < len(labelled):
             what = f"{len(places)} of {len(labelled)} structures, drawn at random, were held against each other: all would take long"
             found.append(Finding("note", what, advice="Check parts of the data one by one to see all of them."))
     elif not quick:
         what = f"{len(labelled)} labelled structures are too few to hold their labels against each other: {FEWEST} are needed"
         found.append(Finding("note", what, advice="Units and signs were not looked at."))
+    found += duplicates(frames, labels)
     return Findings(worst_first(found), len(frames), None if names is None else tuple(names))
+
+
+def _undone(label: Labels, whole: dict[str, Mistake], atoms: Atoms) -> Labels:
+    """A structure's labels as they should be in general."""
+    volume = atoms.get_volume() if atoms.pbc.all() else 1.0
+    return replace(label, **{kind: mistake.undo(getattr(label, kind), volume) for kind, mistake in whole.items() if label.has(kind)})
 
 
 def _placed(finding: Finding, places: np.ndarray) -> Finding:
@@ -114,12 +123,12 @@ def _term(frames: list[Atoms], observations: Observations | None, threads: int |
     return Term(model.descriptor, model.kernel, n)
 
 
-def _with_a_model(frames: list[Atoms], labels: list[Labels], term: Term, threads: int | None, by: str) -> list[Finding]:
+def _with_a_model(frames: list[Atoms], labels: list[Labels], term: Term, threads: int | None, by: str) -> tuple[list[Finding], dict]:
     probe = Probe.of(frames, labels, term, threads)
     whole, evidence = whole_kinds(probe.some(WHOLE)) if len(probe.kinds) else ({}, {})
     found = _whole_findings(whole, evidence)
     judged = judge(probe, whole)
-    return [*found, *single_findings(judged), *group_findings(judged, by)]
+    return [*found, *single_findings(judged), *group_findings(judged, by)], whole
 
 
 def _whole_findings(whole: dict[str, Mistake], evidence: dict[str, float]) -> list[Finding]:

@@ -26,9 +26,14 @@ NEAR, APART = 0.03, 0.004
 
 
 def plain_findings(frames: list[Atoms], labels: list[Labels]) -> list[Finding]:
-    """All of them."""
-    checks = (missing_labels, too_close, net_force, few_environments, undetermined_references, duplicates)
+    """All but `duplicates`, whose labels must be in the right units."""
+    checks = (missing_labels, too_close, net_force, few_environments, undetermined_references)
     return [finding for check in checks for finding in check(frames, labels)]
+
+
+def quick_findings(frames: list[Atoms], labels: list[Labels]) -> list[Finding]:
+    """What a fit can warn of at no cost; it finds copies itself."""
+    return [finding for check in (too_close, net_force, few_environments) for finding in check(frames, labels)]
 
 
 def missing_labels(frames: list[Atoms], labels: list[Labels]) -> list[Finding]:

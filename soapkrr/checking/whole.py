@@ -20,7 +20,7 @@ from soapkrr.labels import KINDS
 from soapkrr.regression.causes import ORDERS, RATIOS
 
 #: Folds, and energy noise tried as parts of the energies' size; that of forces and stress is a tenth of theirs.
-FOLDS, LEVELS, LEVEL = 4, (0.015, 0.07, 0.3), 0.1
+FOLDS, LEVELS, LEVEL = 3, (0.015, 0.07, 0.3), 0.1
 
 #: Loss that a mistake must win to be believed, and by which a kind that fits no hypothesis is named.
 WON = 0.6
@@ -29,7 +29,7 @@ WON = 0.6
 WRONG, CONTRADICTED, IMPLAUSIBLE = 0.3, 5.0, 2.0
 
 #: Scores above the best whose hypotheses are tried with the stress.
-RIVALS = 6.0
+RIVALS = 4.0
 
 #: Plausible and typical stiffness in ħ²/(m d⁴).
 SOFTEST, TYPICAL = 1.2, 20.0
@@ -99,7 +99,7 @@ def _with_stress(joint: _Joint, some: dict[str, Mistake], score: float) -> tuple
     if "stress" not in joint.probe.kinds:
         return score, some
     alone = joint.loss(some) if some else 0.0
-    losses = [(joint.loss({**some, "stress": m}) + (WON if m.cause else 0.0), m) for m in mistakes("stress")]
+    losses = [(joint.loss({**some, "stress": m}, (joint.level,)) + (WON if m.cause else 0.0), m) for m in mistakes("stress")]
     loss, mistake = min(losses, key=lambda pair: pair[0])
     return score + loss - alone, {**some, "stress": mistake}
 
@@ -135,7 +135,7 @@ class _Joint:
     """Fits to all labels, folds of structures left out, by Gram matrices."""
 
     def __init__(self, probe: Probe):
-        self.probe, rows = probe, probe.rows
+        self.probe, self.level, rows = probe, LEVELS[0], probe.rows
         structures = np.unique(rows.structure)
         part = np.random.default_rng(0).permutation(len(structures)) % FOLDS
         fold = part[np.searchsorted(structures, rows.structure)]
@@ -144,16 +144,17 @@ class _Joint:
             (k, f): (a := rows.array[mine[rows.kind[mine] == k]]).T @ a for f, mine in enumerate(self.folds) for k in range(len(KINDS))
         }
 
-    def loss(self, chosen: dict[str, Mistake]) -> float:
+    def loss(self, chosen: dict[str, Mistake], levels: tuple[float, ...] = LEVELS) -> float:
         """Σ log(error/size) of these kinds, the labels undone; the least over noise levels of energies."""
         target, rows = self.probe.undone(chosen), self.probe.rows
         used = np.isin(rows.kind, [KINDS.index(kind) for kind in chosen])
         size = {kind: _size(target[rows.kind == KINDS.index(kind)]) for kind in chosen}
         losses = []
-        for level in LEVELS if "energy" in chosen else (1.0,):
+        for level in levels if "energy" in chosen else (1.0,):
             noise = {kind: (level if kind == "energy" else LEVEL) * value for kind, value in size.items()}
             error = target - self._predicted(target, used, noise)
             losses.append(sum(np.log(_size(error[rows.kind == KINDS.index(kind)]) / size[kind]) for kind in chosen))
+        self.level = levels[int(np.argmin(losses))]
         return float(min(losses))
 
     def _predicted(self, target: np.ndarray, used: np.ndarray, noise: dict[str, float]) -> np.ndarray:
