@@ -72,8 +72,19 @@ class Posterior:
 
     def variance(self, rows: np.ndarray) -> np.ndarray:
         """|R⁻ᵀφ|² of each row φ (m, r)."""
-        half = backends.of(rows).dense.solve_triangular(self.factor, rows.T, transposed=True)
+        half = self.half(rows)
         return backends.namespace(rows).einsum("rm,rm->m", half, half)
+
+    def half(self, rows: np.ndarray) -> np.ndarray:
+        """(r, m) R⁻ᵀφ of rows φ (m, r)."""
+        return backends.of(rows).dense.solve_triangular(self.factor, rows.T, transposed=True)
+
+    def covariance(self, rows: np.ndarray, prior: np.ndarray) -> np.ndarray:
+        """k − ΦΦᵀ + Φ(RᵀR)⁻¹Φᵀ of rows Φ (m, r) and their prior covariance k (m, m), a NumPy array as the result."""
+        half, left = self.half(rows), prior - backends.host(rows @ rows.T)
+        # The Nyström remainder is never negative but for rounding.
+        np.fill_diagonal(left, np.maximum(np.diagonal(left), 0.0))
+        return left + backends.host(half.T @ half)
 
     def state(self) -> dict:
         """The attributes by name: for a model file."""

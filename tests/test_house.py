@@ -23,6 +23,7 @@ FLOORS = (
     ("modelfile",),
     ("regression",),
     ("planning",),
+    ("uncertainty",),
     ("estimators",),
     ("auto", "loading"),
     ("cli",),

@@ -15,7 +15,7 @@ from soapkrr.baselines import check_baseline, split_baseline
 from soapkrr.calculator import PotentialCalculator
 from soapkrr.choices import Choice
 from soapkrr.errors import InputError
-from soapkrr.estimators.fitted import Estimator
+from soapkrr.estimators.posterior import PosteriorMethods
 from soapkrr.execution.blocks import halved_group, split_on_out_of_memory
 from soapkrr.execution.memory import device_limit
 from soapkrr.execution.resources import GROUP, TASK, Division, Resources, pool_of
@@ -35,7 +35,7 @@ from soapkrr.threads import serial_blas
 logger = logging.getLogger(__name__)
 
 
-class Potential(Estimator):
+class Potential(PosteriorMethods):
     """An interatomic potential, E = Σ_i e(z_i) + prior means + Σ terms; subclasses say by which `Scheme` it is fitted.
 
     Attributes
@@ -161,9 +161,7 @@ class Potential(Estimator):
         sklearn.exceptions.NotFittedError : the model is not fitted.
         InputError : a structure cannot be used; the message names it. Or ``memory_limit`` does not hold the work for one structure.
         """
-        check_is_fitted(self)
-        predictor = Predictor(self.process_, self.reference_energies_, self.prior_means_, self.device, self.threads)
-        return self._predicted(predictor, as_frames(frames), wanted_uncertainties(uncertainty), client)
+        return self._predicted(self._predictor(), as_frames(frames), wanted_uncertainties(uncertainty), client)
 
     def _predicted(self, predictor: Predictor, frames: list[Atoms], wanted: frozenset[str] = frozenset(), client=None) -> Prediction:
         """Prediction of structures, group by group."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -14,6 +15,10 @@ from soapkrr.descriptors.base import Descriptor
 from soapkrr.errors import ModelFileError
 from soapkrr.prediction import Prediction
 from soapkrr.structures import Batch, Mean
+
+if TYPE_CHECKING:
+    from soapkrr.regression.explained import Explained
+    from soapkrr.regression.functionals import Functionals
 
 
 @dataclass(frozen=True)
@@ -51,6 +56,14 @@ class Process(ABC):
     @abstractmethod
     def evaluate(self, batch: Batch, wanted: frozenset[str]) -> tuple[Mean, Deviations]:
         """Posterior mean of a batch, NumPy arrays, and the standard deviations ``wanted``: one pass over the descriptors gives both."""
+
+    @abstractmethod
+    def covariance(self, functionals: Functionals) -> np.ndarray:
+        """(n, n) posterior covariance of linear functionals, a NumPy array; its diagonal is the variances of `evaluate`."""
+
+    @abstractmethod
+    def explained(self, functionals: Functionals) -> Explained:
+        """The part of the posterior covariance that more observations would take away, the same sparse points given."""
 
     @abstractmethod
     def state(self) -> dict:
@@ -101,11 +114,21 @@ class Predictor:
 
     def __call__(self, batch: Batch, wanted: frozenset[str]) -> Prediction:
         """Prediction of a batch with the standard deviations ``wanted``."""
-        references = baseline_energies(self.references, batch.numbers, batch.frame)
+        prior = self.prior(batch)
+        mean, deviations = self.placed.evaluate(batch, wanted)
+        return assemble(batch, prior.plus(mean), deviations)
+
+    @property
+    def placed(self) -> Process:
+        """The process where it computes."""
         xp = backends.library(self.device)
-        mean, deviations = self.process.on(xp, backends.threads(xp, self.threads)).evaluate(batch, wanted)
+        return self.process.on(xp, backends.threads(xp, self.threads))
+
+    def prior(self, batch: Batch) -> Mean:
+        """Prior means and reference energies of a batch."""
+        references = baseline_energies(self.references, batch.numbers, batch.frame)
         prior = total(self.means, batch)
-        return assemble(batch, prior._replace(energies=prior.energies + references).plus(mean), deviations)
+        return prior._replace(energies=prior.energies + references)
 
 
 def assemble(batch: Batch, mean: Mean, deviations: Deviations) -> Prediction:

@@ -50,6 +50,20 @@ class CollapsedPart:
             parts.append([xp.concatenate(p) for p in (X, a, B)])
         return cls(term.descriptor, term.kernel, term.signal, *(tuple(p) for p in zip(*parts, strict=True)))
 
+    def observed(self, compositions: list[Composition]) -> np.ndarray:
+        """(n,) energies and derivatives of the structures of compositions (`Layout` order): the transpose of `collapse`."""
+        layout, xp = layout_of(compositions), compositions[0].xp
+        out = xp.zeros(layout.size)
+        for same in compositions:
+            at = xp.asarray(layout.places(same.index))
+            for s, (X, V) in enumerate(zip(same.X, same.V, strict=True)):
+                n, m, d = X.shape
+                if m:
+                    energies, gradient = self.evaluate(s, X.reshape(n * m, d))
+                    out[at[:, 0]] += energies.reshape(n, m).sum(axis=1)
+                    out[at[:, 1:]] += xp.matmul(gradient.reshape(n, 1, m * d), V.reshape(n, m * d, -1))[:, 0]
+        return out
+
     def state(self) -> dict:
         """For a model file."""
         return {name: getattr(self, name) for name in ("descriptor", "kernel", "signal", "points", "values", "slopes")}

@@ -88,6 +88,15 @@ class IterativeProcess(ObservationProcess):
         }
         return cls(parts=parts, structures=structures, threads=threads, sparse=sparse, sigma=sigma, **own)
 
+    def observed(self, potentials):
+        """See `ObservationProcess.observed`; unknown observations have infinite noise."""
+        operator = self.system.operator
+        return operator.observe([part.moved(operator.xp) for part in potentials])
+
+    def joint(self, cross, prior):
+        """See `ObservationProcess.joint`: a system for each functional, solved to the tolerance of its standard deviation."""
+        return prior - self.system.explained_matrix(cross, np.diagonal(prior), self.tolerance)
+
     def deviations(self, queries):
         """See `ObservationProcess.deviations`."""
         pairs = zip(self.parts, queries, strict=True)

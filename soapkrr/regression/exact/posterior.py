@@ -9,6 +9,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -21,8 +22,12 @@ from soapkrr.regression.evaluate import evaluate
 from soapkrr.regression.exact.atoms import atom_covariance, summed, total_priors
 from soapkrr.regression.exact.collapsed import CollapsedPart
 from soapkrr.regression.exact.covariance import Composition, ObservedStructures, covariance, observe, single_atoms, variances
+from soapkrr.regression.explained import Explained
 from soapkrr.regression.process import Deviations, Process
 from soapkrr.structures import Batch, Mean, split_by_atoms
+
+if TYPE_CHECKING:
+    from soapkrr.regression.functionals import Functionals
 
 #: Covariances of atoms with observations held at once.
 ROWS = 500_000
@@ -90,6 +95,28 @@ class ObservationProcess(Process):
     def xp(self):
         """The library of its arrays: where it is evaluated."""
         return self.parts[0].xp
+
+    def covariance(self, functionals):
+        """See `Process.covariance`."""
+        prior = sum(functionals.seen(part.descriptor, self.xp).prior(part, self.threads) for part in self.parts)
+        return self.joint(self.crossing(functionals), prior)
+
+    def crossing(self, functionals: Functionals) -> np.ndarray:
+        """(n, n_representers) prior covariances of functionals with the representers, a NumPy array."""
+        pairs = [(functionals.seen(part.descriptor, self.xp), part) for part in self.parts]
+        return np.array([self.observed([seen.potential(part, row) for seen, part in pairs]) for row in range(len(functionals))])
+
+    def explained(self, functionals):
+        """See `Process.explained`: everything."""
+        return Explained(self.covariance(functionals))
+
+    @abstractmethod
+    def observed(self, potentials: list[CollapsedPart]) -> np.ndarray:
+        """(n_representers,) what the representers observe of a sum of potentials, one for each term; a NumPy array."""
+
+    @abstractmethod
+    def joint(self, cross: np.ndarray, prior: np.ndarray) -> np.ndarray:
+        """(n, n) posterior covariance from covariances (n, n_representers) with the representers and the prior's (n, n); NumPy arrays."""
 
     @abstractmethod
     def deviations(self, queries: list[list[Composition]]) -> np.ndarray:
@@ -177,6 +204,11 @@ class MatrixProcess(ObservationProcess):
             std["energy"] = self.from_covariances(summed(cross, batch), total)
         return std
 
+    def observed(self, potentials):
+        """See `ObservationProcess.observed`."""
+        observed = sum(one.observed(trained) for one, trained in zip(potentials, self.compositions, strict=True))
+        return backends.host(observed)[self.picked]
+
     def deviations(self, queries):
         """See `ObservationProcess.deviations`."""
         return self.from_covariances(*self.cross(queries))
@@ -217,6 +249,11 @@ class ExactProcess(MatrixProcess):
     def _matrices(cls, state, n):
         return {"factor": stored.factor(state["factor"], "factor", n)}
 
+    def joint(self, cross, prior):
+        """See `ObservationProcess.joint`."""
+        half = linear.forward(self.factor, self.xp.asarray(cross.T))
+        return prior - backends.host(half.T @ half)
+
     def from_covariances(self, cross, prior):
         """See `MatrixProcess.from_covariances`."""
         half = linear.forward(self.factor, cross.T)
@@ -246,6 +283,15 @@ class SubsetProcess(MatrixProcess):
     def _matrices(cls, state, n):
         posterior = stored.posterior(state["posterior"])
         return {"transform": stored.array(state["transform"], "transform", shape=(n, len(posterior.mean))), "posterior": posterior}
+
+    def joint(self, cross, prior):
+        """See `ObservationProcess.joint`."""
+        return self.posterior.covariance(self.xp.asarray(cross) @ self.transform, prior)
+
+    def explained(self, functionals):
+        """See `Process.explained`: φ_L·(RᵀR)⁻¹φ_L′."""
+        phi = self.xp.asarray(self.crossing(functionals)) @ self.transform
+        return Explained(rows=backends.host(self.posterior.half(phi).T))
 
     def from_covariances(self, cross, prior):
         """See `MatrixProcess.from_covariances`."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -18,11 +19,15 @@ from soapkrr.kernels import mixed_products, squares
 from soapkrr.linear import Posterior
 from soapkrr.regression import stored
 from soapkrr.regression.evaluate import Collector, evaluate
+from soapkrr.regression.explained import Explained
 from soapkrr.regression.process import Deviations, Process
 from soapkrr.regression.sparse.design import DesignRows
 from soapkrr.regression.terms import SparseTerm
 from soapkrr.structures import Batch, Mean, add_rows
 from soapkrr.threads import thread_map
+
+if TYPE_CHECKING:
+    from soapkrr.regression.functionals import Functionals
 
 #: Rows and columns of atoms whose products are summed at once in the prior of a total energy.
 TILE = 384
@@ -135,6 +140,19 @@ class SparseProcess(Process):
     def variance(self, prior: np.ndarray, rows: np.ndarray) -> np.ndarray:
         """k_LL − |φ|² + |R⁻ᵀφ|²; the Nyström remainder is never negative but for rounding."""
         return np.maximum(prior - squares(rows), 0.0) + self.posterior.variance(rows)
+
+    def features(self, functionals: Functionals) -> np.ndarray:
+        """(n, r) features of linear functionals."""
+        return self.xp.concatenate([functionals.seen(t.descriptor, self.xp).features(t) for t in self.terms], axis=1)
+
+    def covariance(self, functionals):
+        """See `Process.covariance`: k_LL′ − φ_L·φ_L′ + φ_L·(RᵀR)⁻¹φ_L′."""
+        prior = sum(functionals.seen(t.descriptor, self.xp).prior(t, self.threads) for t in self.terms)
+        return self.posterior.covariance(self.features(functionals), prior)
+
+    def explained(self, functionals):
+        """See `Process.explained`: φ_L·(RᵀR)⁻¹φ_L′."""
+        return Explained(rows=backends.host(self.posterior.half(self.features(functionals)).T))
 
     def energy_variance(self, batch: Batch, features: EnergyFeatures) -> np.ndarray:
         """(n_structures,) posterior variance of the total energy, eV²."""
