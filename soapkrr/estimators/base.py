@@ -219,9 +219,16 @@ class Potential(PosteriorMethods):
         error = table.get("forces_mae_ev_per_angstrom")
         return -error if error is not None else -1e-3 * table["energy_mae_mev_per_atom"]
 
-    def calculator(self, uncertainty: bool | Iterable[str] = ("energy",)) -> PotentialCalculator:
-        """ASE calculator of this model; ``uncertainty`` as in `predict`, put into ``calc.results``."""
+    def calculator(
+        self, uncertainty: bool | Iterable[str] = ("energy",), *, sample: int | None = None, seed: int = 0
+    ) -> PotentialCalculator:
+        """ASE calculator of this model; ``uncertainty`` as in `predict`, put into ``calc.results``.
+
+        With ``sample`` that of one potential drawn from the posterior, ``model.sample(n, seed)[sample]`` of any n; it has no uncertainty.
+        """
         check_is_fitted(self)
+        if sample is not None:
+            return self.sample(sample + 1, seed).calculator(sample)
         return PotentialCalculator(self, uncertainty=uncertainty)
 
 

@@ -12,6 +12,7 @@ from soapkrr.execution.memory import device_limit
 from soapkrr.regression.process import Predictor
 from soapkrr.threads import serial_blas
 from soapkrr.uncertainty.joint import JointPosterior, posterior
+from soapkrr.uncertainty.samples import PotentialSamples
 
 
 class PosteriorMethods(Estimator):
@@ -44,3 +45,13 @@ class PosteriorMethods(Estimator):
         """
         with serial_blas(), device_limit(self._xp, self.memory_limit):
             return posterior(self._predictor(), observables)
+
+    def sample(self, n: int, seed: int = 0) -> PotentialSamples:
+        """``n`` whole potentials drawn from the posterior, which predict together or one by one; see `PotentialSamples` for what is drawn.
+
+        Raises
+        ------
+        InputError : ``n`` is no positive integer, or the process keeps no features to draw weights of (conjugate gradients).
+        """
+        with serial_blas(), device_limit(self._xp, self.memory_limit):
+            return PotentialSamples(self._predictor(), n, seed)

@@ -2,6 +2,7 @@
 
 A part has a ``descriptor`` and ``evaluate(s, x)``: for descriptors x (n, d) of atoms of species s it gives energies (n,) and ∂E/∂x (n, d).
 Where features are collected for variances, it also has a ``rank`` and ``evaluate_with_features(s, x)``, which gives φ (n, rank) too.
+Samples of a potential are parts of one class that share all but their weights; `evaluate_samples` takes them together.
 """
 
 from __future__ import annotations
@@ -88,3 +89,48 @@ def _species(part, s: int, x: np.ndarray, energies: np.ndarray, phi, here) -> np
         e, g, phi[here] = part.evaluate_with_features(s, x)
     energies[here] += e
     return g
+
+
+def evaluate_samples(samples, batch: Batch, threads: int | None) -> list[Mean]:
+    """Per-atom energies, forces and ∂E/∂ε of n samples of a potential, each a list of parts, in one pass over the descriptors.
+
+    The class of the parts has ``evaluate_samples(parts, s, x)``: energies (n_samples, n), and an iterator over the gradients (n, d).
+    """
+    by_term = list(zip(*samples, strict=True))
+    xp, n = samples[0][0].xp, len(samples)
+    step = block_size(samples[0], batch.n_atoms, backends.loops(xp).EVALUATED)
+    environments = [parts[0].descriptor.environments(batch, xp) for parts in by_term]
+    gradients = [[env.gradient() for _ in range(n)] for env in environments]
+    energies = xp.zeros((n, batch.n_atoms))
+
+    def block(start, stop):
+        energies[:, start:stop] = 0.0  # a block may be repeated
+        for parts, env, gradient in zip(by_term, environments, gradients, strict=True):
+            _samples_block(parts, env, slice(start, stop), energies[:, start:stop], gradient)
+
+    for _ in block_map(block, batch.n_atoms, step, threads):
+        pass
+    means = []
+    for k in range(n):
+        sums = (env.forces_and_strain(of_term[k]) for env, of_term in zip(environments, gradients, strict=True))
+        forces, strain = zip(*sums, strict=True)
+        means.append(Mean(energies[k], reduce(add, forces), reduce(add, strain)))
+    return means
+
+
+def _samples_block(parts, env, atoms: slice, energies: np.ndarray, gradients: list) -> None:
+    """Add energies (n_samples, n) and fill the pair gradients of some atoms, of each sample, for one term."""
+    start, stop = atoms.start, atoms.stop
+    X, state = env.block(start, stop)
+    xp, kinds, evaluated = parts[0].xp, env.kinds[atoms], []
+    for s in range(len(parts[0].descriptor.species)):
+        here = xp.flatnonzero(kinds == s)
+        if len(here):
+            e, gradient = type(parts[0]).evaluate_samples(parts, s, X[here])
+            energies[:, here] += e
+            evaluated.append((here, gradient))
+    for pairs in gradients:
+        G = xp.zeros_like(X)
+        for here, gradient in evaluated:
+            G[here] = next(gradient)
+        env.pull_back(start, stop, (X, state), G, pairs)

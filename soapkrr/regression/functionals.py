@@ -86,9 +86,11 @@ class Functionals:
         for start, stop in _runs(np.unique(by_force.nonzero()[1] // 3), backends.of(env.X).DISPLACED):
             rows, weights = _dense(by_force, 3 * start, 3 * stop)
             block = env.displaced(start, stop)
-            centre, atom = backends.host(block.centre), block.atom - start
+            centre, atom = backends.host(block.centre), backends.host(block.atom) - start
             for row, w in zip(rows, weights.reshape(len(rows), -1, 3), strict=True):
-                yield [row], centre, -xp.einsum("ea,eaf->ef", xp.asarray(w)[atom], block.jacobian)[None]
+                mine = np.flatnonzero(w.any(axis=1)[atom])
+                part = xp.einsum("ea,eaf->ef", xp.asarray(w[atom[mine]]), block.jacobian[xp.asarray(mine)])
+                yield rows[rows == row], centre[mine], -part[None]
         for s in np.unique(by_stress.nonzero()[1] // 6):
             rows, weights = _dense(by_stress, 6 * s, 6 * s + 6)
             first, last = self.batch.offsets[s : s + 2]

@@ -66,6 +66,14 @@ class Process(ABC):
         """The part of the posterior covariance that more observations would take away, the same sparse points given."""
 
     @abstractmethod
+    def samples(self, n: int, seed: int) -> list[list]:
+        """n potentials drawn from the posterior of the process's features, each a list of parts as `evaluate.evaluate` takes them.
+
+        Features are finitely many: what the prior has beyond them, k − φ·φ, is in the covariance and not in the samples. The first samples
+        do not depend on n.
+        """
+
+    @abstractmethod
     def state(self) -> dict:
         """Numbers, strings, arrays, specifications, lists and mappings of them: for a model file."""
 
@@ -121,8 +129,12 @@ class Predictor:
     @property
     def placed(self) -> Process:
         """The process where it computes."""
-        xp = backends.library(self.device)
-        return self.process.on(xp, backends.threads(xp, self.threads))
+        return self.process.on(backends.library(self.device), self.placed_threads)
+
+    @property
+    def placed_threads(self) -> int | None:
+        """Threads there."""
+        return backends.threads(backends.library(self.device), self.threads)
 
     def prior(self, batch: Batch) -> Mean:
         """Prior means and reference energies of a batch."""

@@ -5,6 +5,7 @@ E(x) = δ² Σ_j [a_j κ(x, x_j) + b_j·∂κ(x, x_j)/∂x_j]: the weights of al
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -108,6 +109,20 @@ class CollapsedPart:
         gradient += of_x[:, None] * x
         scale = self.signal**2
         return scale * energies, scale * gradient
+
+    @staticmethod
+    def evaluate_samples(parts: Sequence[CollapsedPart], s: int, x: np.ndarray) -> tuple[np.ndarray, Iterator[np.ndarray]]:
+        """Energies (n_samples, n) and one gradient (n, d) after the other."""
+        energies, gradients = zip(*(part.evaluate(s, x) for part in parts), strict=True)
+        return backends.namespace(x).stack(energies), iter(gradients)
+
+    def plus(self, other: CollapsedPart) -> CollapsedPart:
+        """The sum with a part that has the same points."""
+        values, slopes = (
+            tuple(a + b for a, b in zip(mine, theirs, strict=True))
+            for mine, theirs in ((self.values, other.values), (self.slopes, other.slopes))
+        )
+        return replace(self, values=values, slopes=slopes)
 
     def energies(self, s: int, x: np.ndarray) -> np.ndarray:
         """Energies (n,) alone, at half the cost."""

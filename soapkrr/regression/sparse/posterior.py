@@ -6,6 +6,7 @@ Rasmussen 2005, JMLR 6, 1939). The mean never builds a Jacobian; variances of fo
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -64,6 +65,19 @@ class SparsePart:
         phi[:, term.columns[s] : term.columns[s + 1]] = values @ term.scaled_transform[s]
         return *self._mean(s, x, u), phi
 
+    @staticmethod
+    def evaluate_samples(parts: Sequence[SparsePart], s: int, x: np.ndarray) -> tuple[np.ndarray, Iterator[np.ndarray]]:
+        """Energies (n_samples, n) and one gradient (n, d) after the other, of parts that differ in weights alone."""
+        term = parts[0].term
+        jet = term.kernel.jet(x @ term.points[s].T, squares(x)[:, None], term.squares[s], 1)
+        weights = [part.weights[s] for part in parts]
+
+        def gradient(w):
+            product = (jet.u * w) @ term.points[s]
+            return product if jet.a is None else product + 2 * (jet.a @ w)[:, None] * x
+
+        return (jet.value @ term.xp.stack(weights, axis=1)).T, map(gradient, weights)
+
     def _mean(self, s: int, x: np.ndarray, u: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         term = self.term
         energies, of_points, of_x = term.kernel.energies(u, squares(x)[:, None], term.squares[s], self.weights[s])
@@ -97,9 +111,17 @@ class SparseProcess(Process):
     @cached_property
     def parts(self) -> list[SparsePart]:
         """The terms with the coefficients of their sparse points."""
+        return self._parts(self.posterior.mean)
+
+    def _parts(self, weights: np.ndarray) -> list[SparsePart]:
+        """The terms with weights (r,) of their features."""
         columns = np.cumsum([0] + [t.rank for t in self.terms])
         bounds = zip(self.terms, columns, columns[1:], strict=False)
-        return [SparsePart(t, t.sparse_weights(self.posterior.mean[a:b])) for t, a, b in bounds]
+        return [SparsePart(t, t.sparse_weights(weights[a:b])) for t, a, b in bounds]
+
+    def samples(self, n, seed):
+        """See `Process.samples`: weights of the features, w̄ + R⁻¹ξ."""
+        return [self._parts(weights) for weights in self.posterior.mean + self.posterior.draws(n, seed)]
 
     def representers(self) -> list[dict[str, int]]:
         """{symbol: number of sparse points} of each term."""
