@@ -18,6 +18,10 @@ import numpy as np
 
 from soapkrr.errors import require_positive
 from soapkrr.specification import Specification
+from soapkrr.threads import thread_map
+
+#: Rows and columns whose kernel values are summed at once.
+TILE = 384
 
 
 class Jet(NamedTuple):
@@ -57,6 +61,17 @@ class Kernel(Specification, ABC):
         """κ(x, x) of each row."""
         a = squares(X)
         return self.jet(a, a, a, 0).value
+
+    def total(self, X: np.ndarray, threads: int | None = None) -> float:
+        """Σ_ij κ(x_i, x_j) over all pairs of rows, by the upper triangle of tiles."""
+
+        def part(ij):
+            i, j = ij
+            value = self(X[i : i + TILE], X[j : j + TILE]).sum()
+            return value if i == j else 2 * value
+
+        tiles = [(i, j) for i in range(0, len(X), TILE) for j in range(i, len(X), TILE)]
+        return float(sum(thread_map(part, tiles, threads if len(tiles) > 1 else 1)))
 
     def energies(self, u: np.ndarray, a: np.ndarray, b: np.ndarray, weights: np.ndarray):
         """Σ_q w_q κ(x_i, x_q) (n,), its coefficients w_q F_u (n, m) of x_q in ∂/∂x_i, and 2 Σ_q w_q F_a (n,) of x_i, or None.

@@ -1,7 +1,7 @@
 """Energies, forces and strain derivatives of a sum of parts, block of atoms by block; never a Jacobian.
 
 A part has a ``descriptor`` and ``evaluate(s, x)``: for descriptors x (n, d) of atoms of species s it gives energies (n,) and ∂E/∂x (n, d).
-Where features are collected for variances, it also has a ``rank`` and ``evaluate_with_features(s, x)``, which gives φ (n, rank) too.
+Where kernel values are collected for variances, it also has ``evaluate_with_kernel(s, x)``, which gives them (n, M_s) too.
 Samples of a potential are parts of one class that share all but their weights; `evaluate_samples` takes them together.
 """
 
@@ -19,11 +19,11 @@ from soapkrr.structures import Batch, Mean
 
 
 class Collector(ABC):
-    """Takes the descriptors and features of each part, block by block, while `evaluate` runs."""
+    """Takes the descriptors and kernel values of each part, block by block, while `evaluate` runs."""
 
     @abstractmethod
-    def block(self, start: int, stop: int, X: list, features: list):
-        """What is kept of atoms ``start:stop``; called on the thread that made X and features of each part."""
+    def block(self, start: int, stop: int, X: list, kernel_rows: list):
+        """What is kept of atoms ``start:stop``; called on the thread that made X and [(species, atoms, kernel values)] of each part."""
 
     @abstractmethod
     def collect(self, start: int, stop: int, kept) -> None:
@@ -64,29 +64,30 @@ def block_size(parts, n_atoms: int, most: int) -> int:
 
 
 def _block(part, env, atoms: slice, energies: np.ndarray, gradient: np.ndarray, collected: bool) -> tuple:
-    """Add energies and fill pair gradients of some atoms for one part; their X and φ."""
+    """Add energies and fill pair gradients of some atoms for one part; their X and kernel values."""
     start, stop = atoms.start, atoms.stop
     X, state = env.block(start, stop)
     kinds, n_species = env.kinds[atoms], len(part.descriptor.species)
-    phi = part.xp.zeros((len(X), part.rank)) if collected else None
+    kept = [] if collected else None
     if n_species == 1:
-        G = _species(part, 0, X, energies[atoms], phi, slice(None))
+        G = _species(part, 0, X, energies[atoms], kept, slice(None))
     else:
         G = part.xp.zeros_like(X)
         for s in range(n_species):
             here = part.xp.flatnonzero(kinds == s)
             if len(here):
-                G[here] = _species(part, s, X[here], energies[atoms], phi, here)
+                G[here] = _species(part, s, X[here], energies[atoms], kept, here)
     env.pull_back(start, stop, (X, state), G, gradient)
-    return X, phi
+    return X, kept
 
 
-def _species(part, s: int, x: np.ndarray, energies: np.ndarray, phi, here) -> np.ndarray:
-    """∂E/∂x of the atoms ``here`` of species s; adds their energies, puts their features into ``phi`` if it is an array."""
-    if phi is None:
+def _species(part, s: int, x: np.ndarray, energies: np.ndarray, kept: list | None, here) -> np.ndarray:
+    """∂E/∂x of the atoms ``here`` of species s; adds their energies, and their kernel values to what is ``kept``."""
+    if kept is None:
         e, g = part.evaluate(s, x)
     else:
-        e, g, phi[here] = part.evaluate_with_features(s, x)
+        e, g, values = part.evaluate_with_kernel(s, x)
+        kept.append((s, part.xp.arange(len(x)) if isinstance(here, slice) else here, values))
     energies[here] += e
     return g
 

@@ -1,0 +1,192 @@
+"""Variances of a sum of sparse terms on a batch: energies of atoms and structures, forces, stress.
+
+With kernel values κ of a functional, features φ = κ T and prior k_LL, the variance k_LL − |φ|² + |R⁻ᵀφ|² is k_LL − |κ D|² with
+D Dᵀ = T (1 − (RᵀR)⁻¹) Tᵀ, what the data take away: one product in place of two, and of triangles where T is one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from soapkrr import backends
+from soapkrr.execution.blocks import block_map
+from soapkrr.kernels import squares
+from soapkrr.linear import Posterior
+from soapkrr.regression.evaluate import Collector
+from soapkrr.regression.sparse.design import DesignRows
+from soapkrr.regression.terms import SparseTerm
+from soapkrr.structures import Batch
+from soapkrr.threads import thread_map
+
+if TYPE_CHECKING:
+    from soapkrr.regression.sparse.posterior import SparseProcess
+
+#: Columns of D that are multiplied at once, with as many rows as are not zero.
+PANEL = 256
+
+#: Added to the diagonal of 1 − (RᵀR)⁻¹, which has zeros where the data say nothing; it changes variances by this fraction at most.
+RIDGE = 1e-11
+
+#: Rows and columns of atoms whose prior covariances are made at once.
+TILE = 384
+
+#: Displaced atoms whose variances are made at once.
+ATOMS = 16
+
+
+class Reduction:
+    """Variances from kernel values of functionals of one species, or of all: columns term by term, and in each species by species."""
+
+    def __init__(self, terms: Sequence[SparseTerm], posterior: Posterior, species: int | None = None):
+        xp, starts = terms[0].xp, np.cumsum([0] + [t.rank for t in terms])
+        blocks = [(t, s, a) for t, a in zip(terms, starts, strict=False) for s in range(len(t.points)) if species in (None, s)]
+        at = np.concatenate([a + np.arange(t.columns[s], t.columns[s + 1]) for t, s, a in blocks])
+        inverse = backends.of(posterior.factor).dense.inverse_triangle(posterior.factor)[xp.asarray(at)]
+        E = _upper_factor((1 + RIDGE) * xp.eye(len(at)) - inverse @ inverse.T)
+        D, row, column = xp.zeros((sum(len(t.points[s]) for t, s, _ in blocks), len(at))), 0, 0
+        for t, s, _ in blocks:
+            transform = t.scaled_transform[s]
+            (m, r), below = transform.shape, slice(column, column + transform.shape[1])
+            D[row : row + m] = transform @ E[below]
+            row, column = row + m, column + r
+        self._panels = []
+        for start in range(0, D.shape[1], PANEL):
+            panel = D[:, start : start + PANEL]
+            used = xp.flatnonzero(panel.any(axis=1))
+            self._panels.append(xp.ascontiguousarray(panel[: int(used[-1]) + 1 if len(used) else 0]))
+
+    def variance(self, prior: np.ndarray, kernel_rows: np.ndarray) -> np.ndarray:
+        """(n,) posterior variances from prior ones (n,) and kernel values (n, M); rounding below zero is zero."""
+        xp, taken = backends.namespace(kernel_rows), 0.0
+        for panel in self._panels:
+            part = kernel_rows[:, : len(panel)] @ panel
+            taken = taken + xp.einsum("nr,nr->n", part, part)
+        return xp.maximum((1 + RIDGE) * prior - taken, 0.0)
+
+
+def _upper_factor(P: np.ndarray) -> np.ndarray:
+    """Upper triangular E with E Eᵀ = P."""
+    xp = backends.namespace(P)
+    return xp.ascontiguousarray(xp.linalg.cholesky(P[::-1, ::-1])[::-1, ::-1])
+
+
+class EnergyVariances(Collector):
+    """What the variances of total and per-atom energies need.
+
+    Attributes
+    ----------
+    atoms : (n_atoms,) posterior variance of each atom's energy, eV².
+    sums : per term and species (n_structures, M_s) Σ_i κ(x_i, X_M).  X : per term (n_atoms, n_features); both with ``totals`` only.
+    """
+
+    def __init__(self, process: SparseProcess, batch: Batch, totals: bool):
+        self._process, self._batch, self._totals = process, batch, totals
+        xp, terms = process.xp, process.terms
+        self._structure = xp.asarray(batch.structure)
+        self._reductions = {int(s): process.reduction(int(s)) for s in np.unique(terms[0].descriptor.kinds(batch.numbers))}
+        self.atoms = xp.empty(batch.n_atoms)
+        if totals:
+            self.sums = [[xp.zeros((len(batch), len(points))) for points in t.points] for t in terms]
+            self.X = [xp.empty((batch.n_atoms, t.descriptor.n_features)) for t in terms]
+
+    def block(self, start: int, stop: int, X: list, kernel_rows: list) -> list:
+        """Variances of atoms ``start:stop``; sums of their kernel values over structures, [(term, species, structures, sums)]."""
+        xp, terms, structure, kept = self._process.xp, self._process.terms, self._structure[start:stop], []
+        if self._totals:
+            for own, x in zip(self.X, X, strict=True):
+                own[start:stop] = x
+        for parts in zip(*kernel_rows, strict=True):
+            s, here, _ = parts[0]
+            prior = sum(t.prior(x[here]) for t, x in zip(terms, X, strict=True))
+            rows = parts[0][2] if len(parts) == 1 else xp.concatenate([values for _, _, values in parts], axis=1)
+            self.atoms[start + here] = self._reductions[s].variance(prior, rows)
+            for t, (_, _, values) in enumerate(parts if self._totals else ()):
+                owners = structure[here]
+                first = xp.flatnonzero(xp.diff(owners, prepend=owners[:1] - 1))
+                kept.append((t, s, owners[first], xp.add.reduceat(values, first, axis=0)))
+        return kept
+
+    def collect(self, start: int, stop: int, kept: list) -> None:
+        """Add the sums to those of their structures, in order."""
+        for t, s, structures, values in kept:
+            self.sums[t][s][structures] += values
+
+    def structures(self) -> np.ndarray:
+        """(n_structures,) posterior variance of total energies, eV²."""
+        process, batch = self._process, self._batch
+        prior = process.xp.zeros(len(batch))
+        for term, X in zip(process.terms, self.X, strict=True):
+            kinds = term.descriptor.kinds(batch.numbers)
+            for s, (a, b) in enumerate(zip(batch.offsets, batch.offsets[1:], strict=False)):
+                for kind in np.unique(kinds[a:b]):
+                    x = X[a:b][process.xp.asarray(np.flatnonzero(kinds[a:b] == kind))]
+                    prior[s] += term.signal**2 * term.kernel.total(x, process.threads)
+        rows = [term.whiten(sums) for term, sums in zip(process.terms, self.sums, strict=True)]
+        return process.variance(prior, process.xp.concatenate(rows, axis=1))
+
+
+def forces_variance(process: SparseProcess, designs: list[DesignRows]) -> np.ndarray:
+    """(n_atoms, 3) posterior variance of the force components, (eV/Å)²."""
+    reduction, xp = process.reduction(None), process.xp
+
+    def block(start, stop):
+        rows = [rows for d in designs for rows in d.forces(start, stop)]
+        prior = xp.concatenate([sum(_force_prior(d, a) for d in designs) for a in range(start, stop)])
+        return reduction.variance(prior, rows[0] if len(rows) == 1 else xp.concatenate(rows, axis=1)).reshape(-1, 3)
+
+    for design in designs:
+        design.jets  # noqa: B018  computed once, before the threads start
+    return xp.concatenate([rows for _, _, rows in block_map(block, designs[0].batch.n_atoms, ATOMS, process.threads)])
+
+
+def strain_variance(process: SparseProcess, designs: list[DesignRows]) -> np.ndarray:
+    """(n_structures, 6) posterior variance of ∂E/∂ε, eV²."""
+    rows = process.xp.concatenate([d.term.whiten(d.strain()) for d in designs], axis=1)
+    priors = sum(_strain_priors(d, process.threads) for d in designs)
+    return process.variance(priors, rows).reshape(-1, 6)
+
+
+def _strain_priors(design: DesignRows, threads: int | None) -> np.ndarray:
+    """(6·n_structures,) prior variance of ∂E/∂ε."""
+    term, batch, kinds = design.term, design.batch, design.env.kinds
+
+    def prior(s):
+        a, b = batch.offsets[s], batch.offsets[s + 1]
+        jacobian, here, X = design.env.strained(a, b), kinds[a:b], design.env.X[a:b]
+        members = [design.xp.flatnonzero(here == t) for t in range(len(term.points))]
+        return sum(_quadratic(term.kernel, jacobian[m], X[m]) for m in members if len(m))
+
+    return term.signal**2 * design.xp.concatenate(list(thread_map(prior, range(len(batch)), threads)))
+
+
+def _force_prior(design: DesignRows, atom: int) -> np.ndarray:
+    """(3,) prior variance of the force on one atom: Σ_ii' ∂x_i κ'' ∂x_i' over the centres it moves."""
+    term, block = design.term, design.env.displaced(atom, atom + 1)
+    moved = (block.of_species(s) for s in range(len(term.points)))
+    return term.signal**2 * sum(_quadratic(term.kernel, jacobian, design.env.X[centre]) for jacobian, centre, _ in moved)
+
+
+def _quadratic(kernel, jacobian: np.ndarray, X: np.ndarray) -> np.ndarray:
+    """Σ_ii' v_i (∂²κ/∂x_i∂x_i') v_i' for each direction v = jacobian[:, b]; jacobian (m, k, n_features) → (k,); by tiles."""
+    xp = backends.namespace(X)
+    V = xp.ascontiguousarray(jacobian.transpose(1, 0, 2))
+    own, norms, out = xp.einsum("kif,if->ki", V, X), squares(X), 0.0
+    for i in range(0, len(X), TILE):
+        for j in range(i, len(X), TILE):
+            a, b = slice(i, i + TILE), slice(j, j + TILE)
+            jet = kernel.jet(X[a] @ X[b].T, norms[a, None], norms[None, b], 2)
+            tile = jet.u * xp.matmul(V[:, a], V[:, b].transpose(0, 2, 1))
+            left, right = xp.matmul(V[:, a], X[b].T), xp.matmul(V[:, b], X[a].T).transpose(0, 2, 1)
+            for part, one, other in (
+                (jet.uu, left, right),
+                (jet.ua, 2 * own[:, a, None], right),
+                (jet.ub, 2 * left, own[:, None, b]),
+                (jet.ab, 4 * own[:, a, None], own[:, None, b]),
+            ):
+                if part is not None:
+                    tile += part * one * other
+            out = out + (1 if i == j else 2) * tile.sum(axis=(1, 2))
+    return out
