@@ -6,7 +6,6 @@ import logging
 from abc import abstractmethod
 from collections.abc import Iterable, Mapping
 from functools import partial
-from typing import Any
 
 from ase import Atoms
 from sklearn.utils.validation import check_is_fitted
@@ -48,16 +47,9 @@ class Potential(PosteriorMethods):
     fitted_parameters_ : the parameters of the fit, which a fitted model predicts with, whatever is set afterwards.
     """
 
-    baseline: Any
-    observations: Observations | None
-
     @abstractmethod
     def _scheme(self) -> Scheme:
         """How it is fitted."""
-
-    @abstractmethod
-    def _noise(self) -> dict[str, float]:
-        """{kind of observation: σ} to start from, checked."""
 
     def _refuse_values(self, y) -> None:
         """Raise where ``y`` is given: it would be ignored."""

@@ -17,6 +17,7 @@ from soapkrr.prediction import Prediction
 from soapkrr.structures import Batch, Mean
 
 if TYPE_CHECKING:
+    from soapkrr.regression.data import TrainingData
     from soapkrr.regression.explained import Explained
     from soapkrr.regression.functionals import Functionals
 
@@ -64,6 +65,10 @@ class Process(ABC):
     @abstractmethod
     def explained(self, functionals: Functionals) -> Explained:
         """The part of the posterior covariance that more observations would take away, the same sparse points given."""
+
+    @abstractmethod
+    def influence(self, functionals: Functionals, data: TrainingData, noise: Mapping[str, float]) -> np.ndarray:
+        """(n_structures, n) parts of functionals of the mean that the labels of each structure of the training ``data`` contribute."""
 
     @abstractmethod
     def samples(self, n: int, seed: int) -> list[list]:

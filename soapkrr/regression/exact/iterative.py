@@ -99,6 +99,10 @@ class IterativeProcess(ObservationProcess):
         operator = self.system.operator
         return operator.observe([part.moved(operator.xp) for part in potentials])
 
+    def gains(self, cross, known, sigma):
+        """See `ObservationProcess.gains`: each solved for to the tolerance of the fit."""
+        return np.array([self.system.solve(k, self.tolerance)[0] for k in cross])[:, known]
+
     def joint(self, cross, prior):
         """See `ObservationProcess.joint`: a system for each functional, solved to the tolerance of its standard deviation."""
         return prior - self.system.explained_matrix(cross, np.diagonal(prior), self.tolerance)

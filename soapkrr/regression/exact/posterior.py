@@ -155,6 +155,10 @@ class ExactProcess(MatrixProcess):
     def _matrices(cls, state, n):
         return {"factor": stored.factor(state["factor"], "factor", n)}
 
+    def gains(self, cross, known, sigma):
+        """See `ObservationProcess.gains`: (K + Σ)⁻¹k_L."""
+        return backends.host(linear.backward(self.factor, linear.forward(self.factor, self.xp.asarray(cross.T)))).T
+
     def draws(self, n, seed):
         """See `MatrixProcess.draws`: with features T of all representers, Tᵀ K T = 1, as of a Nyström process of full rank."""
         K = some_of(total_covariance(self.parts, self.compositions, self.threads), self.picked)
@@ -201,6 +205,14 @@ class SubsetProcess(MatrixProcess):
     def _matrices(cls, state, n):
         posterior = stored.posterior(state["posterior"])
         return {"transform": stored.array(state["transform"], "transform", shape=(n, len(posterior.mean))), "posterior": posterior}
+
+    def gains(self, cross, known, sigma):
+        """See `ObservationProcess.gains`: φ_L·(RᵀR)⁻¹φ_i/σ_i², features of all observations made anew."""
+        phi = self.xp.asarray(cross) @ self.transform
+        gain = backends.of(phi).dense.solve_triangular(self.posterior.factor, self.posterior.half(phi))
+        K = total_covariance(self.parts, self.compositions, self.threads)
+        rows = K[self.xp.asarray(known)][:, self.xp.asarray(self.picked)] @ self.transform
+        return backends.host((rows @ gain).T) / sigma**2
 
     def draws(self, n, seed):
         """See `MatrixProcess.draws`."""

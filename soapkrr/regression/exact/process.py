@@ -16,6 +16,7 @@ from soapkrr.regression.exact.collapsed import CollapsedPart
 from soapkrr.regression.exact.covariance import Composition, ObservedStructures, observe, single_atoms
 from soapkrr.regression.explained import Explained
 from soapkrr.regression.process import Deviations, Process
+from soapkrr.regression.targets import observation_targets
 from soapkrr.structures import Batch, Mean
 
 if TYPE_CHECKING:
@@ -98,6 +99,19 @@ class ObservationProcess(Process):
     def explained(self, functionals):
         """See `Process.explained`: everything."""
         return Explained(self.covariance(functionals))
+
+    def influence(self, functionals, data, noise):
+        """See `Process.influence`."""
+        labelled = [i for i, label in enumerate(data.labels) if not label.empty]
+        y, sigma = observation_targets(data.some(labelled), noise)
+        known = np.flatnonzero(np.isfinite(sigma))
+        parts = self.gains(self.crossing(functionals), known, sigma[known]) * y[known]
+        owner = np.repeat(np.array(labelled), self.structures.layout.lengths.sum(axis=1))[known]
+        return np.array([np.bincount(owner, part, minlength=len(data.frames)) for part in parts]).T
+
+    @abstractmethod
+    def gains(self, cross: np.ndarray, known: np.ndarray, sigma: np.ndarray) -> np.ndarray:
+        """(n, n_known) derivatives of means of functionals by the known observations, from covariances with the representers."""
 
     @abstractmethod
     def observed(self, potentials: list[CollapsedPart]) -> np.ndarray:

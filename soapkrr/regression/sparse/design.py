@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cached_property
 
 import numpy as np
 
 from soapkrr import backends
+from soapkrr.descriptors.environments import DisplacedBlock
 from soapkrr.kernels import squares
 from soapkrr.regression.terms import SparseTerm
 from soapkrr.structures import Batch, add_rows
@@ -48,6 +50,10 @@ class DesignRows:
 
     def forces(self, start: int, stop: int) -> list[np.ndarray]:
         """Per species (3·n, M_s), of the forces F = −∂E/∂r on atoms ``start:stop``, ordered atom, then axis."""
+        return self.forces_with(start, stop, lambda block: None)
+
+    def forces_with(self, start: int, stop: int, also: Callable[[DisplacedBlock], object]) -> list[np.ndarray]:
+        """`forces`; every block of Jacobians goes to ``also``, in order."""
         rows = [self.xp.zeros((stop - start, 3, len(x))) for x in self.term.points]
         step = backends.of(self.env.X).DISPLACED
         for a in range(start, stop, step):
@@ -55,6 +61,7 @@ class DesignRows:
             for s in range(len(rows)):
                 jacobian, centre, atom = block.of_species(s)
                 self._scatter(s, jacobian, centre, atom - start, rows[s])
+            also(block)
         return [r.reshape(len(r) * r.shape[1], r.shape[2]) for r in rows]
 
     def strain(self) -> list[np.ndarray]:

@@ -22,9 +22,10 @@ from soapkrr.regression.evaluate import evaluate
 from soapkrr.regression.explained import Explained
 from soapkrr.regression.process import Deviations, Process
 from soapkrr.regression.sparse.design import DesignRows
+from soapkrr.regression.sparse.triangles import tables
 from soapkrr.regression.sparse.variances import EnergyVariances, Reduction, forces_variance, strain_variance
 from soapkrr.regression.terms import SparseTerm
-from soapkrr.structures import Batch, Mean
+from soapkrr.structures import Batch, Mean, split_by_atoms
 
 if TYPE_CHECKING:
     from soapkrr.regression.functionals import Functionals
@@ -108,6 +109,20 @@ class SparseProcess(Process):
         columns = np.cumsum([0] + [t.rank for t in self.terms])
         bounds = zip(self.terms, columns, columns[1:], strict=False)
         return [SparsePart(t, t.sparse_weights(weights[a:b])) for t, a, b in bounds]
+
+    def influence(self, functionals, data, noise):
+        """See `Process.influence`: Σ_i φ_L·(RᵀR)⁻¹φ_i y_i/σ_i² over the rows of a structure, made in a second pass over the data."""
+        solve, half = backends.of(self.posterior.factor).dense.solve_triangular, self.posterior.half(self.features(functionals))
+        gain = solve(self.posterior.factor, half)
+        starts = np.cumsum([0] + [t.rank for t in self.terms])
+        weights = [t.sparse_weights(gain[a:b]) for t, a, b in zip(self.terms, starts, starts[1:], strict=False)]
+        weights = self.xp.concatenate([w for of_term in weights for w in of_term])
+        out = np.zeros((len(data.frames), len(functionals)))
+        for first, frames in split_by_atoms(data.frames, backends.loops(self.xp).GROUP):
+            for table in tables(self.terms, frames, data.labels[first : first + len(frames)], data.references, first):
+                rows = (table.rows @ weights) * table.targets[:, None] / noise[table.kind] ** 2
+                np.add.at(out, table.structure, backends.host(rows))
+        return out
 
     def reduction(self, species: int | None) -> Reduction:
         """What turns kernel values of functionals of one species, or of all, into variances; made once."""

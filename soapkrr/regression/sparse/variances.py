@@ -7,6 +7,7 @@ D Dᵀ = T (1 − (RᵀR)⁻¹) Tᵀ, what the data take away: one product in pl
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -22,6 +23,7 @@ from soapkrr.structures import Batch
 from soapkrr.threads import thread_map
 
 if TYPE_CHECKING:
+    from soapkrr.descriptors.environments import DisplacedBlock
     from soapkrr.regression.sparse.posterior import SparseProcess
 
 #: Columns of D that are multiplied at once, with as many rows as are not zero.
@@ -33,7 +35,7 @@ RIDGE = 1e-11
 #: Rows and columns of atoms whose prior covariances are made at once.
 TILE = 384
 
-#: Displaced atoms whose variances are made at once.
+#: Displaced atoms at least whose variances are made at once.
 ATOMS = 16
 
 
@@ -131,15 +133,18 @@ class EnergyVariances(Collector):
 def forces_variance(process: SparseProcess, designs: list[DesignRows]) -> np.ndarray:
     """(n_atoms, 3) posterior variance of the force components, (eV/Å)²."""
     reduction, xp = process.reduction(None), process.xp
+    step = max(ATOMS, backends.loops(xp).DISPLACED)
 
     def block(start, stop):
-        rows = [rows for d in designs for rows in d.forces(start, stop)]
-        prior = xp.concatenate([sum(_force_prior(d, a) for d in designs) for a in range(start, stop)])
+        rows, prior = [], xp.zeros((stop - start, 3))
+        for design in designs:
+            rows += design.forces_with(start, stop, partial(_add_force_priors, design, start, prior))
+        prior = prior.ravel()
         return reduction.variance(prior, rows[0] if len(rows) == 1 else xp.concatenate(rows, axis=1)).reshape(-1, 3)
 
     for design in designs:
         design.jets  # noqa: B018  computed once, before the threads start
-    return xp.concatenate([rows for _, _, rows in block_map(block, designs[0].batch.n_atoms, ATOMS, process.threads)])
+    return xp.concatenate([rows for _, _, rows in block_map(block, designs[0].batch.n_atoms, step, process.threads)])
 
 
 def strain_variance(process: SparseProcess, designs: list[DesignRows]) -> np.ndarray:
@@ -162,11 +167,16 @@ def _strain_priors(design: DesignRows, threads: int | None) -> np.ndarray:
     return term.signal**2 * design.xp.concatenate(list(thread_map(prior, range(len(batch)), threads)))
 
 
-def _force_prior(design: DesignRows, atom: int) -> np.ndarray:
-    """(3,) prior variance of the force on one atom: Σ_ii' ∂x_i κ'' ∂x_i' over the centres it moves."""
-    term, block = design.term, design.env.displaced(atom, atom + 1)
-    moved = (block.of_species(s) for s in range(len(term.points)))
-    return term.signal**2 * sum(_quadratic(term.kernel, jacobian, design.env.X[centre]) for jacobian, centre, _ in moved)
+def _add_force_priors(design: DesignRows, start: int, prior: np.ndarray, block: DisplacedBlock) -> None:
+    """Add prior variances of the forces on displaced atoms to ``prior`` (n, 3): Σ_ii' ∂x_i κ'' ∂x_i' over the centres each moves."""
+    term = design.term
+    for s in range(len(term.points)):
+        jacobian, centre, atom = block.of_species(s)
+        order = design.xp.argsort(atom, kind="stable")
+        atoms, bounds = np.unique(backends.host(atom[order]), return_index=True)
+        for a, mine in zip(atoms, np.split(backends.host(order), bounds[1:]), strict=True):
+            at = design.xp.asarray(mine)
+            prior[int(a) - start] += term.signal**2 * _quadratic(term.kernel, jacobian[at], design.env.X[centre[at]])
 
 
 def _quadratic(kernel, jacobian: np.ndarray, X: np.ndarray) -> np.ndarray:
