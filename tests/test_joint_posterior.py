@@ -186,3 +186,23 @@ def test_bad_input(make, words):
 def test_arithmetic_with_what_is_no_number(n):
     with pytest.raises(TypeError):
         Energy(build("alloy")) * (Energy(build("alloy")) if n == "observables" else np.ones(2))
+
+
+@pytest.mark.parametrize("kind", ["sparse", "sum", "subset", "cholesky"])
+def test_the_same_on_a_gpu(kind, cuda):
+    """Joint posterior, samples, gains and contributions with arrays of a device."""
+    model, (a, b) = _cached("alloy")[kind], variations("alloy", 2, seed=5)
+    on_gpu = type(model)(**{**model.get_params(deep=False), "device": "cuda"})
+    vars(on_gpu).update({name: value for name, value in vars(model).items() if name.endswith("_")})
+    observables = [Energy(a) - Energy(b), Force(a, 0, "x"), Stress(b, "xy")]
+    here, there = model.posterior(observables), on_gpu.posterior(observables)
+    np.testing.assert_allclose(there.mean, here.mean, rtol=1e-8)
+    np.testing.assert_allclose(there.covariance, here.covariance, rtol=1e-6, atol=1e-9)
+    here, there = (m.sample(3, seed=2).predict([a, b]) for m in (model, on_gpu))
+    np.testing.assert_allclose(there.energy, here.energy, rtol=1e-7)
+    np.testing.assert_allclose(there.forces[1], here.forces[1], rtol=1e-5, atol=1e-6)
+    here, there = (m.variance_drop([a, b], observables, n=2) for m in (model, on_gpu))
+    np.testing.assert_allclose(there.left, here.left, rtol=1e-5, atol=1e-9)
+    frames = variations("alloy", 3)
+    here, there = (m.attribution(a, "energy", frames) for m in (model, on_gpu))
+    np.testing.assert_allclose(there.contributions, here.contributions, rtol=1e-5, atol=1e-5)
