@@ -36,7 +36,7 @@ RIDGE = 1e-11
 TILE = 384
 
 #: Displaced atoms at least whose variances are made at once.
-ATOMS = 16
+ATOMS = 32
 
 
 class Reduction:
@@ -189,7 +189,8 @@ def _quadratic(kernel, jacobian: np.ndarray, X: np.ndarray) -> np.ndarray:
             a, b = slice(i, i + TILE), slice(j, j + TILE)
             jet = kernel.jet(X[a] @ X[b].T, norms[a, None], norms[None, b], 2)
             tile = jet.u * xp.matmul(V[:, a], V[:, b].transpose(0, 2, 1))
-            left, right = xp.matmul(V[:, a], X[b].T), xp.matmul(V[:, b], X[a].T).transpose(0, 2, 1)
+            left = xp.matmul(V[:, a], X[b].T)
+            right = (left if i == j else xp.matmul(V[:, b], X[a].T)).transpose(0, 2, 1)
             for part, one, other in (
                 (jet.uu, left, right),
                 (jet.ua, 2 * own[:, a, None], right),
