@@ -1,0 +1,6 @@
+"""What the posterior says beyond one prediction: joint covariances, whole potentials drawn from it, which labels would help, and why."""
+
+from soapkrr.uncertainty.joint import JointPosterior
+from soapkrr.uncertainty.observables import Energy, Force, Observable, Stress
+
+__all__ = ["Energy", "Force", "JointPosterior", "Observable", "Stress"]
