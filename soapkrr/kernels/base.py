@@ -184,12 +184,12 @@ def mixed_products(kernel: Kernel, V: np.ndarray, X: np.ndarray, W: np.ndarray, 
 
 def mixed_total(kernel: Kernel, V: np.ndarray, X: np.ndarray) -> np.ndarray:
     """(k,) Σ_ij vᵢᵀ (∂²κ/∂x∂x′)(xᵢ, xⱼ) vⱼ for directions V (k, n, d) at X (n, d), by the upper triangle of tiles."""
-    xp, total = backends.namespace(X), 0.0
-    V = xp.ascontiguousarray(V)
+    xp = backends.namespace(X)
+    V, total = xp.ascontiguousarray(V), xp.zeros(len(V))
     for i, j in _tiles(len(X)):
         v, x = V[:, i : i + TILE], X[i : i + TILE]
         w, y = (v, x) if i == j else (V[:, j : j + TILE], X[j : j + TILE])
-        total = total + (1 if i == j else 2) * mixed_products(kernel, v, x, w, y).sum(axis=(1, 2))
+        total += (1 if i == j else 2) * mixed_products(kernel, v, x, w, y).sum(axis=(1, 2))
     return total
 
 
