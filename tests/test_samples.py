@@ -109,6 +109,17 @@ def test_calculator_of_a_sample():
     BFGS(atoms, logfile=None).run(fmax=1.0, steps=2)
 
 
+def test_samples_tell_of_atoms_too_close():
+    model, near = _model("sparse"), build("vacancy")
+    near.set_cell(0.6 * near.cell.array, scale_atoms=True)
+    samples, frames = model.sample(2), [build("vacancy"), near]
+    for p in (samples.predict(frames), samples.predict(frames)[1], samples[1].predict(frames)):
+        np.testing.assert_array_equal(p.outside, [False, True])
+    near.calc = samples.calculator(0)
+    near.get_potential_energy()
+    assert near.calc.results["outside"]
+
+
 @pytest.mark.parametrize(
     "make, words",
     [

@@ -10,7 +10,7 @@ from reference import Observables, covariances
 from small import crystals, soap
 from systems import SYSTEMS, build, labelled, small_soap, species, variations
 
-from soapkrr import DotProduct, GaussianProcess, SparseGP, SquaredExponential, Term
+from soapkrr import DotProduct, Energy, Force, GaussianProcess, SparseGP, SquaredExponential, Stress, Term
 
 SETTINGS = dict(n_sparse=20, noise={"energy": 0.01, "forces": 0.1, "stress": 0.01}, baseline={"Si": 0.0})
 
@@ -227,3 +227,14 @@ def test_variances_by_one_product_are_those_by_features(name, monkeypatch):
         prior = 2 * (phi**2).sum(axis=1)
         expected = prior - (phi**2).sum(axis=1) + process.posterior.variance(phi)
         np.testing.assert_allclose(process.reduction(species_index).variance(prior, rows), expected, rtol=1e-8)
+
+
+def test_species_that_are_not_there_change_nothing():
+    """Structures of one species under a model of two, whose standard deviations are those of the joint posterior."""
+    model = SparseGP(small_soap(species("alloy")), DotProduct(2), n_sparse=12, threads=1).fit(variations("alloy", 4))
+    atoms = variations("alloy", 1, seed=5)[0]
+    atoms.numbers[:] = atoms.numbers[0]
+    p = model.predict(atoms, uncertainty=True)
+    observables = [Energy(atoms), *Force.all(atoms).ravel(), *(Stress(atoms, v) for v in range(6))]
+    expected = model.posterior(observables).std
+    np.testing.assert_allclose(np.concatenate([p.energy_std, p.forces_std[0].ravel(), p.stress_std[0]]), expected, rtol=1e-5)
