@@ -72,8 +72,24 @@ class Posterior:
 
     def variance(self, rows: np.ndarray) -> np.ndarray:
         """|R⁻ᵀφ|² of each row φ (m, r)."""
-        half = backends.of(rows).dense.solve_triangular(self.factor, rows.T, transposed=True)
+        half = self.half(rows)
         return backends.namespace(rows).einsum("rm,rm->m", half, half)
+
+    def half(self, rows: np.ndarray) -> np.ndarray:
+        """(r, m) R⁻ᵀφ of rows φ (m, r)."""
+        return backends.of(rows).dense.solve_triangular(self.factor, rows.T, transposed=True)
+
+    def draws(self, n: int, seed: int) -> np.ndarray:
+        """(n, r) draws of w − w̄, R⁻¹ξ, solved for one by one: to the last bit, the first of them do not depend on n."""
+        noise, xp = np.random.default_rng(seed).standard_normal((n, len(self.mean))), backends.namespace(self.mean)
+        return xp.stack([backends.of(self.mean).dense.solve_triangular(self.factor, xp.asarray(row)) for row in noise])
+
+    def covariance(self, rows: np.ndarray, prior: np.ndarray) -> np.ndarray:
+        """k − ΦΦᵀ + Φ(RᵀR)⁻¹Φᵀ of rows Φ (m, r) and their prior covariance k (m, m), a NumPy array as the result."""
+        half, left = self.half(rows), prior - backends.host(rows @ rows.T)
+        # The Nyström remainder is never negative but for rounding.
+        np.fill_diagonal(left, np.maximum(np.diagonal(left), 0.0))
+        return left + backends.host(half.T @ half)
 
     def state(self) -> dict:
         """The attributes by name: for a model file."""

@@ -355,3 +355,26 @@ def farthest_points(X: np.ndarray, n: int, first: int) -> list[int]:
         distances = np.linalg.norm(X[:, None, :] - X[None, picked, :], axis=2).min(axis=1)
         picked.append(int(np.argmax(distances)))
     return picked
+
+
+def exact_covariance(observed: list[Functional], noise, wanted: list[Functional], kernel, signal: float) -> np.ndarray:
+    """Posterior covariance of functionals given noisy functionals (Rasmussen and Williams 2006, equation 2.26)."""
+    factor = cho_factor(covariances(observed, observed, kernel, signal) + np.diag(np.asarray(noise) ** 2))
+    cross = covariances(wanted, observed, kernel, signal)
+    return covariances(wanted, wanted, kernel, signal) - cross @ cho_solve(factor, cross.T)
+
+
+def dtc_covariance(points, numbers, observed: list[Functional], noise, wanted: list[Functional], kernel, signal: float) -> np.ndarray:
+    """Posterior covariance of `dtc`: K_ww − K_wM K_MM⁻¹ K_Mw + K_wM A K_Mw."""
+
+    class _Point:
+        x, n = np.asarray(points), len(points)
+
+    inducing = _Point()
+    inducing.numbers = np.asarray(numbers)
+    M = [Functional(inducing, value=row) for row in np.eye(len(points))]
+    K = covariances(M, M, kernel, signal)
+    Kmo = covariances(M, observed, kernel, signal) / np.asarray(noise)
+    Kmw = covariances(M, wanted, kernel, signal)
+    gain = np.linalg.solve(K + Kmo @ Kmo.T, Kmw) - np.linalg.solve(K, Kmw)
+    return covariances(wanted, wanted, kernel, signal) + Kmw.T @ gain

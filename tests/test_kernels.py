@@ -5,7 +5,8 @@ import pytest
 from systems import SYSTEMS, build, small_soap, species
 from taylor import assert_derivative
 
-from soapkrr import DotProduct
+from soapkrr import DotProduct, SquaredExponential
+from soapkrr.kernels.moments import sum_of_powers
 
 
 def _value(kernel, u):
@@ -105,3 +106,23 @@ def test_value_leaves_its_argument_alone():
         kernel = DotProduct(zeta)
         _value(kernel, u), _slope(kernel, u), _curvature(kernel, u)
     np.testing.assert_array_equal(u, [0.2, 0.5])
+
+
+@pytest.mark.parametrize("zeta", [1, 2, 3, 4])
+@pytest.mark.parametrize("spread", [0.0, 1e-3, 0.05])
+def test_sums_over_all_pairs_by_moments(zeta, spread):
+    """As many vectors as make moments worth while, close together or not: the sum over all pairs, to rounding."""
+    rng = np.random.default_rng(zeta)
+    X = rng.random(5) + spread * rng.normal(size=(3000, 5)) * [1, 0.3, 0.1, 1e-3, 1e-8]
+    by_moments = sum_of_powers(X, zeta, 1)
+    assert by_moments is not None
+    np.testing.assert_allclose(by_moments, np.sum(((X / 10) @ (X / 10).T) ** zeta) * 100.0**zeta, rtol=1e-13)
+    np.testing.assert_array_equal(sum_of_powers(X, zeta, 2), by_moments)
+    np.testing.assert_allclose(DotProduct(zeta).total(X), by_moments, rtol=1e-15)
+
+
+@pytest.mark.parametrize("kernel", [DotProduct(4), DotProduct(2.5), SquaredExponential(0.7), DotProduct(6)], ids=str)
+def test_sums_over_all_pairs(kernel):
+    X = np.random.default_rng(0).random((900, 40))
+    np.testing.assert_allclose(kernel.total(X, threads=2), kernel(X).sum(), rtol=1e-12)
+    assert sum_of_powers(X[:50], 4, 1) is None and sum_of_powers(X, 5, 1) is None and sum_of_powers(np.zeros((900, 4)), 2, 1) is None

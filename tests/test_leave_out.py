@@ -451,7 +451,7 @@ def test_residuals_of_a_leave_out_are_those_of_a_prediction():
     frames, model = uneven(), MODELS["sparse"]()
     fit, data, resources = fit_and_data(model, frames)
     found = Residuals.of_leave_out(data, leave_out(fit, data, groups_by("structure", frames, fit.process.descriptors), resources))
-    predictor = Predictor(fit.process, data.references, (), "cpu", 1)
+    predictor = Predictor(fit.process, data.references, (), None, "cpu", 1)
     expected = Residuals.of(data, predictor(Batch.from_atoms(data.frames), frozenset()), fit.noise)
     for name in ("kind", "structure", "component", "given", "sigma"):
         np.testing.assert_array_equal(getattr(found, name), getattr(expected, name))

@@ -360,7 +360,7 @@ def test_predictions_on_a_full_gpu_are_the_same(freed, monkeypatch, test_frames)
     model = two_terms().fit(crystals(6))
     free = model.predict(test_frames, uncertainty=True)
     # Part of a block, one term of two, has been added when the memory runs out.
-    limited(monkeypatch, posterior.SparsePart, "evaluate_with_features", lambda part, s, x: len(x) * (part.descriptor.r_cut < 4), 5)
+    limited(monkeypatch, posterior.SparsePart, "evaluate_with_kernel", lambda part, s, x: len(x) * (part.descriptor.r_cut < 4), 5)
     limited(monkeypatch, DesignRows, "forces", lambda design, start, stop, *prior: stop - start, 3)
     bounded = model.predict(test_frames, uncertainty=True)
     assert freed
@@ -373,11 +373,11 @@ def test_predictions_on_a_full_gpu_are_the_same(freed, monkeypatch, test_frames)
 def test_structures_that_do_not_fit_together_are_predicted_apart(freed, monkeypatch, test_frames):
     model = two_terms().fit(crystals(6))
     free = model.predict(test_frames[1:], uncertainty=True)
-    limited(monkeypatch, posterior.SparseProcess, "strain_variance", lambda _, designs: len(designs[0].batch), 1)
+    limited(monkeypatch, posterior, "strain_variance", lambda _, designs: len(designs[0].batch), 1)
     bounded = model.predict(test_frames[1:], uncertainty=True)
     assert freed
     np.testing.assert_allclose(bounded.stress_std, free.stress_std, rtol=0, atol=1e-9)
-    limited(monkeypatch, posterior.SparseProcess, "strain_variance", lambda *args: 1, 0)
+    limited(monkeypatch, posterior, "strain_variance", lambda *args: 1, 0)
     with pytest.raises(InputError, match="frame 0: the memory of the GPU does not hold the prediction of its 4 atoms"):
         model.predict(test_frames[1:], uncertainty=True)
 

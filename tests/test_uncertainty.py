@@ -10,7 +10,7 @@ from reference import Observables, covariances
 from small import crystals, soap
 from systems import SYSTEMS, build, labelled, small_soap, species, variations
 
-from soapkrr import DotProduct, GaussianProcess, SparseGP
+from soapkrr import DotProduct, Energy, Force, GaussianProcess, SparseGP, SquaredExponential, Stress, Term
 
 SETTINGS = dict(n_sparse=20, noise={"energy": 0.01, "forces": 0.1, "stress": 0.01}, baseline={"Si": 0.0})
 
@@ -47,7 +47,8 @@ def test_training_structures_are_known_better_than_the_prior(name, fitted):
 @pytest.mark.parametrize("name", ["atom"])
 def test_total_of_one_atom_is_its_own(name, fitted):
     p = fitted(name).predict(build(name), uncertainty=True)
-    np.testing.assert_allclose(p.energy_std, p.energies_std[0], rtol=1e-12)
+    # Both are differences of priors of 9 eV², which are rounded.
+    np.testing.assert_allclose(p.energy_std**2, p.energies_std[0] ** 2, rtol=1e-12, atol=1e-14)
 
 
 def test_one_atom_cell():
@@ -204,3 +205,36 @@ def test_standard_deviations_of_single_atoms_alone(kind):
     alone, both = model.predict(frames, uncertainty="energies"), model.predict(frames, uncertainty="energy")
     assert alone.energy_std is None and both.energy_std is not None
     np.testing.assert_array_equal(np.concatenate(alone.energies_std), np.concatenate(both.energies_std))
+
+
+@pytest.mark.parametrize("name", ["alloy", "vacancy"])
+def test_variances_by_one_product_are_those_by_features(name, monkeypatch):
+    """|κ D|² against |φ|² − |R⁻ᵀφ|², by panels narrower than a species has features, and sums of terms."""
+    monkeypatch.setattr("soapkrr.regression.sparse.variances.PANEL", 5)
+    s, noise = small_soap(species(name)), {"energy": 0.02, "forces": 0.2, "stress": 0.02}
+    terms = [
+        Term(s, DotProduct(2), n_sparse=12),
+        Term(small_soap(species(name), r_cut=3.0), SquaredExponential(0.7), n_sparse=9, signal=0.4),
+    ]
+    process = SparseGP(terms, noise=noise, threads=1).fit(variations(name, 4)).process_
+    rng = np.random.default_rng(0)
+    for species_index in (0, None):
+        kernels = [[rng.random((7, len(x))) for x in t.points] for t in process.terms]
+        if species_index is not None:
+            kernels = [[k if s == 0 else 0 * k for s, k in enumerate(of_term)] for of_term in kernels]
+        phi = np.concatenate([t.whiten(k) for t, k in zip(process.terms, kernels, strict=True)], axis=1)
+        rows = np.concatenate([k for of_term in kernels for s, k in enumerate(of_term) if species_index in (None, s)], axis=1)
+        prior = 2 * (phi**2).sum(axis=1)
+        expected = prior - (phi**2).sum(axis=1) + process.posterior.variance(phi)
+        np.testing.assert_allclose(process.reduction(species_index).variance(prior, rows), expected, rtol=1e-8)
+
+
+def test_species_that_are_not_there_change_nothing():
+    """Structures of one species under a model of two, whose standard deviations are those of the joint posterior."""
+    model = SparseGP(small_soap(species("alloy")), DotProduct(2), n_sparse=12, threads=1).fit(variations("alloy", 4))
+    atoms = variations("alloy", 1, seed=5)[0]
+    atoms.numbers[:] = atoms.numbers[0]
+    p = model.predict(atoms, uncertainty=True)
+    observables = [Energy(atoms), *Force.all(atoms).ravel(), *(Stress(atoms, v) for v in range(6))]
+    expected = model.posterior(observables).std
+    np.testing.assert_allclose(np.concatenate([p.energy_std, p.forces_std[0].ravel(), p.stress_std[0]]), expected, rtol=1e-5)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from functools import cached_property
 
 import numpy as np
 from ase import Atoms, units
@@ -17,6 +16,7 @@ from scipy.linalg import cho_factor, cho_solve, solve_triangular
 
 from soapkrr.execution.resources import Division, Resources, pool_of
 from soapkrr.labels import KINDS, Labels
+from soapkrr.lazy import cached_property
 from soapkrr.regression.data import TrainingData
 from soapkrr.regression.sparse.design import DesignRows
 from soapkrr.regression.sparse.points import unwhitened

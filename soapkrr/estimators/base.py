@@ -3,22 +3,17 @@
 from __future__ import annotations
 
 import logging
-from abc import abstractmethod
 from collections.abc import Iterable, Mapping
-from dataclasses import replace
 from functools import partial
-from typing import Any
 
 from ase import Atoms
 from sklearn.utils.validation import check_is_fitted
 
 from soapkrr.baselines import Baseline, check_baseline, split_baseline
 from soapkrr.calculator import EVERY, PotentialCalculator
-from soapkrr.checking.model import check_model
-from soapkrr.checking.report import ModelCheck
 from soapkrr.choices import Choice
 from soapkrr.errors import InputError, MemoryLimitError
-from soapkrr.estimators.fitted import Estimator
+from soapkrr.estimators.posterior import PosteriorMethods
 from soapkrr.execution.blocks import halved_group, split_on_out_of_memory
 from soapkrr.execution.memory import device_limit
 from soapkrr.execution.resources import GROUP, TASK, Division, Resources, pool_of
@@ -31,9 +26,7 @@ from soapkrr.regression.checks import check_data
 from soapkrr.regression.data import TrainingData, check_structures
 from soapkrr.regression.domain import restored_domain
 from soapkrr.regression.fit import Fit, Problem, Scheme, restored_fit
-from soapkrr.regression.grouping import groups_by
-from soapkrr.regression.leave_out import LeaveOut, leave_out
-from soapkrr.regression.origin import check_origin, data_hash, origin
+from soapkrr.regression.origin import data_hash, origin
 from soapkrr.regression.process import Predictor, restored
 from soapkrr.structures import Batch, as_frames, split_by_atoms
 from soapkrr.threads import serial_blas
@@ -41,7 +34,7 @@ from soapkrr.threads import serial_blas
 logger = logging.getLogger(__name__)
 
 
-class Potential(Estimator):
+class Potential(PosteriorMethods):
     """An interatomic potential, E = Σ_i e(z_i) + prior means + Σ terms; subclasses say by which `Scheme` it is fitted.
 
     Attributes
@@ -54,17 +47,6 @@ class Potential(Estimator):
     triangles_ : {kind: triangle of design rows and targets} where there are design rows.
     fitted_parameters_ : the parameters of the fit, which a fitted model predicts with, whatever is set afterwards.
     """
-
-    baseline: Any
-    observations: Observations | None
-
-    @abstractmethod
-    def _scheme(self) -> Scheme:
-        """How it is fitted."""
-
-    @abstractmethod
-    def _noise(self) -> dict[str, float]:
-        """{kind of observation: σ} to start from, checked."""
 
     def _refuse_values(self, y) -> None:
         """Raise where ``y`` is given: it would be ignored."""
@@ -172,7 +154,7 @@ class Potential(Estimator):
         ----------
         frames : one structure or a list.
         uncertainty : True for every standard deviation, or some of ``"energies"`` (per atom; cheap), ``"energy"`` (total and per atom; the
-            total costs the square of the number of atoms, which tells beyond some ten thousand), ``"forces"``, ``"stress"``.
+            total costs the square of the number of atoms, unless their environments are alike), ``"forces"``, ``"stress"``.
         client : a `dask.distributed.Client`, whose workers predict; they get the model once for each call.
 
         Raises
@@ -180,9 +162,7 @@ class Potential(Estimator):
         sklearn.exceptions.NotFittedError : the model is not fitted.
         InputError : a structure cannot be used; the message names it. Or ``memory_limit`` does not hold the work for one structure.
         """
-        check_is_fitted(self)
-        predictor = Predictor(self.process_, self.reference_energies_, self.prior_means_, self.domain_, self.device, self.threads)
-        return self._predicted(predictor, as_frames(frames), wanted_uncertainties(uncertainty), client)
+        return self._predicted(self._predictor(), as_frames(frames), wanted_uncertainties(uncertainty), client)
 
     def _predicted(self, predictor: Predictor, frames: list[Atoms], wanted: frozenset[str] = frozenset(), client=None) -> Prediction:
         """Prediction of structures, group by group."""
@@ -196,37 +176,6 @@ class Potential(Estimator):
     def _group_atoms(self, predictor: Predictor, frames: list[Atoms], wanted: frozenset[str], most: int) -> int:
         """Atoms predicted at once, within ``memory_limit``."""
         return min(most, prediction_work(predictor.process, frames, wanted, self._budget).division.group) if self._limited else most
-
-    def leave_out(self, frames: list[Atoms], by="structure", *, progress: bool = False) -> LeaveOut:
-        """Every label of the data as predicted without its own group of structures, in closed form: nothing is fitted again.
-
-        Equal to what models fitted without each group would predict, with the hyper-parameters, sparse points (or representers) and
-        reference energies of this one. Of a sparse process that takes another pass over the design rows, about as long as the fit.
-
-        Parameters
-        ----------
-        frames : the structures and labels that the model was fitted to, in any order.
-        by : what is left out together: ``"structure"``, ``"config_type"``, ``"cluster"`` (near-identical structures, see
-            `grouping.clusters`), a name in `info`, or an array of one value for each structure.
-        progress : as in `fit`.
-
-        Raises
-        ------
-        sklearn.exceptions.NotFittedError : the model is not fitted.
-        InputError : ``frames`` are not the data of the fit, are fewer than three, or are all of one group.
-        """
-        check_is_fitted(self)
-        fitted = type(self)(**self.fitted_parameters_)
-        frames, noise = as_frames(frames), fitted._noise()
-        labels = read_labels(frames, fitted.observations, noise)
-        check_origin(self.origin_, frames, map(Labels.numbers, labels))
-        config = (fitted.observations or Observations()).config_type
-        groups = groups_by(by, frames, self.process_.descriptors, config)
-        data = replace(TrainingData.of(frames, labels, fitted.baseline), references=self.reference_energies_)
-        division = fit_work(fitted._scheme(), Task(fitted._terms(), frames, labels, None), self._budget).division if self._limited else None
-        fit = Fit(self.process_, self.noise_, self.n_observations_, self.log_likelihood_)
-        with serial_blas(), device_limit(self._xp, self.memory_limit):
-            return leave_out(fit, data, groups, self._resources(division, progress, None)).with_labels(labels)
 
     def plan(self, frames: list[Atoms], y=None, *, optimize: bool | str = False, predict: bool = False, uncertainty=False) -> Plan:
         """Rows, operations, memory and time of `fit`, or with ``predict`` of `predict`, before anything large is allocated.
@@ -271,24 +220,17 @@ class Potential(Estimator):
         error = table.get("forces_mae_ev_per_angstrom")
         return -error if error is not None else -1e-3 * table["energy_mae_mev_per_atom"]
 
-    def calculator(self, uncertainty: bool | Iterable[str] = ("energy",), every: int = EVERY) -> PotentialCalculator:
-        """ASE calculator of this model; ``uncertainty`` as in `predict`, ``every`` as in `PotentialCalculator`."""
-        check_is_fitted(self)
-        return PotentialCalculator(self, uncertainty=uncertainty, every=every)
+    def calculator(
+        self, uncertainty: bool | Iterable[str] = ("energy",), every: int = EVERY, *, sample: int | None = None, seed: int = 0
+    ) -> PotentialCalculator:
+        """ASE calculator of this model; ``uncertainty`` as in `predict`, ``every`` as in `PotentialCalculator`.
 
-    def check(self, frames: Atoms | list[Atoms] | None = None) -> ModelCheck:
-        """Check what any potential must do: derivatives, symmetries, cutoff, dimers, free atoms, conservation of energy.
-
-        With labelled ``frames`` that were not fitted, errors and coverage too, by ``config_type``. Without, structures are made of what the
-        model knows. The result shows as a table with value, bound and verdict; ``passed``, `to_dict`, `to_html`.
-
-        Raises
-        ------
-        sklearn.exceptions.NotFittedError : the model is not fitted.
-        InputError : a structure has a species that the model does not know, or cannot be used.
+        With ``sample`` that of one potential drawn from the posterior, ``model.sample(n, seed)[sample]`` of any n; it has no uncertainty.
         """
         check_is_fitted(self)
-        return check_model(self, frames)
+        if sample is not None:
+            return self.sample(sample + 1, seed).calculator(sample)
+        return PotentialCalculator(self, uncertainty=uncertainty, every=every)
 
 
 def _predict_group(predictor: Predictor, wanted: frozenset[str], group: tuple[int, list[Atoms]]) -> Prediction:

@@ -1,6 +1,6 @@
 """Kernels between descriptor vectors, with the derivatives that forces and their variances need."""
 
-from soapkrr.kernels.base import Jet, Kernel, Product, Scaled, Sum, mixed_products, squares
+from soapkrr.kernels.base import Jet, Kernel, Product, Scaled, Sum, mixed_products, mixed_total, squares
 from soapkrr.kernels.functions import (
     DotProduct,
     Linear,
@@ -25,5 +25,6 @@ __all__ = [
     "Stationary",
     "Sum",
     "mixed_products",
+    "mixed_total",
     "squares",
 ]

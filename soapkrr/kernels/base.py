@@ -10,6 +10,7 @@ derivatives; everything else follows once, here and in `regression`:
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
 from dataclasses import dataclass
 from numbers import Real
 from typing import NamedTuple
@@ -19,6 +20,10 @@ import numpy as np
 from soapkrr import backends
 from soapkrr.errors import require_positive
 from soapkrr.specification import Specification
+from soapkrr.threads import thread_map
+
+#: Rows and columns whose kernel values are summed at once.
+TILE = 384
 
 
 class Jet(NamedTuple):
@@ -58,6 +63,17 @@ class Kernel(Specification, ABC):
         """κ(x, x) of each row."""
         a = squares(X)
         return self.jet(a, a, a, 0).value
+
+    def total(self, X: np.ndarray, threads: int | None = None) -> float:
+        """Σ_ij κ(x_i, x_j) over all pairs of rows, by the upper triangle of tiles."""
+
+        def part(ij):
+            i, j = ij
+            value = self(X[i : i + TILE], X[j : j + TILE]).sum()
+            return value if i == j else 2 * value
+
+        tiles = list(_tiles(len(X)))
+        return float(sum(thread_map(part, tiles, threads if len(tiles) > 1 else 1)))
 
     def energies(self, u: np.ndarray, a: np.ndarray, b: np.ndarray, weights: np.ndarray):
         """Σ_q w_q κ(x_i, x_q) (n,), its coefficients w_q F_u (n, m) of x_q in ∂/∂x_i, and 2 Σ_q w_q F_a (n,) of x_i, or None.
@@ -164,3 +180,19 @@ def mixed_products(kernel: Kernel, V: np.ndarray, X: np.ndarray, W: np.ndarray, 
         if part is not None:
             out += part * left * right
     return out
+
+
+def mixed_total(kernel: Kernel, V: np.ndarray, X: np.ndarray) -> np.ndarray:
+    """(k,) Σ_ij vᵢᵀ (∂²κ/∂x∂x′)(xᵢ, xⱼ) vⱼ for directions V (k, n, d) at X (n, d), by the upper triangle of tiles."""
+    xp = backends.namespace(X)
+    V, total = xp.ascontiguousarray(V), xp.zeros(len(V))
+    for i, j in _tiles(len(X)):
+        v, x = V[:, i : i + TILE], X[i : i + TILE]
+        w, y = (v, x) if i == j else (V[:, j : j + TILE], X[j : j + TILE])
+        total += (1 if i == j else 2) * mixed_products(kernel, v, x, w, y).sum(axis=(1, 2))
+    return total
+
+
+def _tiles(n: int) -> Iterator[tuple[int, int]]:
+    """First rows and columns of the tiles of the upper triangle of n by n."""
+    return ((i, j) for i in range(0, n, TILE) for j in range(i, n, TILE))

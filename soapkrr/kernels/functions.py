@@ -11,6 +11,7 @@ import numpy as np
 from soapkrr import backends
 from soapkrr.errors import InputError, require_positive
 from soapkrr.kernels.base import Jet, Kernel
+from soapkrr.kernels.moments import sum_of_powers
 
 
 @dataclass(frozen=True)
@@ -47,6 +48,10 @@ class DotProduct(Kernel):
             # Below ζ = 2 the curvature diverges at u = 0, where it multiplies (x·∂x′)², which vanishes faster.
             curvature = z * (z - 1) * power(u if z >= 2 else np.maximum(u, 1e-12), z - 2)
         return Jet(power(u, z), slope, uu=curvature)
+
+    def total(self, X, threads=None):
+        by_moments = sum_of_powers(X, int(self.zeta), threads) if self.zeta == int(self.zeta) else None
+        return super().total(X, threads) if by_moments is None else by_moments
 
     def energies(self, u, a, b, weights):
         out = backends.namespace(u).empty(len(u))

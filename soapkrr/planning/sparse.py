@@ -26,6 +26,7 @@ from soapkrr.regression.sparse.fit import FOLDS, SparseEnvironments
 from soapkrr.regression.sparse.points import numbers_wanted, row_bytes, species_counts, takes_basis
 from soapkrr.regression.sparse.posterior import SparseProcess
 from soapkrr.regression.sparse.triangles import chunk_atoms, whitens_concurrently
+from soapkrr.regression.sparse.variances import ATOMS
 from soapkrr.regression.terms import Term
 from soapkrr.selection.specifications import GivenPoints, Sites, as_selection
 
@@ -161,7 +162,7 @@ def sparse_prediction(process: SparseProcess, frames: list[Atoms], wanted: froze
 def _prediction(terms: Sequence, sizes: Sequence[TermSize], frames: list[Atoms], wanted: frozenset[str], budget: Budget) -> Work:
     data, threads = Data.of(frames, {}, budget.loops.GROUP), budget.threads
     block, atom = _block_bytes(sizes, data, wanted, budget), _atom_bytes(sizes, data, wanted)
-    model = 8.0 * representers(sizes) + (8.0 * sum(sum(t.points) * t.rank for t in sizes) if wanted else 0.0) + 80.0 * data.atoms
+    model = 8.0 * representers(sizes) + _reductions(sizes, wanted) + 80.0 * data.atoms
     group = prediction_group(budget, threads * block + model, atom, data, GROUP)
     memory = {
         "prediction": {
@@ -173,6 +174,12 @@ def _prediction(terms: Sequence, sizes: Sequence[TermSize], frames: list[Atoms],
     return Work(
         sizes, data, representers(sizes), _prediction_steps(terms, sizes, data, wanted), memory, Division(threads, threads, group), group
     )
+
+
+def _reductions(sizes: Sequence[TermSize], wanted: frozenset[str]) -> float:
+    """Bytes of what turns kernel values into variances, of all species at once: D, what it is made from, and the transforms."""
+    R, transforms = sum(t.rank for t in sizes), sum(sum(t.points) * t.rank for t in sizes)
+    return 8.0 * (2 * transforms + 4 * R * R) if wanted else 0.0
 
 
 def _atom_bytes(sizes: Sequence[TermSize], data: Data, wanted: frozenset[str]) -> float:
@@ -196,7 +203,8 @@ def _block_bytes(sizes: Sequence[TermSize], data: Data, wanted: frozenset[str], 
         block += loops.EVALUATED * 8 * (3 * R + sum(points))
     if "forces" in wanted:
         block += sum(t.displaced(loops.DISPLACED) + t.displaced(1) for t in sizes)
-        block += 24 * 8 * 3 * (R + max(sum(t.points) for t in sizes)) + max(8 * 8 * (t.neighbours + 1) ** 2 for t in sizes)
+        rows = 24 * max(ATOMS, loops.DISPLACED) * (R + max(sum(t.points) for t in sizes))
+        block += rows + max(8 * 8 * (t.neighbours + 1) ** 2 for t in sizes)
     if "stress" in wanted:
         block += max(6 * 8 * (2 * t.features * data.largest + 4 * data.largest**2) for t in sizes)
     return block
@@ -211,8 +219,7 @@ def _prediction_steps(terms: Sequence, sizes: Sequence[TermSize], data: Data, wa
         Step("kernel values", "loops", 8 * n * sum(points), 32 * n * sum(points)),
     ]
     if "energies" in wanted:
-        whitened = 2 * sum(m * t.rank for t, m in zip(sizes, points, strict=True))
-        steps.append(Step("variances of energies", "factorisation", n * (R**2 + whitened)))
+        steps.append(Step("variances of energies", "products", 1.25 * n * sum(max(t.points, default=0) for t in sizes) ** 2))
     if forces or stress:
         rows = 3 * n * forces + 6 * data.structures * stress
         asked = data._replace(rows={kind: 0 for kind in ("forces", "stress") if kind in wanted})

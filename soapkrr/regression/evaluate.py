@@ -1,7 +1,8 @@
 """Energies, forces and strain derivatives of a sum of parts, block of atoms by block; never a Jacobian.
 
 A part has a ``descriptor`` and ``evaluate(s, x)``: for descriptors x (n, d) of atoms of species s it gives energies (n,) and ∂E/∂x (n, d).
-Where features are collected for variances, it also has a ``rank`` and ``evaluate_with_features(s, x)``, which gives φ (n, rank) too.
+Where kernel values are collected for variances, it also has ``evaluate_with_kernel(s, x)``, which gives them (n, M_s) too.
+Samples of a potential are parts of one class that share all but their weights; `evaluate_samples` takes them together.
 """
 
 from __future__ import annotations
@@ -18,11 +19,11 @@ from soapkrr.structures import Batch, Mean
 
 
 class Collector(ABC):
-    """Takes the descriptors and features of each part, block by block, while `evaluate` runs."""
+    """Takes the descriptors and kernel values of each part, block by block, while `evaluate` runs."""
 
     @abstractmethod
-    def block(self, start: int, stop: int, X: list, features: list):
-        """What is kept of atoms ``start:stop``; called on the thread that made X and features of each part."""
+    def block(self, start: int, stop: int, X: list, kernel_rows: list):
+        """What is kept of atoms ``start:stop``; called on the thread that made X and [(species, atoms, kernel values)] of each part."""
 
     @abstractmethod
     def collect(self, start: int, stop: int, kept) -> None:
@@ -63,28 +64,74 @@ def block_size(parts, n_atoms: int, most: int) -> int:
 
 
 def _block(part, env, atoms: slice, energies: np.ndarray, gradient: np.ndarray, collected: bool) -> tuple:
-    """Add energies and fill pair gradients of some atoms for one part; their X and φ."""
+    """Add energies and fill pair gradients of some atoms for one part; their X and kernel values."""
     start, stop = atoms.start, atoms.stop
     X, state = env.block(start, stop)
     kinds, n_species = env.kinds[atoms], len(part.descriptor.species)
-    phi = part.xp.zeros((len(X), part.rank)) if collected else None
+    kept = [] if collected else None
     if n_species == 1:
-        G = _species(part, 0, X, energies[atoms], phi, slice(None))
+        G = _species(part, 0, X, energies[atoms], kept, slice(None))
     else:
         G = part.xp.zeros_like(X)
         for s in range(n_species):
             here = part.xp.flatnonzero(kinds == s)
             if len(here):
-                G[here] = _species(part, s, X[here], energies[atoms], phi, here)
+                G[here] = _species(part, s, X[here], energies[atoms], kept, here)
     env.pull_back(start, stop, (X, state), G, gradient)
-    return X, phi
+    return X, kept
 
 
-def _species(part, s: int, x: np.ndarray, energies: np.ndarray, phi, here) -> np.ndarray:
-    """∂E/∂x of the atoms ``here`` of species s; adds their energies, puts their features into ``phi`` if it is an array."""
-    if phi is None:
+def _species(part, s: int, x: np.ndarray, energies: np.ndarray, kept: list | None, here) -> np.ndarray:
+    """∂E/∂x of the atoms ``here`` of species s; adds their energies, and their kernel values to what is ``kept``."""
+    if kept is None:
         e, g = part.evaluate(s, x)
     else:
-        e, g, phi[here] = part.evaluate_with_features(s, x)
+        e, g, values = part.evaluate_with_kernel(s, x)
+        kept.append((s, part.xp.arange(len(x)) if isinstance(here, slice) else here, values))
     energies[here] += e
     return g
+
+
+def evaluate_samples(samples, batch: Batch, threads: int | None) -> list[Mean]:
+    """Per-atom energies, forces and ∂E/∂ε of n samples of a potential, each a list of parts, in one pass over the descriptors.
+
+    The class of the parts has ``evaluate_samples(parts, s, x)``: energies (n_samples, n), and an iterator over the gradients (n, d).
+    """
+    by_term = list(zip(*samples, strict=True))
+    xp, n = samples[0][0].xp, len(samples)
+    step = block_size(samples[0], batch.n_atoms, backends.loops(xp).EVALUATED)
+    environments = [parts[0].descriptor.environments(batch, xp) for parts in by_term]
+    gradients = [[env.gradient() for _ in range(n)] for env in environments]
+    energies = xp.zeros((n, batch.n_atoms))
+
+    def block(start, stop):
+        energies[:, start:stop] = 0.0  # a block may be repeated
+        for parts, env, gradient in zip(by_term, environments, gradients, strict=True):
+            _samples_block(parts, env, slice(start, stop), energies[:, start:stop], gradient)
+
+    for _ in block_map(block, batch.n_atoms, step, threads):
+        pass
+    means = []
+    for k in range(n):
+        sums = (env.forces_and_strain(of_term[k]) for env, of_term in zip(environments, gradients, strict=True))
+        forces, strain = zip(*sums, strict=True)
+        means.append(Mean(energies[k], reduce(add, forces), reduce(add, strain)))
+    return means
+
+
+def _samples_block(parts, env, atoms: slice, energies: np.ndarray, gradients: list) -> None:
+    """Add energies (n_samples, n) and fill the pair gradients of some atoms, of each sample, for one term."""
+    start, stop = atoms.start, atoms.stop
+    X, state = env.block(start, stop)
+    xp, kinds, evaluated = parts[0].xp, env.kinds[atoms], []
+    for s in range(len(parts[0].descriptor.species)):
+        here = xp.flatnonzero(kinds == s)
+        if len(here):
+            e, gradient = type(parts[0]).evaluate_samples(parts, s, X[here])
+            energies[:, here] += e
+            evaluated.append((here, gradient))
+    for pairs in gradients:
+        G = xp.zeros_like(X)
+        for here, gradient in evaluated:
+            G[here] = next(gradient)
+        env.pull_back(start, stop, (X, state), G, pairs)

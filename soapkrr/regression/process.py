@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -15,6 +16,11 @@ from soapkrr.errors import ModelFileError
 from soapkrr.prediction import Prediction
 from soapkrr.regression.domain import Domain
 from soapkrr.structures import Batch, Mean
+
+if TYPE_CHECKING:
+    from soapkrr.regression.data import TrainingData
+    from soapkrr.regression.explained import Explained
+    from soapkrr.regression.functionals import Functionals
 
 
 @dataclass(frozen=True)
@@ -52,6 +58,26 @@ class Process(ABC):
     @abstractmethod
     def evaluate(self, batch: Batch, wanted: frozenset[str]) -> tuple[Mean, Deviations]:
         """Posterior mean of a batch, NumPy arrays, and the standard deviations ``wanted``: one pass over the descriptors gives both."""
+
+    @abstractmethod
+    def covariance(self, functionals: Functionals) -> np.ndarray:
+        """(n, n) posterior covariance of linear functionals, a NumPy array; its diagonal is the variances of `evaluate`."""
+
+    @abstractmethod
+    def explained(self, functionals: Functionals) -> Explained:
+        """The part of the posterior covariance that more observations would take away, the same sparse points given."""
+
+    @abstractmethod
+    def influence(self, functionals: Functionals, data: TrainingData, noise: Mapping[str, float]) -> np.ndarray:
+        """(n_structures, n) parts of functionals of the mean that the labels of each structure of the training ``data`` contribute."""
+
+    @abstractmethod
+    def samples(self, n: int, seed: int) -> list[list]:
+        """n potentials drawn from the posterior of the process's features, each a list of parts as `evaluate.evaluate` takes them.
+
+        Features are finitely many: what the prior has beyond them, k − φ·φ, is in the covariance and not in the samples. The first samples
+        do not depend on n.
+        """
 
     @abstractmethod
     def state(self) -> dict:
@@ -103,12 +129,29 @@ class Predictor:
 
     def __call__(self, batch: Batch, wanted: frozenset[str]) -> Prediction:
         """Prediction of a batch with the standard deviations ``wanted``."""
+        prior = self.prior(batch)
+        mean, deviations = self.placed.evaluate(batch, wanted)
+        return assemble(batch, prior.plus(mean), deviations, self.outside(batch))
+
+    @property
+    def placed(self) -> Process:
+        """The process where it computes."""
+        return self.process.on(backends.library(self.device), self.placed_threads)
+
+    @property
+    def placed_threads(self) -> int | None:
+        """Threads there."""
+        return backends.threads(backends.library(self.device), self.threads)
+
+    def prior(self, batch: Batch) -> Mean:
+        """Prior means and reference energies of a batch."""
         references = baseline_energies(self.references, batch.numbers, batch.frame)
-        xp = backends.library(self.device)
-        mean, deviations = self.process.on(xp, backends.threads(xp, self.threads)).evaluate(batch, wanted)
         prior = total(self.means, batch)
-        outside = None if self.domain is None else self.domain.outside(batch)
-        return assemble(batch, prior._replace(energies=prior.energies + references).plus(mean), deviations, outside)
+        return prior._replace(energies=prior.energies + references)
+
+    def outside(self, batch: Batch) -> np.ndarray | None:
+        """(n_structures,) which structures of a batch are outside the domain; None where it is not known."""
+        return None if self.domain is None else self.domain.outside(batch)
 
 
 def assemble(batch: Batch, mean: Mean, deviations: Deviations, outside: np.ndarray | None) -> Prediction:

@@ -171,3 +171,16 @@ def checked_term(state: dict) -> tuple[Descriptor, Kernel, float]:
     if not (isinstance(descriptor, Descriptor) and isinstance(kernel, Kernel)):
         raise ModelFileError(f"the file pairs {descriptor!r} with {kernel!r}, which is no term.")
     return descriptor, kernel, float(stored.number(state["signal"], "signal", positive=True))
+
+
+def total_priors(kernel: Kernel, X: np.ndarray, kinds: np.ndarray, offsets: np.ndarray, threads: int | None) -> np.ndarray:
+    """(n_structures,) prior variances of total energies, Σ_ij κ(x_i, x_j) over atoms of one species; unit signal.
+
+    Atoms of structure s are rows ``offsets[s]:offsets[s + 1]`` of X, of the species ``kinds``, a NumPy array.
+    """
+    xp = backends.namespace(X)
+    prior = xp.zeros(len(offsets) - 1)
+    for s, (a, b) in enumerate(zip(offsets, offsets[1:], strict=False)):
+        for kind in np.unique(kinds[a:b]):
+            prior[s] += kernel.total(X[xp.asarray(a + np.flatnonzero(kinds[a:b] == kind))], threads)
+    return prior

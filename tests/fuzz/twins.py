@@ -98,7 +98,7 @@ def reach(model) -> float:
 
 def slow_prediction(model, parts: list[Atoms], wanted: frozenset[str]):
     """The prediction of structures from pairs of the slow twin."""
-    predictor = Predictor(model.process_, model.reference_energies_, model.prior_means_, "cpu", 1)
+    predictor = Predictor(model.process_, model.reference_energies_, model.prior_means_, None, "cpu", 1)
     return predictor(SlowBatch.from_atoms(parts), wanted)
 
 

@@ -60,16 +60,6 @@ def _covariance(kernel: Kernel, x: np.ndarray, y: np.ndarray, w: np.ndarray) -> 
     return out
 
 
-def total_priors(kernel: Kernel, env: Environments) -> np.ndarray:
-    """(n_structures,) prior variances of total energies, Σ_ij κ(x_i, x_j) over atoms of one species; unit signal."""
-    batch = env.batch
-    kinds, out = env.descriptor.kinds(batch.numbers), env.xp.zeros(len(batch))
-    for s, (a, b) in enumerate(zip(batch.offsets, batch.offsets[1:], strict=False)):
-        for t in np.unique(kinds[a:b]):
-            out[s] += kernel(env.X[env.xp.asarray(a + np.flatnonzero(kinds[a:b] == t))]).sum()
-    return out
-
-
 def summed(rows: np.ndarray, batch: Batch) -> np.ndarray:
     """(n_structures, n) sums over the atoms of each structure of rows (n_atoms, n)."""
     return backends.namespace(rows).add.reduceat(rows, backends.namespace(rows).asarray(batch.offsets[:-1]), axis=0)

@@ -5,6 +5,7 @@ E(x) = δ² Σ_j [a_j κ(x, x_j) + b_j·∂κ(x, x_j)/∂x_j]: the weights of al
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -50,6 +51,20 @@ class CollapsedPart:
             parts.append([xp.concatenate(p) for p in (X, a, B)])
         return cls(term.descriptor, term.kernel, term.signal, *(tuple(p) for p in zip(*parts, strict=True)))
 
+    def observed(self, compositions: list[Composition]) -> np.ndarray:
+        """(n,) energies and derivatives of the structures of compositions (`Layout` order): the transpose of `collapse`."""
+        layout, xp = layout_of(compositions), compositions[0].xp
+        out = xp.zeros(layout.size)
+        for same in compositions:
+            at = xp.asarray(layout.places(same.index))
+            for s, (X, V) in enumerate(zip(same.X, same.V, strict=True)):
+                n, m, d = X.shape
+                if m:
+                    energies, gradient = self.evaluate(s, X.reshape(n * m, d))
+                    out[at[:, 0]] += energies.reshape(n, m).sum(axis=1)
+                    out[at[:, 1:]] += xp.matmul(gradient.reshape(n, 1, m * d), V.reshape(n, m * d, -1))[:, 0]
+        return out
+
     def state(self) -> dict:
         """For a model file."""
         return {name: getattr(self, name) for name in ("descriptor", "kernel", "signal", "points", "values", "slopes")}
@@ -94,6 +109,20 @@ class CollapsedPart:
         gradient += of_x[:, None] * x
         scale = self.signal**2
         return scale * energies, scale * gradient
+
+    @staticmethod
+    def evaluate_samples(parts: Sequence[CollapsedPart], s: int, x: np.ndarray) -> tuple[np.ndarray, Iterator[np.ndarray]]:
+        """Energies (n_samples, n) and one gradient (n, d) after the other."""
+        energies, gradients = zip(*(part.evaluate(s, x) for part in parts), strict=True)
+        return backends.namespace(x).stack(energies), iter(gradients)
+
+    def plus(self, other: CollapsedPart) -> CollapsedPart:
+        """The sum with a part that has the same points."""
+        values, slopes = (
+            tuple(a + b for a, b in zip(mine, theirs, strict=True))
+            for mine, theirs in ((self.values, other.values), (self.slopes, other.slopes))
+        )
+        return replace(self, values=values, slopes=slopes)
 
     def energies(self, s: int, x: np.ndarray) -> np.ndarray:
         """Energies (n,) alone, at half the cost."""

@@ -151,9 +151,24 @@ class ObservedSystem:
         With x of residual r, kᵀ(K + Σ)⁻¹k = x·(b + r) + r·A⁻¹r and 0 ≤ r·A⁻¹r ≤ r·P⁻¹r: a bound on what is missing.
         """
         b = k * self.precision
+        x, r = self._solution(b, prior, tolerance)
+        return float(x @ (b + r))
+
+    def explained_matrix(self, K: np.ndarray, priors: np.ndarray, tolerance: float) -> np.ndarray:
+        """K(K + Σ)⁻¹Kᵀ (n, n) of covariances K (n, size), each solved for as in `explained`.
+
+        With x and x′ of residuals r and r′, b·A⁻¹b′ = x·b′ + r·x′ + r·A⁻¹r′: what is missing is of second order.
+        """
+        B = K * self.precision
+        solutions = [self._solution(b, prior, tolerance) for b, prior in zip(B, priors, strict=True)]
+        X, R = (np.array(part) for part in zip(*solutions, strict=True))
+        explained = X @ B.T + R @ X.T
+        return 0.5 * (explained + explained.T)
+
+    def _solution(self, b: np.ndarray, prior: float, tolerance: float) -> tuple[np.ndarray, np.ndarray]:
+        """x and residual r of A x = b, to the relative ``tolerance`` of a standard deviation."""
 
         def enough(x, r, missing):
             return missing <= max(2 * tolerance * (prior - x @ (b + r)), ROUNDING * prior)
 
-        x, r, _ = conjugate_gradients(self.apply, self.precondition, b, enough)
-        return float(x @ (b + r))
+        return conjugate_gradients(self.apply, self.precondition, b, enough)[:2]

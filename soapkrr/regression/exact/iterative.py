@@ -21,7 +21,7 @@ from soapkrr.regression.exact.collapsed import CollapsedPart
 from soapkrr.regression.exact.conjugate_gradients import ObservedSystem
 from soapkrr.regression.exact.covariance import ObservedStructures, variances
 from soapkrr.regression.exact.operator import CovarianceOperator
-from soapkrr.regression.exact.posterior import ObservationProcess, restored_parts
+from soapkrr.regression.exact.process import ObservationProcess, restored_parts
 from soapkrr.regression.fit import Fit, Problem, Scheme
 from soapkrr.regression.targets import observation_counts, observation_targets
 from soapkrr.regression.terms import SparseTerm, Term
@@ -87,6 +87,25 @@ class IterativeProcess(ObservationProcess):
             "iterations": stored.count(state["iterations"], "iterations"),
         }
         return cls(parts=parts, structures=structures, threads=threads, sparse=sparse, sigma=sigma, **own)
+
+    def samples(self, n, seed):
+        """Refused: samples need a factor of K + Σ."""
+        raise InputError(
+            "samples need the covariance matrix, which conjugate gradients avoid; fit with `solver`='cholesky', or a `SparseGP`."
+        )
+
+    def observed(self, potentials):
+        """See `ObservationProcess.observed`; unknown observations have infinite noise."""
+        operator = self.system.operator
+        return operator.observe([part.moved(operator.xp) for part in potentials])
+
+    def gains(self, cross, known, sigma):
+        """See `ObservationProcess.gains`: each solved for to the tolerance of the fit."""
+        return np.array([self.system.solve(k, self.tolerance)[0] for k in cross])[:, known]
+
+    def joint(self, cross, prior):
+        """See `ObservationProcess.joint`: a system for each functional, solved to the tolerance of its standard deviation."""
+        return prior - self.system.explained_matrix(cross, np.diagonal(prior), self.tolerance)
 
     def deviations(self, queries):
         """See `ObservationProcess.deviations`."""

@@ -7,7 +7,6 @@ k_LL − |φ_L|² + |R⁻ᵀφ_L|².
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -17,101 +16,25 @@ from soapkrr.errors import ModelFileError
 from soapkrr.labels import KINDS
 from soapkrr.linear import Posterior
 from soapkrr.regression import stored
-from soapkrr.regression.evaluate import evaluate
-from soapkrr.regression.exact.atoms import atom_covariance, summed, total_priors
+from soapkrr.regression.exact.atoms import atom_covariance, summed
 from soapkrr.regression.exact.collapsed import CollapsedPart
-from soapkrr.regression.exact.covariance import Composition, ObservedStructures, covariance, observe, single_atoms, variances
-from soapkrr.regression.process import Deviations, Process
-from soapkrr.structures import Batch, Mean, split_by_atoms
+from soapkrr.regression.exact.covariance import (
+    Composition,
+    covariance,
+    some_of,
+    total_covariance,
+    variances,
+)
+from soapkrr.regression.exact.process import ObservationProcess, restored_parts
+from soapkrr.regression.explained import Explained
+from soapkrr.regression.terms import total_priors
+from soapkrr.structures import Batch, split_by_atoms
+
+#: Eigenvalues of the covariance of observations, in units of their noise, below this fraction of the largest are not sampled.
+SAMPLED = 1e-12
 
 #: Covariances of atoms with observations held at once.
 ROWS = 500_000
-
-
-@dataclass(frozen=True, eq=False, kw_only=True)
-class ObservationProcess(Process):
-    """Mean from the weights of observations.
-
-    Attributes
-    ----------
-    parts : one per term, the collapsed mean.  structures : what was observed.
-    """
-
-    parts: list[CollapsedPart]
-    structures: ObservedStructures
-    threads: int | None = None
-
-    @property
-    def descriptors(self):
-        """See `Process.descriptors`."""
-        return tuple(part.descriptor for part in self.parts)
-
-    @property
-    def signals(self):
-        """See `Process.signals`."""
-        return tuple(part.signal for part in self.parts)
-
-    def state(self):
-        """See `Process.state`; the structures are kept, for the variances."""
-        return {"parts": [p.state() for p in self.parts], "structures": self.structures.state()}
-
-    def evaluate(self, batch: Batch, wanted: frozenset[str]) -> tuple[Mean, Deviations]:
-        """See `Process.evaluate`."""
-        mean = Mean(*backends.host(tuple(evaluate(self.parts, batch, self.threads))))
-        std = self.energy_deviations(batch, wanted) if "energies" in wanted else {}
-        kinds = wanted & {"forces", "stress"}
-        if kinds:
-            parts = [self._derivative_std(alone, kinds) for alone in _one_by_one(batch)]
-            std |= {kind: np.concatenate([part[kind] for part in parts]) for kind in kinds}
-        return mean, Deviations(**std)
-
-    def energy_deviations(self, batch: Batch, wanted: frozenset[str]) -> dict[str, np.ndarray]:
-        """{kind: standard deviations} of the energies of atoms and, where ``wanted``, of structures; NumPy arrays."""
-        single = [single_atoms(part.descriptor, batch, self.xp) for part in self.parts]
-        std = {"energies": self.deviations(single)}
-        if "energy" in wanted:
-            std["energy"] = np.concatenate([self._structure_std(alone) for alone in _one_by_one(batch)])
-        return std
-
-    def _derivative_std(self, batch: Batch, kinds: frozenset[str]) -> dict[str, np.ndarray]:
-        """{kind: standard deviations} of one structure, (n_atoms, 3) of the forces and (1, 6) of the stress; observed once for both."""
-        forces, stress = "forces" in kinds, "stress" in kinds and bool(batch.pbc.all())
-        std = self._structure_std(batch, forces, stress)[1:] if forces or stress else np.empty(0)
-        of_forces, of_stress = np.split(std, [3 * batch.n_atoms * forces])
-        found = {"forces": of_forces.reshape(-1, 3), "stress": of_stress[None] if stress else np.full((1, 6), np.nan)}
-        return {kind: found[kind] for kind in kinds}
-
-    def _structure_std(self, batch: Batch, forces: bool = False, stress: bool = False) -> np.ndarray:
-        """(1 + k,) posterior standard deviations of the energy and the derivatives of one structure."""
-        atoms = [batch.take(0)]
-        return self.deviations([observe(p.descriptor, atoms, [forces], [stress], self.threads, self.xp) for p in self.parts])
-
-    @property
-    def xp(self):
-        """The library of its arrays: where it is evaluated."""
-        return self.parts[0].xp
-
-    @abstractmethod
-    def deviations(self, queries: list[list[Composition]]) -> np.ndarray:
-        """(n,) posterior standard deviations of the observations that each term's ``queries`` stand for, a NumPy array."""
-
-
-def _one_by_one(batch: Batch) -> Iterator[Batch]:
-    """Batches of one structure each."""
-    return (Batch.from_atoms([batch.take(s)], batch.first + s) for s in range(len(batch)))
-
-
-def restored_parts(state) -> tuple[list[CollapsedPart], ObservedStructures]:
-    """The collapsed mean of each term and the structures, which have as many environments of each species."""
-    parts, structures = [CollapsedPart.restore(part) for part in state["parts"]], ObservedStructures.restore(state["structures"])
-    numbers = np.concatenate([atoms.numbers for atoms in structures.frames])
-    for part in parts:
-        there = np.bincount(part.descriptor.kinds(numbers), minlength=len(part.points))
-        if there.tolist() != [len(x) for x in part.points]:
-            raise ModelFileError(f"the arrays do not fit together: {there.tolist()} atoms of each species, environments of others.")
-    if not parts:
-        raise ModelFileError("the file holds a process without terms.")
-    return parts, structures
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -171,11 +94,29 @@ class MatrixProcess(ObservationProcess):
             env, scale = part.descriptor.environments(batch, self.xp), part.signal**2
             cross = cross + scale * atom_covariance(part.kernel, env, trained, self.threads)[:, self.xp.asarray(self.picked)]
             prior = prior + scale * part.kernel.diagonal(env.X)
-            total = total + scale * total_priors(part.kernel, env) if "energy" in wanted else total
+            if "energy" in wanted:
+                kinds = part.descriptor.kinds(batch.numbers)
+                total = total + scale * total_priors(part.kernel, env.X, kinds, batch.offsets, self.threads)
         std = {"energies": self.from_covariances(cross, prior)}
         if "energy" in wanted:
             std["energy"] = self.from_covariances(summed(cross, batch), total)
         return std
+
+    def samples(self, n, seed):
+        """See `Process.samples`: the mean plus what draws of weights of the representers give."""
+        drawn = np.zeros((n, self.structures.layout.size))
+        drawn[:, self.picked] = backends.host(self.draws(n, seed))
+        pairs = list(zip(self.parts, self.compositions, strict=True))
+        return [[part.plus(CollapsedPart.collapse(part, seen, weights)) for part, seen in pairs] for weights in drawn]
+
+    @abstractmethod
+    def draws(self, n: int, seed: int) -> np.ndarray:
+        """(n, n_representers) draws of the weights of the representers, less their mean."""
+
+    def observed(self, potentials):
+        """See `ObservationProcess.observed`."""
+        observed = sum(one.observed(trained) for one, trained in zip(potentials, self.compositions, strict=True))
+        return backends.host(observed)[self.picked]
 
     def deviations(self, queries):
         """See `ObservationProcess.deviations`."""
@@ -217,6 +158,27 @@ class ExactProcess(MatrixProcess):
     def _matrices(cls, state, n):
         return {"factor": stored.factor(state["factor"], "factor", n)}
 
+    def gains(self, cross, known, sigma):
+        """See `ObservationProcess.gains`: (K + Σ)⁻¹k_L."""
+        return backends.host(linear.backward(self.factor, linear.forward(self.factor, self.xp.asarray(cross.T)))).T
+
+    def draws(self, n, seed):
+        """See `MatrixProcess.draws`: with features T of all representers, Tᵀ K T = 1, as of a Nyström process of full rank."""
+        K = some_of(total_covariance(self.parts, self.compositions, self.threads), self.picked)
+        variances = self.xp.einsum("ij,ij->i", self.xp.tril(self.factor), self.xp.tril(self.factor)) - self.xp.diagonal(K)
+        unit = 1 / self.xp.sqrt(variances)
+        scaled = unit[:, None] * K * unit
+        T = linear.whitening(scaled, SAMPLED, self.threads)
+        rows = scaled @ T
+        factor = linear.cholesky(self.xp.eye(rows.shape[1]) + rows.T @ rows, self.threads)
+        noise = np.random.default_rng(seed).standard_normal((n, len(K)))[:, : rows.shape[1]]
+        return self.xp.stack([unit * (T @ linear.backward(factor, self.xp.asarray(row))) for row in noise])
+
+    def joint(self, cross, prior):
+        """See `ObservationProcess.joint`."""
+        half = linear.forward(self.factor, self.xp.asarray(cross.T))
+        return prior - backends.host(half.T @ half)
+
     def from_covariances(self, cross, prior):
         """See `MatrixProcess.from_covariances`."""
         half = linear.forward(self.factor, cross.T)
@@ -246,6 +208,27 @@ class SubsetProcess(MatrixProcess):
     def _matrices(cls, state, n):
         posterior = stored.posterior(state["posterior"])
         return {"transform": stored.array(state["transform"], "transform", shape=(n, len(posterior.mean))), "posterior": posterior}
+
+    def gains(self, cross, known, sigma):
+        """See `ObservationProcess.gains`: φ_L·(RᵀR)⁻¹φ_i/σ_i², features of all observations made anew."""
+        phi = self.xp.asarray(cross) @ self.transform
+        gain = backends.of(phi).dense.solve_triangular(self.posterior.factor, self.posterior.half(phi))
+        K = total_covariance(self.parts, self.compositions, self.threads)
+        rows = K[self.xp.asarray(known)][:, self.xp.asarray(self.picked)] @ self.transform
+        return backends.host((rows @ gain).T) / sigma**2
+
+    def draws(self, n, seed):
+        """See `MatrixProcess.draws`."""
+        return self.xp.stack([self.transform @ draw for draw in self.posterior.draws(n, seed)])
+
+    def joint(self, cross, prior):
+        """See `ObservationProcess.joint`."""
+        return self.posterior.covariance(self.xp.asarray(cross) @ self.transform, prior)
+
+    def explained(self, functionals):
+        """See `Process.explained`: φ_L·(RᵀR)⁻¹φ_L′."""
+        phi = self.xp.asarray(self.crossing(functionals)) @ self.transform
+        return Explained(rows=backends.host(self.posterior.half(phi).T))
 
     def from_covariances(self, cross, prior):
         """See `MatrixProcess.from_covariances`."""

@@ -7,14 +7,10 @@ from collections.abc import Iterator
 import numpy as np
 
 from soapkrr import backends
-from soapkrr.kernels import mixed_products, squares
+from soapkrr.kernels import mixed_total, squares
 from soapkrr.lazy import cached_property
-from soapkrr.regression.terms import SparseTerm
+from soapkrr.regression.terms import SparseTerm, total_priors
 from soapkrr.structures import Batch, add_rows
-from soapkrr.threads import thread_map
-
-#: Rows and columns of atoms whose products are summed at once in the prior of a total energy.
-TILE = 384
 
 
 class DesignRows:
@@ -91,18 +87,16 @@ class DesignRows:
                 a = b
 
     def energy_prior(self) -> np.ndarray:
-        """(n_structures,) prior variances of the total energies over δ²."""
-        prior, batch = self.xp.zeros(len(self.batch)), self.batch
-        for s, (a, b) in enumerate(zip(batch.offsets, batch.offsets[1:], strict=False)):
-            prior[s] = total_prior(self.term, self.env.X[a:b], self.term.descriptor.kinds(batch.numbers[a:b]), 1)
-        return prior
+        """(n_structures,) prior variances of the total energies, over δ²."""
+        return total_priors(self.term.kernel, self.env.X, self.term.descriptor.kinds(self.batch.numbers), self.batch.offsets, 1)
 
     def _add_priors(self, jacobian, centre, target, prior) -> None:
         """prior[target] += Σ_ii' v_i (∂²κ/∂x_i∂x_i') v_i' of centres i, i' of one species, v = jacobian[:, b]."""
-        for t in np.unique(backends.host(target)):
-            mine = self.xp.flatnonzero(target == t)
-            V, X = jacobian[mine].transpose(1, 0, 2), self.env.X[centre[mine]]
-            prior[t] += mixed_products(self.term.kernel, V, X, V, X).sum(axis=(1, 2))
+        order = self.xp.argsort(target, kind="stable")
+        targets, first = np.unique(backends.host(target[order]), return_index=True)
+        for t, mine in zip(targets.tolist(), np.split(backends.host(order), first)[1:], strict=True):
+            mine = self.xp.asarray(mine)
+            prior[t] += mixed_total(self.term.kernel, jacobian[mine].transpose(1, 0, 2), self.env.X[centre[mine]])
 
     def _scatter(self, s: int, jacobian, centre, target, rows) -> None:
         """rows[target] −= (∂κ/∂x · jacobian) of centres of species s; jacobian (m, k, n_features), rows (n, k, M_s)."""
@@ -115,19 +109,3 @@ class DesignRows:
         if jet.a is not None:
             along = 2 * self.xp.einsum("ekf,ef->ek", jacobian, self.env.X[centre])
             backends.of(rows).regression.scatter_norms(along, jet.a, place, target, rows)
-
-
-def total_prior(term: SparseTerm, X: np.ndarray, kinds: np.ndarray, threads: int | None) -> float:
-    """Σ_ij κ(x_i, x_j) over atoms of the same species of one structure, by the upper triangle of tiles."""
-    total = 0.0
-    for s in np.unique(kinds):
-        x = X[backends.namespace(X).asarray(np.flatnonzero(kinds == s))]
-
-        def part(ij, x=x):
-            i, j = ij
-            value = term.kernel(x[i : i + TILE], x[j : j + TILE]).sum()
-            return value if i == j else 2 * value
-
-        tiles = [(i, j) for i in range(0, len(x), TILE) for j in range(i, len(x), TILE)]
-        total += sum(thread_map(part, tiles, threads if len(tiles) > 1 else 1))
-    return total

@@ -1,28 +1,34 @@
 """Mean and variance of a sum of sparse terms on a batch: energies, forces, stress.
 
 For a linear functional L with features φ_L the mean is φ_L·w̄ and the variance k_LL − |φ_L|² + |R⁻ᵀφ_L|² (DTC; Quiñonero-Candela and
-Rasmussen 2005, JMLR 6, 1939). The mean never builds a Jacobian; variances of forces and stress do, atom by atom.
+Rasmussen 2005, JMLR 6, 1939). The mean never builds a Jacobian; variances of forces and stress do, atom by atom (`variances`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from soapkrr import backends
 from soapkrr.errors import ModelFileError
-from soapkrr.execution.blocks import block_map
 from soapkrr.kernels import squares
 from soapkrr.lazy import cached_property
 from soapkrr.linear import Posterior
 from soapkrr.regression import stored
-from soapkrr.regression.evaluate import Collector, evaluate
+from soapkrr.regression.evaluate import evaluate
+from soapkrr.regression.explained import Explained
 from soapkrr.regression.process import Deviations, Process
-from soapkrr.regression.sparse.design import DesignRows, total_prior
+from soapkrr.regression.sparse.design import DesignRows
+from soapkrr.regression.sparse.triangles import tables
+from soapkrr.regression.sparse.variances import EnergyVariances, Reduction, forces_variance, strain_variance
 from soapkrr.regression.terms import SparseTerm
-from soapkrr.structures import Batch, Mean, add_rows
+from soapkrr.structures import Batch, Mean, split_by_atoms
+
+if TYPE_CHECKING:
+    from soapkrr.regression.functionals import Functionals
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,10 +43,6 @@ class SparsePart:
         return self.term.descriptor
 
     @property
-    def rank(self) -> int:
-        return self.term.rank
-
-    @property
     def xp(self):
         return self.term.xp
 
@@ -48,13 +50,24 @@ class SparsePart:
         """Energies Σ_q a_q κ(x, x_q) and their gradient."""
         return self._mean(s, x, x @ self.term.points[s].T)
 
-    def evaluate_with_features(self, s: int, x: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """The same, and the features φ."""
+    def evaluate_with_kernel(self, s: int, x: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """The same, and the kernel values with the sparse points (n, M_s)."""
         term, u = self.term, x @ self.term.points[s].T
-        phi = term.xp.zeros((len(x), term.rank))
         values = term.kernel.jet(u, squares(x)[:, None], term.squares[s], 0).value
-        phi[:, term.columns[s] : term.columns[s + 1]] = values @ term.scaled_transform[s]
-        return *self._mean(s, x, u), phi
+        return *self._mean(s, x, u), values
+
+    @staticmethod
+    def evaluate_samples(parts: Sequence[SparsePart], s: int, x: np.ndarray) -> tuple[np.ndarray, Iterator[np.ndarray]]:
+        """Energies (n_samples, n) and one gradient (n, d) after the other, of parts that differ in weights alone."""
+        term = parts[0].term
+        jet = term.kernel.jet(x @ term.points[s].T, squares(x)[:, None], term.squares[s], 1)
+        weights = [part.weights[s] for part in parts]
+
+        def gradient(w):
+            product = (jet.u * w) @ term.points[s]
+            return product if jet.a is None else product + 2 * (jet.a @ w)[:, None] * x
+
+        return (jet.value @ term.xp.stack(weights, axis=1)).T, map(gradient, weights)
 
     def _mean(self, s: int, x: np.ndarray, u: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         term = self.term
@@ -89,9 +102,38 @@ class SparseProcess(Process):
     @cached_property
     def parts(self) -> list[SparsePart]:
         """The terms with the coefficients of their sparse points."""
+        return self._parts(self.posterior.mean)
+
+    def _parts(self, weights: np.ndarray) -> list[SparsePart]:
+        """The terms with weights (r,) of their features."""
         columns = np.cumsum([0] + [t.rank for t in self.terms])
         bounds = zip(self.terms, columns, columns[1:], strict=False)
-        return [SparsePart(t, t.sparse_weights(self.posterior.mean[a:b])) for t, a, b in bounds]
+        return [SparsePart(t, t.sparse_weights(weights[a:b])) for t, a, b in bounds]
+
+    def influence(self, functionals, data, noise):
+        """See `Process.influence`: Σ_i φ_L·(RᵀR)⁻¹φ_i y_i/σ_i² over the rows of a structure, made in a second pass over the data."""
+        solve, half = backends.of(self.posterior.factor).dense.solve_triangular, self.posterior.half(self.features(functionals))
+        gain = solve(self.posterior.factor, half)
+        starts = np.cumsum([0] + [t.rank for t in self.terms])
+        weights = [t.sparse_weights(gain[a:b]) for t, a, b in zip(self.terms, starts, starts[1:], strict=False)]
+        weights = self.xp.concatenate([w for of_term in weights for w in of_term])
+        out = np.zeros((len(data.frames), len(functionals)))
+        for first, frames in split_by_atoms(data.frames, backends.loops(self.xp).GROUP):
+            for table in tables(self.terms, frames, data.labels[first : first + len(frames)], data.references, first):
+                rows = (table.rows @ weights) * table.targets[:, None] / noise[table.kind] ** 2
+                np.add.at(out, table.structure, backends.host(rows))
+        return out
+
+    def reduction(self, species: int | None) -> Reduction:
+        """What turns kernel values of functionals of one species, or of all, into variances; made once."""
+        made, key = vars(self).setdefault("_copies", {}), ("reduction", species if len(self.terms[0].points) > 1 else 0)
+        if key not in made:
+            made[key] = Reduction(self.terms, self.posterior, species)
+        return made[key]
+
+    def samples(self, n, seed):
+        """See `Process.samples`: weights of the features, w̄ + R⁻¹ξ."""
+        return [self._parts(weights) for weights in self.posterior.mean + self.posterior.draws(n, seed)]
 
     def representers(self) -> list[dict[str, int]]:
         """{symbol: number of sparse points} of each term."""
@@ -115,83 +157,33 @@ class SparseProcess(Process):
 
     def evaluate(self, batch: Batch, wanted: frozenset[str]) -> tuple[Mean, Deviations]:
         """See `Process.evaluate`."""
-        features = EnergyFeatures(self, batch) if "energies" in wanted else None
-        mean = Mean(*backends.host(tuple(evaluate(self.parts, batch, self.threads, features))))
+        energies = EnergyVariances(self, batch, "energy" in wanted) if "energies" in wanted else None
+        mean = Mean(*backends.host(tuple(evaluate(self.parts, batch, self.threads, energies))))
         variances = {}
-        if features is not None:
-            variances["energies"] = features.atom_variance
-        if "energy" in wanted:
-            variances["energy"] = self.energy_variance(batch, features)
+        if energies is not None:
+            variances["energies"] = energies.atoms
+            if "energy" in wanted:
+                variances["energy"] = energies.structures()
         designs = [DesignRows(term, batch) for term in self.terms] if wanted & {"forces", "stress"} else []
         if "forces" in wanted:
-            variances["forces"] = self.forces_variance(designs)
+            variances["forces"] = forces_variance(self, designs)
         if "stress" in wanted:
-            variances["stress"] = self.strain_variance(designs) / self.xp.asarray(batch.volumes)[:, None] ** 2
+            variances["stress"] = strain_variance(self, designs) / self.xp.asarray(batch.volumes)[:, None] ** 2
         return mean, Deviations(**{name: np.sqrt(backends.host(values)) for name, values in variances.items()})
 
     def variance(self, prior: np.ndarray, rows: np.ndarray) -> np.ndarray:
         """k_LL − |φ|² + |R⁻ᵀφ|²; the Nyström remainder is never negative but for rounding."""
         return np.maximum(prior - squares(rows), 0.0) + self.posterior.variance(rows)
 
-    def energy_variance(self, batch: Batch, features: EnergyFeatures) -> np.ndarray:
-        """(n_structures,) posterior variance of the total energy, eV²."""
-        prior = self.xp.zeros(len(batch))
-        for term, X in zip(self.terms, features.X, strict=True):
-            kinds = term.descriptor.kinds(batch.numbers)
-            for s, (a, b) in enumerate(zip(batch.offsets, batch.offsets[1:], strict=False)):
-                prior[s] += term.signal**2 * total_prior(term, X[a:b], kinds[a:b], self.threads)
-        return self.variance(prior, features.sums)
+    def features(self, functionals: Functionals) -> np.ndarray:
+        """(n, r) features of linear functionals."""
+        return self.xp.concatenate([functionals.seen(t.descriptor, self.xp).features(t) for t in self.terms], axis=1)
 
-    def forces_variance(self, designs: list[DesignRows]) -> np.ndarray:
-        """(n_atoms, 3) posterior variance of the force components, (eV/Å)²."""
-        return self._derivative_variance(designs, DesignRows.forces, 3, designs[0].batch.n_atoms, 8)
+    def covariance(self, functionals):
+        """See `Process.covariance`: k_LL′ − φ_L·φ_L′ + φ_L·(RᵀR)⁻¹φ_L′."""
+        prior = sum(functionals.seen(t.descriptor, self.xp).prior(t, self.threads) for t in self.terms)
+        return self.posterior.covariance(self.features(functionals), prior)
 
-    def strain_variance(self, designs: list[DesignRows]) -> np.ndarray:
-        """(n_structures, 6) posterior variance of ∂E/∂ε, eV²."""
-        return self._derivative_variance(designs, DesignRows.strain, 6, len(designs[0].batch), 1)
-
-    def _derivative_variance(self, designs: list[DesignRows], rows_of: Callable, k: int, n: int, block: int) -> np.ndarray:
-        """(n, k) variances of the k derivatives of each of n atoms or structures, ``block`` of them at a time."""
-
-        def one(start, stop):
-            rows, total = [], 0.0
-            for design in designs:
-                prior = self.xp.zeros((stop - start, k))
-                rows.append(design.term.whiten(rows_of(design, start, stop, prior)))
-                total = total + design.term.signal**2 * prior.ravel()
-            return self.variance(total, self.xp.concatenate(rows, axis=1)).reshape(-1, k)
-
-        for design in designs:
-            design.jets  # noqa: B018  computed once, before the threads start
-        return self.xp.concatenate([rows for _, _, rows in block_map(one, n, block, self.threads)])
-
-
-class EnergyFeatures(Collector):
-    """What the variances of total and per-atom energies need.
-
-    Attributes
-    ----------
-    sums : (n_structures, r) Σ_i φ(x_i).  X : per term (n_atoms, n_features).
-    atom_variance : (n_atoms,) posterior variance of each atom's energy, eV².
-    """
-
-    def __init__(self, process: SparseProcess, batch: Batch):
-        xp = process.xp
-        self._process, self._structure = process, xp.asarray(batch.structure)
-        self.sums = xp.zeros((len(batch), sum(t.rank for t in process.terms)))
-        self.X = [xp.empty((batch.n_atoms, t.descriptor.n_features)) for t in process.terms]
-        self.atom_variance = xp.empty(batch.n_atoms)
-
-    def block(self, start: int, stop: int, X: list, features: list) -> np.ndarray:
-        """Features of all terms side by side; keeps X and the variances of atoms ``start:stop``."""
-        prior = 0.0
-        for own, x, term in zip(self.X, X, self._process.terms, strict=True):
-            own[start:stop] = x
-            prior = prior + term.prior(x)
-        rows = features[0] if len(features) == 1 else self._process.xp.concatenate(features, axis=1)
-        self.atom_variance[start:stop] = self._process.variance(prior, rows)
-        return rows
-
-    def collect(self, start: int, stop: int, kept: np.ndarray) -> None:
-        """Add features of atoms to the sums of their structures, in order."""
-        add_rows(self.sums, self._structure[start:stop], kept)
+    def explained(self, functionals):
+        """See `Process.explained`: φ_L·(RᵀR)⁻¹φ_L′."""
+        return Explained(rows=backends.host(self.posterior.half(self.features(functionals)).T))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property, singledispatch
+from functools import singledispatch
 from typing import NamedTuple
 
 import numpy as np
@@ -14,6 +14,7 @@ from soapkrr.baselines import baseline_energies
 from soapkrr.errors import InputError
 from soapkrr.execution.resources import Resources
 from soapkrr.labels import KINDS
+from soapkrr.lazy import cached_property
 from soapkrr.regression.data import TrainingData
 from soapkrr.regression.known import KnownLabels
 from soapkrr.regression.process import Process

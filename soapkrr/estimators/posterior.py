@@ -1,0 +1,178 @@
+"""What fitted potentials say about themselves beyond one prediction: of their posterior, of their data, and whether they are sound."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+from ase import Atoms
+from sklearn.utils.validation import check_is_fitted
+
+from soapkrr.baselines import Baseline
+from soapkrr.checking.model import check_model
+from soapkrr.checking.report import ModelCheck
+from soapkrr.estimators.fitted import Estimator
+from soapkrr.execution.memory import device_limit
+from soapkrr.execution.resources import Division, Resources
+from soapkrr.labels import KINDS, Labels, Observations, read_labels
+from soapkrr.planning import Task, fit_work
+from soapkrr.regression.data import TrainingData
+from soapkrr.regression.domain import Domain
+from soapkrr.regression.fit import Fit, Scheme
+from soapkrr.regression.grouping import groups_by
+from soapkrr.regression.leave_out import LeaveOut, leave_out
+from soapkrr.regression.origin import check_origin
+from soapkrr.regression.process import Predictor
+from soapkrr.structures import as_frames
+from soapkrr.threads import serial_blas
+from soapkrr.uncertainty.acquisition import VarianceDrop, variance_drop
+from soapkrr.uncertainty.attribution import Attribution, attribution
+from soapkrr.uncertainty.joint import JointPosterior, posterior
+from soapkrr.uncertainty.samples import PotentialSamples
+
+
+class PosteriorMethods(Estimator):
+    """Joint posteriors, samples, gains of labels, attributions, leave-out and checks of a fitted potential."""
+
+    baseline: Any
+    observations: Observations | None
+    prior_means_: Sequence[Baseline]
+    domain_: Domain | None
+
+    @abstractmethod
+    def _scheme(self) -> Scheme:
+        """How it is fitted."""
+
+    @abstractmethod
+    def _resources(self, division: Division | None, progress: bool, client) -> Resources:
+        """Where and how work is done."""
+
+    @abstractmethod
+    def _noise(self) -> dict[str, float]:
+        """{kind of observation: σ} to start from, checked."""
+
+    def _predictor(self) -> Predictor:
+        """The fitted model; raises `NotFittedError` before a fit."""
+        check_is_fitted(self)
+        return Predictor(self.process_, self.reference_energies_, self.prior_means_, self.domain_, self.device, self.threads)
+
+    def _as_fitted(self) -> PosteriorMethods:
+        """The estimator, not fitted, with the parameters of the fit."""
+        check_is_fitted(self)
+        return type(self)(**self.fitted_parameters_)
+
+    def _data_of_the_fit(self, fitted: PosteriorMethods, frames: list[Atoms]) -> tuple[list[Labels], TrainingData]:
+        """Labels of structures, and the `TrainingData` of the fit; raises `InputError` unless these are its structures and labels."""
+        labels = read_labels(frames, fitted.observations, fitted._noise())
+        check_origin(self.origin_, frames, map(Labels.numbers, labels))
+        return labels, replace(TrainingData.of(frames, labels, fitted.baseline), references=self.reference_energies_)
+
+    def posterior(self, observables) -> JointPosterior:
+        """Joint posterior of linear combinations of energies, forces and stresses of any structures.
+
+        cov(L, L′) = k_LL′ − φ_L·φ_L′ + φ_L·(RᵀR)⁻¹φ_L′ of a sparse process, k_LL′ − k_L·(K + Σ)⁻¹k_L′ of an exact one; its diagonal is
+        the squares of the standard deviations that `predict` gives.
+
+        Parameters
+        ----------
+        observables : `Energy`, `Force`, `Stress` or expressions of them, one or nested lists or arrays of n.
+
+        Returns
+        -------
+        A `JointPosterior` with mean (n,) and covariance (n, n), in the order given.
+
+        Raises
+        ------
+        InputError : there is no observable, or a structure cannot be described.
+        """
+        with serial_blas(), device_limit(self._xp, self.memory_limit):
+            return posterior(self._predictor(), observables)
+
+    def variance_drop(self, candidates, observables, cost=None, n: int = 1, labels: Sequence[str] = KINDS) -> VarianceDrop:
+        """How much the labels of each candidate would lower the variance of each observable, before any is calculated.
+
+        With C the covariance of observables and labels, S that of the labels and Σ their noise, the drop is diag(C (S + Σ)⁻¹ Cᵀ): that of
+        a fit with the labels added and the same sparse points, noise and signals.
+
+        Parameters
+        ----------
+        candidates : structures.  observables : as in `posterior`.  cost : (n_candidates,) positive, None: all cost the same.
+        n : how many to pick, each with the labels of those before it at hand.
+        labels : what a calculation gives, some of energy, forces and stress (where there is a three-dimensional cell), with the noise of
+            the fit.
+
+        Raises
+        ------
+        InputError : a structure cannot be described, or a parameter is out of range.
+        """
+        with serial_blas(), device_limit(self._xp, self.memory_limit):
+            return variance_drop(self._predictor().placed, self.noise_, candidates, observables, cost, n, labels)
+
+    def attribution(self, frame: Atoms, kind: str, frames: list[Atoms]) -> Attribution:
+        """What the labels of every training structure contribute to a prediction for ``frame``; with the prior they sum to it.
+
+        Parameters
+        ----------
+        kind : ``"energy"``, ``"energies"``, ``"forces"`` or ``"stress"``.
+        frames : the structures of the fit with their labels, in any order; a model file does not hold them.
+
+        Raises
+        ------
+        InputError : ``frames`` are not those of the fit, which ``origin_`` tells, or ``frame`` cannot be described.
+        """
+        _, data = self._data_of_the_fit(self._as_fitted(), as_frames(frames))
+        with serial_blas(), device_limit(self._xp, self.memory_limit):
+            return attribution(self._predictor(), data, self.noise_, frame, kind)
+
+    def sample(self, n: int, seed: int = 0) -> PotentialSamples:
+        """``n`` whole potentials drawn from the posterior, which predict together or one by one; see `PotentialSamples` for what is drawn.
+
+        Raises
+        ------
+        InputError : ``n`` is no positive integer, or the process keeps no features to draw weights of (conjugate gradients).
+        """
+        with serial_blas(), device_limit(self._xp, self.memory_limit):
+            return PotentialSamples(self._predictor(), n, seed)
+
+    def leave_out(self, frames: list[Atoms], by="structure", *, progress: bool = False) -> LeaveOut:
+        """Every label of the data as predicted without its own group of structures, in closed form: nothing is fitted again.
+
+        Equal to what models fitted without each group would predict, with the hyper-parameters, sparse points (or representers) and
+        reference energies of this one. Of a sparse process that takes another pass over the design rows, about as long as the fit.
+
+        Parameters
+        ----------
+        frames : the structures and labels that the model was fitted to, in any order.
+        by : what is left out together: ``"structure"``, ``"config_type"``, ``"cluster"`` (near-identical structures, see
+            `grouping.clusters`), a name in `info`, or an array of one value for each structure.
+        progress : as in `fit`.
+
+        Raises
+        ------
+        sklearn.exceptions.NotFittedError : the model is not fitted.
+        InputError : ``frames`` are not the data of the fit, are fewer than three, or are all of one group.
+        """
+        fitted, frames = self._as_fitted(), as_frames(frames)
+        labels, data = self._data_of_the_fit(fitted, frames)
+        config = (fitted.observations or Observations()).config_type
+        groups = groups_by(by, frames, self.process_.descriptors, config)
+        division = fit_work(fitted._scheme(), Task(fitted._terms(), frames, labels, None), self._budget).division if self._limited else None
+        fit = Fit(self.process_, self.noise_, self.n_observations_, self.log_likelihood_)
+        with serial_blas(), device_limit(self._xp, self.memory_limit):
+            return leave_out(fit, data, groups, self._resources(division, progress, None)).with_labels(labels)
+
+    def check(self, frames: Atoms | list[Atoms] | None = None) -> ModelCheck:
+        """Check what any potential must do: derivatives, symmetries, cutoff, dimers, free atoms, conservation of energy.
+
+        With labelled ``frames`` that were not fitted, errors and coverage too, by ``config_type``. Without, structures are made of what the
+        model knows. The result shows as a table with value, bound and verdict; ``passed``, `to_dict`, `to_html`.
+
+        Raises
+        ------
+        sklearn.exceptions.NotFittedError : the model is not fitted.
+        InputError : a structure has a species that the model does not know, or cannot be used.
+        """
+        check_is_fitted(self)
+        return check_model(self, frames)
