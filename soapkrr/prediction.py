@@ -33,6 +33,9 @@ class Prediction(Tabular):
         energies and error bars mean nothing there. None for a model whose file does not know these distances.
     """
 
+    #: Attributes that belong to all structures together.
+    SHARED = ()
+
     energy: np.ndarray
     energies: list[np.ndarray]
     forces: list[np.ndarray]
@@ -66,10 +69,13 @@ class Prediction(Tabular):
     def of(self, indices: Sequence[int] | np.ndarray) -> Prediction:
         """Prediction of some of the structures."""
 
-        def pick(value) -> Any:
-            return [value[s] for s in indices] if isinstance(value, list) else value if value is None else value[list(indices)]
+        def pick(name) -> Any:
+            value = getattr(self, name)
+            if value is None or name in self.SHARED:
+                return value
+            return [value[s] for s in indices] if isinstance(value, list) else value[list(indices)]
 
-        return Prediction(**{name: pick(getattr(self, name)) for name in self.__dataclass_fields__})
+        return type(self)(**{name: pick(name) for name in self.__dataclass_fields__})
 
     @classmethod
     def concatenate(cls, parts: list[Prediction]) -> Prediction:
@@ -77,11 +83,12 @@ class Prediction(Tabular):
 
         def join(name) -> Any:
             values = [getattr(part, name) for part in parts]
-            if values[0] is None:
-                return None
+            if values[0] is None or name in kind.SHARED:
+                return values[0]
             return sum(values, []) if isinstance(values[0], list) else np.concatenate(values)
 
-        return cls(**{name: join(name) for name in cls.__dataclass_fields__})
+        kind = type(parts[0])
+        return kind(**{name: join(name) for name in kind.__dataclass_fields__})
 
     def to_atoms(self, frames: Atoms | list[Atoms]) -> list[Atoms]:
         """Copies of the structures that carry the prediction as their labels.

@@ -6,6 +6,7 @@ import logging
 from collections.abc import Iterable, Mapping
 from functools import partial
 
+import numpy as np
 from ase import Atoms
 from sklearn.utils.validation import check_is_fitted
 
@@ -26,10 +27,14 @@ from soapkrr.regression.checks import check_data
 from soapkrr.regression.data import TrainingData, check_structures
 from soapkrr.regression.domain import restored_domain
 from soapkrr.regression.fit import Fit, Problem, Scheme, restored_fit
+from soapkrr.regression.grouping import FEWEST, groups_by
+from soapkrr.regression.leave_out import leave_out
 from soapkrr.regression.origin import data_hash, origin
 from soapkrr.regression.process import Predictor, restored
 from soapkrr.structures import Batch, as_frames, split_by_atoms
 from soapkrr.threads import serial_blas
+from soapkrr.uncertainty.calibration import CalibratedPredictor, Calibration, restored_calibration
+from soapkrr.uncertainty.learning import learnt
 
 logger = logging.getLogger(__name__)
 
@@ -43,6 +48,8 @@ class Potential(PosteriorMethods):
     n_observations_ : {kind: number}.  noise_ : {kind: σ} used.  signals_ : δ of each term, eV.
     log_likelihood_ : log evidence of the data, NaN where it is not known.
     domain_ : shortest distances of the training data, `Domain`; None from a file that does not state them.
+    calibration_ : sizes and scores of errors, by which standard deviations are those of (prediction − reference); None: they are the
+        posterior's own.
     suspects_ : labels that the others contradict, `checks.Suspect`, worst first; a `DataWarning` names them.
     triangles_ : {kind: triangle of design rows and targets} where there are design rows.
     fitted_parameters_ : the parameters of the fit, which a fitted model predicts with, whatever is set afterwards.
@@ -56,8 +63,12 @@ class Potential(PosteriorMethods):
                 f"{type(y).__name__}. Give labels of other names by `observations`; a property of structures or atoms is for `PropertyGP`."
             )
 
-    def learn(self, frames: list[Atoms], optimize: bool | str, progress: bool, client=None, check: bool = True):
-        """Fit to the labels that ``frames`` carry, as `fit` does; without ``check`` they are taken as they are. Returns self."""
+    def learn(self, frames: list[Atoms], optimize: bool | str, progress: bool, client=None, *, check: bool = True, calibrate: bool = False):
+        """Fit to the labels that ``frames`` carry, as `fit` does; returns self.
+
+        Without ``check`` the labels are taken as they are; with ``calibrate`` error bars are learnt from what the fit says of each
+        structure without it (of fewer than three nothing can be learnt).
+        """
         noise, terms, scheme = self._noise(), tuple(self._terms()), self._scheme()
         way = scheme.optimizer(optimize)
         self._check_client(scheme, client)
@@ -67,23 +78,32 @@ class Potential(PosteriorMethods):
         data = TrainingData.of(frames, labels, self.baseline)
         division = fit_work(scheme, Task(terms, frames, labels, way), self._budget).division if self._limited else None
         with serial_blas(), device_limit(self._xp, self.memory_limit):
-            fit = scheme.fit(Problem(terms, data, noise, way), self._resources(division, progress, client))
-            found = self._suspects(data, fit, bool(way), client) if check else []
+            resources, calibrate = self._resources(division, progress, client), calibrate and len(frames) >= FEWEST
+            fit = scheme.fit(Problem(terms, data, noise, way, keep=calibrate), resources)
+            prediction = self._of_the_data(data, fit, calibrate, client) if check or calibrate else None
+            found = [] if prediction is None or not check else check_data(data, fit, prediction, bool(way))
+            calibration = None if prediction is None or not calibrate else self._calibration(fit, data, labels, prediction, resources)
         self._remember_parameters()
         self._set_fitted(fit, data.references)
         self.origin_ = origin(data_hash(frames, map(Labels.numbers, labels)))
-        self.suspects_, self.domain_ = found, domain
+        self.suspects_, self.domain_, self.calibration_ = found, domain, calibration
         return self
 
-    def _suspects(self, data: TrainingData, fit: Fit, optimized: bool, client) -> list:
-        """Labels that the others contradict, as of `checks.check_data`; not looked for where ``memory_limit`` holds the fit alone."""
+    def _of_the_data(self, data: TrainingData, fit: Fit, deviations: bool, client) -> Prediction | None:
+        """Prediction of the training structures, with ``deviations`` of atoms' energies; None where ``memory_limit`` is too small for it."""
         predictor = Predictor(fit.process, data.references, (), None, self.device, self.threads)
         try:
-            prediction = self._predicted(predictor, data.frames, client=client)
+            return self._predicted(predictor, data.frames, frozenset({"energies"} if deviations else ()), client)
         except MemoryLimitError as error:
-            logger.info("labels are not checked: %s", error)
-            return []
-        return check_data(data, fit, prediction, optimized)
+            logger.info("labels are not checked, error bars not calibrated: %s", error)
+            return None
+
+    def _calibration(self, fit: Fit, data: TrainingData, labels: list[Labels], prediction: Prediction, resources) -> Calibration | None:
+        """What labels without their own structure say of error bars; None where there are none."""
+        order = np.argsort(data.order)
+        frames, std = [data.frames[s] for s in order], [(prediction.energies_std or [])[s] for s in order]
+        left = leave_out(fit, data, groups_by("structure", frames, fit.process.descriptors), resources).with_labels(labels)
+        return learnt(left, frames, fit.process, std, self._given_noise()) if len(left) else None
 
     def _check_client(self, scheme: Scheme, client) -> None:
         if client is None:
@@ -118,7 +138,8 @@ class Potential(PosteriorMethods):
         self.fitted_parameters_["baseline"], self.prior_means_ = self.baseline, (*self.prior_means_, mean)
 
     def _domain_state(self) -> dict:
-        return {} if self.domain_ is None else {"domain": self.domain_.state()}
+        known = {"domain": self.domain_, "calibration": self.calibration_}
+        return {name: part.state() for name, part in known.items() if part is not None}
 
     def _automatic_state(self) -> dict:
         """What only a model of `soapkrr.fit` has: its choices, and its errors on test structures."""
@@ -132,7 +153,7 @@ class Potential(PosteriorMethods):
             process = restored(stored.mapping(state["process"], "process"), self.threads)
         self._remember_parameters()
         self._set_fitted(restored_fit(process, state), stored.references(state["reference_energies"]))
-        self.domain_ = restored_domain(state.get("domain"))
+        self.domain_, self.calibration_ = restored_domain(state.get("domain")), restored_calibration(state.get("calibration"))
         if "choices" in state:
             self.choices_ = [Choice(**stored.mapping(choice, "choices")) for choice in state["choices"]]
         if "test_errors" in state:
@@ -162,9 +183,13 @@ class Potential(PosteriorMethods):
         sklearn.exceptions.NotFittedError : the model is not fitted.
         InputError : a structure cannot be used; the message names it. Or ``memory_limit`` does not hold the work for one structure.
         """
-        return self._predicted(self._predictor(), as_frames(frames), wanted_uncertainties(uncertainty), client)
+        predictor = self._predictor()
+        calibrated = predictor if self.calibration_ is None else CalibratedPredictor(predictor, self.calibration_)
+        return self._predicted(calibrated, as_frames(frames), wanted_uncertainties(uncertainty), client)
 
-    def _predicted(self, predictor: Predictor, frames: list[Atoms], wanted: frozenset[str] = frozenset(), client=None) -> Prediction:
+    def _predicted(
+        self, predictor: Predictor | CalibratedPredictor, frames: list[Atoms], wanted: frozenset[str] = frozenset(), client=None
+    ) -> Prediction:
         """Prediction of structures, group by group."""
         pool = pool_of(client, threads=1)
         most = TASK if pool.remote else GROUP
@@ -173,7 +198,7 @@ class Potential(PosteriorMethods):
             parts = list(pool.map(_predict_group, groups, pool.share(predictor), wanted))
         return Prediction.concatenate(parts)
 
-    def _group_atoms(self, predictor: Predictor, frames: list[Atoms], wanted: frozenset[str], most: int) -> int:
+    def _group_atoms(self, predictor: Predictor | CalibratedPredictor, frames: list[Atoms], wanted: frozenset[str], most: int) -> int:
         """Atoms predicted at once, within ``memory_limit``."""
         return min(most, prediction_work(predictor.process, frames, wanted, self._budget).division.group) if self._limited else most
 
@@ -233,7 +258,7 @@ class Potential(PosteriorMethods):
         return PotentialCalculator(self, uncertainty=uncertainty, every=every)
 
 
-def _predict_group(predictor: Predictor, wanted: frozenset[str], group: tuple[int, list[Atoms]]) -> Prediction:
+def _predict_group(predictor: Predictor | CalibratedPredictor, wanted: frozenset[str], group: tuple[int, list[Atoms]]) -> Prediction:
     """Prediction of (index of the first structure, structures), in halves where a GPU's memory does not hold it."""
 
     def predict(part):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -18,6 +18,7 @@ from soapkrr.execution.memory import device_limit
 from soapkrr.execution.resources import Division, Resources
 from soapkrr.labels import KINDS, Labels, Observations, read_labels
 from soapkrr.planning import Task, fit_work
+from soapkrr.prediction import Prediction
 from soapkrr.regression.data import TrainingData
 from soapkrr.regression.domain import Domain
 from soapkrr.regression.fit import Fit, Scheme
@@ -29,7 +30,9 @@ from soapkrr.structures import as_frames
 from soapkrr.threads import serial_blas
 from soapkrr.uncertainty.acquisition import VarianceDrop, variance_drop
 from soapkrr.uncertainty.attribution import Attribution, attribution
+from soapkrr.uncertainty.calibration import Calibration
 from soapkrr.uncertainty.joint import JointPosterior, posterior
+from soapkrr.uncertainty.learning import learnt
 from soapkrr.uncertainty.samples import PotentialSamples
 
 
@@ -40,6 +43,7 @@ class PosteriorMethods(Estimator):
     observations: Observations | None
     prior_means_: Sequence[Baseline]
     domain_: Domain | None
+    calibration_: Calibration | None
 
     @abstractmethod
     def _scheme(self) -> Scheme:
@@ -48,6 +52,10 @@ class PosteriorMethods(Estimator):
     @abstractmethod
     def _resources(self, division: Division | None, progress: bool, client) -> Resources:
         """Where and how work is done."""
+
+    @abstractmethod
+    def predict(self, frames: Atoms | list[Atoms], uncertainty: bool | Iterable[str] = False, *, client=None) -> Prediction:
+        """Energies, forces and stress of structures."""
 
     @abstractmethod
     def _noise(self) -> dict[str, float]:
@@ -162,6 +170,31 @@ class PosteriorMethods(Estimator):
         fit = Fit(self.process_, self.noise_, self.n_observations_, self.log_likelihood_)
         with serial_blas(), device_limit(self._xp, self.memory_limit):
             return leave_out(fit, data, groups, self._resources(division, progress, None)).with_labels(labels)
+
+    def calibrate(self, frames: list[Atoms], by="structure") -> PosteriorMethods:
+        """Learn error bars from labels as predicted without their own group: standard deviations become those of (prediction − reference).
+
+        A fit by `soapkrr.fit` ends with this. Predictions are then `CalibratedPrediction`, with intervals; their ``posterior_std`` is what
+        the posterior itself says. Returns the model.
+
+        Parameters
+        ----------
+        frames : the structures and labels of the fit, in any order.  by : what is left out together, as in `leave_out`.
+
+        Raises
+        ------
+        InputError : ``frames`` are not the data of the fit, are fewer than three or of one group, or nothing of them can be left out.
+        """
+        left, frames = self.leave_out(frames, by), as_frames(frames)
+        self.calibration_ = None
+        std = self.predict(frames, uncertainty=("energies",)).energies_std or []
+        with serial_blas():
+            self.calibration_ = learnt(left, frames, self.process_, std, self._given_noise())
+        return self
+
+    def _given_noise(self) -> dict[str, float]:
+        """{kind: σ} of labels that the user stated."""
+        return dict(getattr(self, "noise", None) or {})
 
     def check(self, frames: Atoms | list[Atoms] | None = None) -> ModelCheck:
         """Check what any potential must do: derivatives, symmetries, cutoff, dimers, free atoms, conservation of energy.

@@ -10,7 +10,7 @@ import numpy as np
 
 from soapkrr.errors import InputError
 from soapkrr.prediction import UNCERTAINTIES, Prediction
-from soapkrr.uncertainty.conformal import Scores, check_coverage, quantiles
+from soapkrr.uncertainty.conformal import ALL, Scores, check_coverage, quantiles
 
 #: What a standard deviation is made of: what the data do not determine, noise of labels, what no function of the descriptor can say.
 PARTS = ("ignorance", "noise", "model_form")
@@ -32,6 +32,8 @@ class CalibratedPrediction(Prediction):
     symbols : list of (n_atoms,) chemical symbols.
     scores : {kind: {cell: `Scores`}}, from which intervals are made.  noise : {kind: σ} of labels, where it is known.
     """
+
+    SHARED = ("scores", "noise")
 
     energy_posterior: np.ndarray | None = None
     energies_posterior: list[np.ndarray] | None = None
@@ -76,9 +78,9 @@ class CalibratedPrediction(Prediction):
         cells = self._cells(kind)
         if kind == "forces":
             names = [np.unique(symbols).tolist() for symbols in self._symbols]
-            enough = np.array([all(cells.get(name, cells[""]).promises(coverage) for name in some) for some in names])
+            enough = np.array([all(cells.get(name, cells[ALL]).promises(coverage) for name in some) for some in names])
         else:
-            enough = np.full(len(self), cells[""].promises(coverage))
+            enough = np.full(len(self), cells[ALL].promises(coverage))
         inside = np.ones(len(self), dtype=bool) if self.outside is None else ~self.outside
         if self.novelty is not None:
             inside &= np.array([x.max() <= 1.0 for x in self.novelty])
@@ -129,7 +131,7 @@ class CalibratedPrediction(Prediction):
     def _cells(self, kind: str) -> Mapping[str, Scores]:
         """Scores of a kind; per-atom energies, which have no reference, go with total ones."""
         scores = self.scores or {}
-        return scores.get("energy" if kind == "energies" else kind) or {"": Scores(np.zeros(0), 0)}
+        return scores.get("energy" if kind == "energies" else kind) or {ALL: Scores(np.zeros(0), 0)}
 
     @property
     def _symbols(self) -> list[np.ndarray]:

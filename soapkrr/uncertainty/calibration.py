@@ -29,7 +29,7 @@ class Calibration:
     Attributes
     ----------
     totals : {"energy" or "stress": `TotalScale`}.  forces : {symbol: `ForceScale`}.
-    scores : {"energy", "forces", "balls" or "stress": {cell: `Scores`}}; cells of forces are species, ``""`` is all.
+    scores : {"energy", "forces", "balls" or "stress": {cell: `Scores`}}; cells of forces are species and ``"all"``.
     surroundings : {symbol: `Neighbourhood`}.  noise : {kind: σ of labels} where it is known.
     """
 

@@ -18,6 +18,9 @@ KEPT = 2000
 #: Scores of a cell of its own; cells of fewer share those of all.
 FEWEST = 50
 
+#: The cell of all scores.
+ALL = "all"
+
 #: Degrees of freedom of the law beyond the largest score: the tails of errors are heavy.
 TAIL = 4.0
 
@@ -64,8 +67,8 @@ class Scores:
 
 
 def cells_of(scores: np.ndarray, cells: np.ndarray) -> dict[str, Scores]:
-    """{name of a cell: its scores} of cells with at least `FEWEST`, and ``""`` for all (Mondrian conformal prediction)."""
-    found = {"": Scores.of(scores)}
+    """{name of a cell: its scores} of cells with at least `FEWEST`, and ``"all"`` (Mondrian conformal prediction)."""
+    found = {ALL: Scores.of(scores)}
     for name in np.unique(cells):
         mine = scores[cells == name]
         if len(mine) >= FEWEST:
@@ -81,14 +84,14 @@ def restored_cells(state) -> dict[str, Scores]:
         if (np.diff(values) < 0).any() or (values < 0).any():
             raise ModelFileError(f"scores.{name} are not in ascending order from zero.")
         found[name] = Scores(values, stored.count(part["n"], f"scores.{name}.n"))
-    if "" not in found:
+    if ALL not in found:
         raise ModelFileError("the scores of all labels are missing.")
     return found
 
 
 def quantiles(cells: Mapping[str, Scores], names: np.ndarray, coverage: float) -> np.ndarray:
     """Quantile of the cell of each name, of all where it has none."""
-    known = {name: cells.get(name, cells[""]).quantile(coverage) for name in np.unique(names).tolist()}
+    known = {name: cells.get(name, cells[ALL]).quantile(coverage) for name in np.unique(names).tolist()}
     return np.array([known[name] for name in names.tolist()])
 
 

@@ -14,7 +14,7 @@ from soapkrr.regression.leave_out import LeaveOut
 from soapkrr.regression.process import Process
 from soapkrr.structures import Batch, split_by_atoms
 from soapkrr.uncertainty.calibration import Calibration, projections
-from soapkrr.uncertainty.conformal import Scores, cells_of
+from soapkrr.uncertainty.conformal import ALL, Scores, cells_of
 from soapkrr.uncertainty.novelty import Neighbourhood
 from soapkrr.uncertainty.scales import ENDS, LEAST, ONE_STD, ForceScale, TotalScale, anisotropy, learnt_weights, root_mean
 
@@ -53,7 +53,7 @@ def learnt(
         if len(mine):
             n = left.sizes[mine.structure] if kind == "energy" else np.ones(len(mine))
             totals[kind] = TotalScale.learnt(mine.error, mine.std, n)
-            scores[kind] = {"": Scores.of(np.abs(mine.error) / totals[kind](mine.std, n))}
+            scores[kind] = {ALL: Scores.of(np.abs(mine.error) / totals[kind](mine.std, n))}
     forces, known, places = _forces(left.of_kind("forces"), frames, process, np.concatenate(energies_std))
     return Calibration(totals, forces, scores | known, places, dict(noise))
 
