@@ -121,7 +121,7 @@ class CalibratedPrediction(Prediction):
         std = self._std(kind)
         if kind == "forces":
             return [q[:, None] * s for q, s in zip(self._by_species("forces", coverage), std, strict=True)]
-        quantile = self._cells(kind)[""].quantile(coverage)
+        quantile = self._cells(kind)[ALL].quantile(coverage)
         return [quantile * s for s in std] if isinstance(std, list) else quantile * std
 
     def _by_species(self, kind: str, coverage: float) -> list[np.ndarray]:
