@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from math import ceil
 
 import numpy as np
+from scipy.special import ndtri
 from scipy.stats import t as student
 
 from soapkrr.errors import InputError, ModelFileError
@@ -20,6 +21,9 @@ FEWEST = 50
 
 #: The cell of all scores.
 ALL = "all"
+
+#: Scores that the normal law counts for: few scores may happen to have short tails.
+NORMAL = 100
 
 #: Degrees of freedom of the law beyond the largest score: the tails of errors are heavy.
 TAIL = 4.0
@@ -53,10 +57,13 @@ class Scores:
         return ceil(coverage * (self.n + 1)) <= self.n
 
     def quantile(self, coverage: float) -> float:
-        """The score of rank ⌈(n + 1)·coverage⌉; beyond the last one as the tails of Student's t law with four degrees of freedom go on."""
+        """The score of rank ⌈(n + 1)·coverage⌉, or more where few scores have shorter tails than a normal law; beyond the last score as the
+        tails of Student's t law with four degrees of freedom go on.
+        """
         if self.promises(coverage):
             rank = ceil(coverage * (self.n + 1)) / self.n
-            return float(self.values[min(ceil(rank * len(self.values)), len(self.values)) - 1])
+            score = float(self.values[min(ceil(rank * len(self.values)), len(self.values)) - 1])
+            return max(score, (self.n * score + NORMAL * float(ndtri((1 + coverage) / 2))) / (self.n + NORMAL))
         known = self.n / (self.n + 1)
         wide = student.ppf((1 + coverage) / 2, TAIL)
         return float(wide if not self.n else self.values[-1] * wide / student.ppf((1 + known) / 2, TAIL))
