@@ -90,7 +90,7 @@ class Potential(PosteriorMethods):
         return self
 
     def _of_the_data(self, data: TrainingData, fit: Fit, deviations: bool, client) -> Prediction | None:
-        """Prediction of the training structures, with ``deviations`` of atoms' energies; None where ``memory_limit`` is too small for it."""
+        """Prediction of the training structures, with ``deviations`` of atoms' energies; None where ``memory_limit`` is too small."""
         predictor = Predictor(fit.process, data.references, (), None, self.device, self.threads)
         try:
             return self._predicted(predictor, data.frames, frozenset({"energies"} if deviations else ()), client)
