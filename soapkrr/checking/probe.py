@@ -180,7 +180,9 @@ class Probe:
         return replace(self, rows=rows, base=self.base[kept])
 
     def _stiffness(self, atoms: Atoms, w: np.ndarray) -> float:
-        """Of one atom that is no hydrogen, with d to the nearest other such."""
+        """Of one atom that is no hydrogen, with d to the nearest other such; an atom alone in its cell takes the crystal along."""
+        if len(atoms) < 2:
+            return np.nan
         heavy = np.flatnonzero(atoms.numbers > 1) if (atoms.numbers > 1).any() else np.arange(len(atoms))
         centre = int(heavy[len(heavy) // 2])
         pairs = Batch.from_atoms([atoms]).pairs(6.0)

@@ -124,7 +124,7 @@ def _penalty(probe: Probe, some: dict[str, Mistake]) -> float:
         total += CONTRADICTED
     scale = some["forces" if "forces" in some else "energy"].scale
     stiff = probe.stiffness * scale
-    if np.isfinite(stiff):
+    if np.isfinite(stiff) and stiff != 0:
         far = np.log(abs(stiff) / TYPICAL)
         outside = max(np.log(SOFTEST / abs(stiff)), np.log(abs(stiff) / probe.stiffest), 0.0)
         total += IMPLAUSIBLE * outside + 0.05 * far**2 + (CONTRADICTED if stiff < 0 else 0.0)
