@@ -9,10 +9,11 @@ from scipy.stats import norm
 from small import crystals, labelled, small_gp
 
 import soapkrr
-from soapkrr import InputError
+from soapkrr import InputError, ModelFileError
 from soapkrr.auto import choose
 from soapkrr.threads import serial_blas
 from soapkrr.uncertainty.calibrated import PARTS, CalibratedPrediction
+from soapkrr.uncertainty.calibration import restored_calibration
 from soapkrr.uncertainty.conformal import ALL, KEPT, Scores, cells_of, quantiles
 from soapkrr.uncertainty.novelty import Neighbourhood
 from soapkrr.uncertainty.scales import TotalScale, anisotropy, learnt_weights, student_loss
@@ -294,3 +295,36 @@ def test_forces_that_vanish_by_symmetry_teach_nothing():
     assert (p.forces_std[0] >= p.posterior_std("forces")[0]).all() and not p.promised("forces").any()
     half = (p.interval("forces")[1][0] - p.forces[0]) / p.forces_std[0]
     assert (half > norm.ppf(0.95)).all()
+
+
+def damaged(state, path, value):
+    """A copy of a nested state with another value at a path."""
+    if not path:
+        return value
+    return {**state, path[0]: damaged(state[path[0]], path[1:], value)}
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        (("totals", "energy", "unit"), float("nan")),
+        (("totals", "energy", "model"), "small"),
+        (("forces", "Ar", "axes"), np.zeros((2, 2))),
+        (("forces", "Ar", "weights"), np.zeros(1)),
+        (("forces", "Ar", "offset"), 0.0),
+        (("forces", "Ar", "limits"), np.full((2, 3), np.inf)),
+        (("scores", "forces", ALL, "values"), np.array([2.0, 1.0])),
+        (("scores", "forces", ALL, "n"), -1),
+        (("scores", "forces"), {}),
+        (("surroundings", "Ar", "structure"), np.zeros(1)),
+        (("surroundings", "Ar", "energy"), -1.0),
+        (("surroundings",), None),
+        (("noise",), {"energy": None}),
+    ],
+)
+def test_a_damaged_calibration_is_refused(path, value):
+    model = small_gp().fit(frames := crystals(8)).calibrate(frames)
+    state = model.calibration_.state()
+    restored_calibration(state)
+    with pytest.raises(ModelFileError):
+        restored_calibration(damaged(state, path, value))
