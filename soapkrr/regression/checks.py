@@ -11,7 +11,7 @@ from soapkrr import linear
 from soapkrr.errors import DataWarning
 from soapkrr.labels import KINDS
 from soapkrr.prediction import Prediction
-from soapkrr.regression.causes import OTHERWISE, likely_cause
+from soapkrr.regression.causes import RATIOS, likely_cause, ratio_of
 from soapkrr.regression.data import TrainingData
 from soapkrr.regression.evidence import BOUNDS
 from soapkrr.regression.exact.posterior import ExactProcess
@@ -26,6 +26,9 @@ FEWEST, MANY = 10, 40
 
 #: Part of a force or stress component that an error must exceed: models err most where forces are large.
 PART = 0.25
+
+#: E-folds of a factor that is told from what a model makes of labels that it fits badly; those between are found by `soapkrr.check`.
+UNLIKE = 1.0
 
 #: Stresses above are rarer than wrong units, eV/Å³.
 LARGE_STRESS = 1.0
@@ -147,9 +150,10 @@ def _whole_kinds(data: TrainingData, fit: Fit, residuals: Residuals) -> list[str
     remarks = []
     for kind in (KINDS[k] for k in kinds[kinds > 0]):
         given, expected = _by_the_others(kind, data, fit, residuals)
-        cause = likely_cause(kind, given, expected)
-        if cause != OTHERWISE[kind]:
-            remarks.append(f"The {kind} of all structures contradict{'s' if kind == 'stress' else ''} the other labels: {cause}")
+        ratio = ratio_of(kind, given, expected)
+        if ratio is not None and not abs(np.log(abs(ratio))) < UNLIKE * (ratio > 0):
+            verb = "contradicts" if kind == "stress" else "contradict"
+            remarks.append(f"The {kind} of all structures {verb} the other labels: {RATIOS[kind][ratio]}")
     return remarks
 
 
