@@ -92,12 +92,19 @@ class Workshop:
 
 #: A command line of each kind that works, without what follows its files.
 SOUND = {
+    "check": ["check", "train.xyz", "--threads", "1", "--quiet"],
+    "check of a model": ["check", "m.soapkrr", "test.xyz", "--html", "new.html", "--threads", "1", "--quiet"],
     "fit": ["fit", "train.xyz", "-o", "new.soapkrr", *OPTIONS, "--threads", "1", "--quiet"],
     "evaluate": ["evaluate", "m.soapkrr", "test.xyz", "--threads", "1", "--quiet", "--uncertainty", "energy"],
     "predict": ["predict", "m.soapkrr", "bare.xyz", "-o", "new.csv", "--threads", "1", "--quiet"],
     "relax": ["relax", "m.soapkrr", "bare.xyz", "-o", "new.xyz", "--fmax", "0.1", "--steps", "5", "--threads", "1", "--quiet"],
     "info": ["info", "m.soapkrr"],
 }
+
+
+def output_place(line: list[str]) -> int | None:
+    """Where a line names the file that it writes; None where it does not."""
+    return next((k + 1 for k, word in enumerate(line[:-1]) if word in ("-o", "--html")), None)
 
 
 @cache
@@ -107,28 +114,28 @@ def options() -> dict[str, list[tuple[str, bool]]]:
     return {
         name: [(a.option_strings[-1], a.nargs != 0) for a in sub._actions if a.option_strings and "--help" not in a.option_strings]
         for name, sub in commands.items()
-        if name in SOUND
+        if any(name == line[0] for line in SOUND.values())
     }
 
 
-def command_of(rng) -> tuple[str, list[str]]:
-    name = str(rng.choice(list(SOUND)))
-    return name, list(SOUND[name])
+def command_of(rng) -> list[str]:
+    return list(SOUND[str(rng.choice(list(SOUND)))])
 
 
 def sound(rng, shop):
     """A choice of options of which each is right; the one maker whose commands must succeed."""
-    name, line = command_of(rng)
+    name = str(rng.choice(list(SOUND)))
     more = {"fit": [["--zbl"], ["--cv", "2"], ["--test", "test.xyz"], ["--by", "config_type"][:0], ["--json"], ["--plan"]]}
     more |= {"evaluate": [["--json"], ["--device", "auto"], ["--memory-limit", "1GB"]], "info": [["--json"], ["--verify"]]}
     more |= {"predict": [["--json"], ["--forces-std"], ["--sort", "energy"]], "relax": [["--cell"], ["--json"], ["--optimizer", "fire"]]}
+    more |= {"check": [["--quick"], ["--json"]], "check of a model": [["--json"], ["--memory-limit", "1GB"]]}
     chosen = rng.choice(len(more[name]), rng.integers(0, 3), replace=False)
-    return [*line, *(word for k in chosen for word in more[name][k])]
+    return [*SOUND[name], *(word for k in chosen for word in more[name][k])]
 
 
 def value_of_an_option(rng, shop):
-    name, line = command_of(rng)
-    option = str(rng.choice([o for o, takes in options()[name] if takes and o not in ("-o", "--output")] or ["--model"]))
+    line = command_of(rng)
+    option = str(rng.choice([o for o, takes in options()[line[0]] if takes and o not in ("-o", "--output")] or ["--model"]))
     return [
         *line,
         f"{option}={rng.choice(VALUES)}" if rng.random() < 0.7 else option,
@@ -137,15 +144,15 @@ def value_of_an_option(rng, shop):
 
 
 def two_options(rng, shop):
-    name, line = command_of(rng)
-    for option, takes in (options()[name][k] for k in rng.choice(len(options()[name]), 2)):
+    line = command_of(rng)
+    for option, takes in (options()[line[0]][k] for k in rng.choice(len(options()[line[0]]), 2)):
         line += [] if option in ("-o", "--output") else [f"{option}={rng.choice(VALUES)}" if takes else option]
     return line
 
 
 def mistyped_option(rng, shop):
-    name, line = command_of(rng)
-    option = str(rng.choice([o for o, _ in options()[name] if len(o) > 4] or ["--verify"]))
+    line = command_of(rng)
+    option = str(rng.choice([o for o, _ in options()[line[0]] if len(o) > 4] or ["--verify"]))
     k = int(rng.integers(3, len(option)))
     changed = [
         option[:k] + option[k + 1 :],
@@ -159,18 +166,18 @@ def mistyped_option(rng, shop):
 
 
 def words_shuffled(rng, shop):
-    _, line = command_of(rng)
+    line = command_of(rng)
     return [str(word) for word in rng.permutation(line)] if rng.random() < 0.3 else [line[0], *(str(w) for w in rng.permutation(line[1:]))]
 
 
 def words_missing_or_doubled(rng, shop):
-    _, line = command_of(rng)
+    line = command_of(rng)
     k = int(rng.integers(len(line)))
     return line[:k] + line[k + 1 :] if rng.random() < 0.5 else line[:k] + [line[k]] * int(rng.integers(2, 4)) + line[k + 1 :]
 
 
 def files_swapped(rng, shop):
-    name, line = command_of(rng)
+    line = command_of(rng)
     places = [k for k, word in enumerate(line) if "." in word and not word.replace(".", "").isdigit()]
     line[places[0]], line[places[-1]] = line[places[-1]], line[places[0]]
     return line
@@ -178,10 +185,10 @@ def files_swapped(rng, shop):
 
 def replaced(rng, name_of_a_file, inputs=True):
     """A command with this file in place of one of its inputs, or of its output."""
-    name, line = command_of(rng)
+    line = command_of(rng)
     if not inputs:
-        name, line = [(n, list(SOUND[n])) for n in ("fit", "predict", "relax")][rng.integers(3)]
-        line[line.index("-o") + 1] = name_of_a_file
+        line = list(SOUND[("check of a model", "fit", "predict", "relax")[rng.integers(4)]])
+        line[output_place(line)] = name_of_a_file
         return line
     places = [k for k, word in enumerate(line) if word in ("m.soapkrr", "train.xyz", "test.xyz", "bare.xyz")]
     line[places[rng.integers(len(places))]] = name_of_a_file
@@ -376,7 +383,8 @@ def judged(shop: Workshop, kind: str, line: list[str]):
 
 
 def _judged(shop, kind, line, code, out, err, odd, inputs) -> str:
-    written = line[line.index("-o") + 1 :][:1] if "-o" in line and code != 2 else []
+    place = output_place(line)
+    written = [] if place is None or code == 2 else [line[place]]
     if changed := [name for name, content in inputs.items() if (shop.folder / name).read_bytes() != content and name not in written]:
         raise Wrong(f"{changed} was changed; exit code {code}: {err}")
     if "Traceback" in err or code not in (0, 1, 2):
@@ -394,7 +402,7 @@ def _judged(shop, kind, line, code, out, err, odd, inputs) -> str:
         if kind == "sound" or left:
             raise Wrong(f"refused, and left {left}: {err}")
         return REFUSED
-    if code == 1 and line[0] not in ("relax", "predict"):
+    if code == 1 and line[0] not in ("check", "relax", "predict"):
         raise Wrong(f"exit code 1: {err}")
     return _judged_output(shop, line, left)
 
