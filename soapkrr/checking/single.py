@@ -10,7 +10,7 @@ from soapkrr.checking.whole import mistakes
 from soapkrr.labels import KINDS
 
 #: Scales beyond which labels that nothing explains are not believed, by kind.
-THRESHOLD = (8.0, 7.0, 9.0)
+THRESHOLD = (8.0, 10.0, 10.0)
 
 #: Part of forces or stress that an error must exceed which nothing explains.
 LARGE = 0.7

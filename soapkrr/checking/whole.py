@@ -22,8 +22,8 @@ from soapkrr.regression.causes import ORDERS, RATIOS
 #: Folds, and energy noise tried as parts of the energies' size; that of forces and stress is a tenth of theirs.
 FOLDS, LEVELS, LEVEL = 3, (0.015, 0.07, 0.3), 0.1
 
-#: Loss that a mistake must win to be believed, and by which a kind that fits no hypothesis is named.
-WON = 0.6
+#: Loss that a mistake must win to be believed, and one of the stress, where more is tried.
+WON, STRESS_WON = 0.6, 0.9
 
 #: Penalty of each wrong kind, of a unit that the total energies contradict, and of each e-fold outside of plausible stiffness.
 WRONG, CONTRADICTED, IMPLAUSIBLE = 0.3, 5.0, 2.0
@@ -99,7 +99,7 @@ def _with_stress(joint: _Joint, some: dict[str, Mistake], score: float) -> tuple
     if "stress" not in joint.probe.kinds:
         return score, some
     alone = joint.loss(some) if some else 0.0
-    losses = [(joint.loss({**some, "stress": m}, (joint.level,)) + (WON if m.cause else 0.0), m) for m in mistakes("stress")]
+    losses = [(joint.loss({**some, "stress": m}, (joint.level,)) + (STRESS_WON if m.cause else 0.0), m) for m in mistakes("stress")]
     loss, mistake = min(losses, key=lambda pair: pair[0])
     return score + loss - alone, {**some, "stress": mistake}
 
