@@ -56,7 +56,7 @@ class Comparison:
 
     @cached_property
     def counted(self) -> np.ndarray:
-        """(n,) bool, the components that say something of the error bars: those that do not vanish by symmetry. What is not a number counts."""
+        """(n,) bool, the components that say something of the error bars: all, NaN too, but those that vanish by symmetry."""
         if self.std is None or self.kind == "energy":
             return np.ones(len(self.predicted), dtype=bool)
         return ~(np.max(np.abs([self.predicted, self.reference, self.std]), axis=0) < VANISHING)

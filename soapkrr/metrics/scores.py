@@ -13,7 +13,7 @@ BINS, BIN = 10, 10
 def sharpness(std: np.ndarray) -> float:
     """√⟨σ²⟩, in the unit of σ: how narrow the error bars are, right or wrong; NaN of none.
 
-    Gneiting, Balabdaoui and Raftery 2007, doi 10.1111/j.1467-9868.2007.00587.x; in this form Tran et al. 2020, doi 10.1088/2632-2153/ab7e1a.
+    Tran et al. 2020, doi 10.1088/2632-2153/ab7e1a.
     """
     return float(np.sqrt(np.mean(std**2))) if len(std) else np.nan
 
@@ -49,8 +49,8 @@ def crps(errors: np.ndarray, std: np.ndarray) -> float:
 def ence(errors: np.ndarray, std: np.ndarray, bins: int = BINS) -> float:
     """Expected normalised calibration error, Σ_j |mVAR_j − RMSE_j| / mVAR_j over the number of bins; NaN of none.
 
-    Bins hold equally many values in order of σ; mVAR_j = √⟨σ²⟩ and RMSE_j = √⟨e²⟩ of bin j: Levi et al. 2022, doi 10.3390/s22155540. At most
-    ``bins`` of them, of at least `BIN` values each. The better the more values there are: perfect error bars have about √(bins / πn) by chance.
+    Bins hold equally many values in order of σ; mVAR_j = √⟨σ²⟩ and RMSE_j = √⟨e²⟩ of bin j: Levi et al. 2022, doi 10.3390/s22155540.
+    At most ``bins`` of them, of at least `BIN` values each. Perfect error bars have about √(bins / πn) by chance.
     """
     if not len(errors):
         return np.nan

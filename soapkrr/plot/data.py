@@ -116,9 +116,7 @@ def _sizes(sizes, n: int) -> list[int]:
         return sorted({min(max(round(part * n), 1), n - 1) for part in PARTS})
     given = np.asarray(sizes)
     if given.ndim != 1 or not given.size or given.dtype.kind not in "iu" or (given < 1).any() or (given >= n).any():
-        raise InputError(
-            f"`sizes` must be whole numbers from 1 to {n - 1}, one less than the structures that can be left out, received {sizes!r}."
-        )
+        raise InputError(f"`sizes` must be whole numbers from 1 to {n - 1}: {n} structures can be left out, received {sizes!r}.")
     return sorted(set(given.tolist()))
 
 

@@ -58,9 +58,7 @@ def reliability(frames: Atoms | list[Atoms], prediction: Prediction, ax=None, ob
         ax.plot(CURVE, observed, "o-", color=COLOURS[kind], markersize=4, linewidth=1.5, label=label)
     ax.set(xlabel="nominal coverage of the interval", ylabel="observed coverage", title="Reliability")
     ax.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), aspect="equal")
-    ax.text(0.6, 0.52, "too narrow", color="0.4", transform=ax.transAxes, fontsize=9, va="top")
-    ax.text(0.36, 0.5, "too wide", color="0.4", transform=ax.transAxes, fontsize=9, va="bottom", ha="right")
-    ax.legend(frameon=False, fontsize=9, loc="lower right")
+    ax.legend(frameon=False, fontsize=9, loc="lower right", title="above the line: too wide\nbelow it: too narrow", title_fontsize=9)
     return ax
 
 
@@ -135,7 +133,8 @@ def novelty(frames: Atoms | list[Atoms], prediction: Prediction, kind: str = "fo
     known = getattr(prediction, "novelty", None)
     if known is None:
         raise InputError(
-            "`prediction` has no novelty: it needs a calibrated model (of `soapkrr.fit`, or after `model.calibrate(frames)`) and `uncertainty`."
+            "`prediction` has no novelty: predict with `uncertainty=True` by a calibrated model, of `soapkrr.fit` or after "
+            "`model.calibrate(frames)`."
         )
     found = labelled_comparison(frames, prediction, kind, observations)
     place = np.column_stack([found.structure, found.component // 3])
@@ -153,7 +152,8 @@ def novelty(frames: Atoms | list[Atoms], prediction: Prediction, kind: str = "fo
     ax.set(xscale="log", yscale="log", xlabel=what, ylabel=f"{name} ({unit})", title="Novelty")
     _limits(ax, np.append(value[keep], 1.0), error[keep])
     ax.legend(frameon=False, fontsize=9, loc="upper left")
-    ax.text(0.97, 0.03, _beyond(value, error, kind, unit), transform=ax.transAxes, ha="right", fontsize=9)
+    back = {"facecolor": "white", "alpha": 0.85, "edgecolor": "none", "pad": 2}
+    ax.text(0.97, 0.03, _beyond(value, error, kind, unit), transform=ax.transAxes, ha="right", fontsize=9, bbox=back)
     return ax
 
 
@@ -172,7 +172,18 @@ def _cloud(ax, x: np.ndarray, y: np.ndarray) -> None:
 def _limits(ax, x: np.ndarray, y: np.ndarray) -> None:
     """A little wider than the values, but for the smallest two in a hundred errors, which happen to be near zero."""
     low = max(float(np.quantile(y, 0.02)), 1e-300)
-    ax.set(xlim=(x.min() / 1.3, x.max() * 1.3), ylim=(low / 1.3, y.max() * 2.5))
+    ax.set(xlim=(x.min() / 1.3, x.max() * 1.3), ylim=(low / 1.3, y.max() * 4))
+    _few_ticks(ax.xaxis, x.max() / x.min())
+
+
+def _few_ticks(axis, ratio: float) -> None:
+    """Plain numbers at 1, 2 and 5 of each decade; at 1 alone where there are many decades."""
+    from matplotlib.ticker import LogLocator, NullFormatter, NullLocator
+
+    axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0) if ratio < 100 else (1.0,)))
+    axis.set_major_formatter("{x:g}")
+    axis.set_minor_locator(NullLocator() if ratio < 100 else LogLocator(subs=tuple(range(2, 10))))
+    axis.set_minor_formatter(NullFormatter())
 
 
 def _beyond(value: np.ndarray, error: np.ndarray, kind: str, unit: str) -> str:
