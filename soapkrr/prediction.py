@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 from ase import Atoms, units
+from scipy.special import ndtri
 
 from soapkrr.display import Tabular, counted, ends, value_text
 from soapkrr.errors import InputError
@@ -89,6 +90,38 @@ class Prediction(Tabular):
 
         kind = type(parts[0])
         return kind(**{name: join(name) for name in kind.__dataclass_fields__})
+
+    def interval(self, kind: str, coverage: float = 0.9) -> tuple[Any, Any]:
+        """(lower, upper) limits of a Gaussian's central interval of this ``coverage``, prediction ± Φ⁻¹((1 + coverage)/2) × its standard
+        deviation, shaped as the prediction of ``kind``.
+
+        Parameters
+        ----------
+        kind : ``"energy"``, ``"energies"``, ``"forces"`` or ``"stress"``.  coverage : between 0 and 1.
+
+        Raises
+        ------
+        InputError : another kind or coverage, or the standard deviations of this kind were not asked for.
+        """
+        half, mean = self._half(kind, coverage), getattr(self, kind)
+        if isinstance(mean, list):
+            return [m - h for m, h in zip(mean, half, strict=True)], [m + h for m, h in zip(mean, half, strict=True)]
+        return mean - half, mean + half
+
+    def _half(self, kind: str, coverage: float):
+        """Half widths of intervals."""
+        check_coverage(coverage)
+        std, quantile = self._std(kind), ndtri((1 + coverage) / 2)
+        return [quantile * s for s in std] if isinstance(std, list) else quantile * std
+
+    def _std(self, kind: str):
+        """Standard deviations of a kind; raises `InputError` where there are none."""
+        if kind not in UNCERTAINTIES:
+            raise InputError(f"`kind` must be one of {UNCERTAINTIES}, received {kind!r}.")
+        std = getattr(self, f"{kind}_std")
+        if std is None:
+            raise InputError(f"the standard deviations of {kind} were not asked for: predict(frames, uncertainty={kind!r}).")
+        return std
 
     def to_atoms(self, frames: Atoms | list[Atoms]) -> list[Atoms]:
         """Copies of the structures that carry the prediction as their labels.
@@ -214,6 +247,12 @@ def _array_of_arrays(values: list[np.ndarray]) -> np.ndarray:
     result = np.empty(len(values), dtype=object)
     result[:] = values
     return result
+
+
+def check_coverage(coverage: float) -> None:
+    """Raise `InputError` unless it is between 0 and 1."""
+    if isinstance(coverage, bool) or not isinstance(coverage, (int, float, np.floating)) or not 0 < coverage < 1:
+        raise InputError(f"`coverage` must be between 0 and 1, such as 0.9, received {coverage!r}.")
 
 
 def wanted_uncertainties(uncertainty: bool | str | Iterable[str]) -> frozenset[str]:

@@ -10,5 +10,5 @@ def evaluate(args) -> Report:
     model, frames = model_and_structures(args)
     check_structures(frames, args.file, model.process_.descriptors, known_species(model))
     check_labels(frames, args.file, model.fitted_parameters_.get("observations"), by=args.by)
-    found = errors(model, frames, args.uncertainty, not args.quiet, args.by)
+    found = errors(model, frames, args.uncertainty, not args.quiet, args.by, calibration=True)
     return Report({**found, "model": args.model, "file": args.file}, error_text(f"{args.model} on {args.file}", found, args.by))

@@ -29,8 +29,11 @@ class Report:
     code: int = 0
 
 
-def errors(model, frames, uncertainty: str, show: bool, by: str | None = None) -> dict:
-    """Every key of the error table, None where there are no labels or no standard deviations; with ``by`` also {value: table} there."""
+def errors(model, frames, uncertainty: str, show: bool, by: str | None = None, *, calibration: bool = False) -> dict:
+    """Every key of the error table, None where there are no labels or no standard deviations; with ``by`` also {value: table} there.
+
+    With ``calibration`` also the calibration table, None where no kind has both labels and standard deviations.
+    """
     from soapkrr.prediction import Prediction
     from soapkrr.progress import track
     from soapkrr.structures import split_by_atoms
@@ -39,7 +42,16 @@ def errors(model, frames, uncertainty: str, show: bool, by: str | None = None) -
     bar = track(groups, len(groups), "predicting", show)
     prediction = Prediction.concatenate([model.predict(group, uncertainty=UNCERTAINTY[uncertainty]) for _, group in bar])
     outside = None if prediction.outside is None else int(prediction.outside.sum())
-    return {**error_tables(frames, prediction, model.fitted_parameters_.get("observations"), by), "n_outside": outside}
+    observations = model.fitted_parameters_.get("observations")
+    found = {**error_tables(frames, prediction, observations, by), "n_outside": outside}
+    return found | ({"calibration": _calibration(frames, prediction, found, by, observations)} if calibration else {})
+
+
+def _calibration(frames, prediction, found: dict, by: str | None, observations) -> dict | None:
+    from soapkrr.metrics import calibration_table
+
+    known = any(getattr(prediction, f"{kind}_std") is not None and found[row[1]] is not None for kind, row in ROWS.items())
+    return calibration_table(frames, prediction, by, observations) if known else None
 
 
 def error_tables(frames, prediction, observations=None, by: str | None = None) -> dict:
@@ -73,7 +85,26 @@ def error_text(title: str, errors: dict, by: str | None = None) -> str:
         lines.append(f"  not counted in the last two columns: {', '.join(zero)} components that are zero by symmetry")
     if errors.get("n_outside"):
         lines.append(f"  {errors['n_outside']} structures have atoms closer than any in the training data: outside the model's domain")
+    lines += _calibration_lines(errors["calibration"]) if errors.get("calibration") else []
     return "\n".join([*lines, *(_by_lines(errors["by"], by) if by else [])])
+
+
+def _calibration_lines(table: dict) -> list[str]:
+    """One line of each kind: coverage of the intervals, and scores of the standard deviations."""
+    levels = (50, 68, 90, 95, 99)
+    heads = "".join(f"{f'in {level} %':>9}" for level in levels)
+    lines = ["", f"  {'intervals':<17}{heads}{'area':>7}{'ENCE':>7}{'NLL':>7}{'CRPS':>9}{'RMS std':>10}{'rank':>6}"]
+    for kind, (unit, mae, *_) in ROWS.items():
+        part = table.get(kind)
+        if part is not None:
+            suffix = mae.removeprefix(f"{kind}_mae_")
+            cells = [_cell(part.get(f"coverage_{level}"), 9, ".1%") for level in levels]
+            scores = (("miscalibration_area", 7, ".3f"), ("ence", 7, ".2f"), ("nll", 7, ".2f"), (f"crps_{suffix}", 9, ".3g"))
+            scores += ((f"sharpness_{suffix}", 10, ".3g"), ("rank_correlation", 6, ".2f"))
+            lines.append(f"  {kind:<7}{unit:<10}{''.join(cells)}{''.join(_cell(part.get(key), *form) for key, *form in scores)}")
+    if table.get("n_novel"):
+        lines.append(f"  {table['n_novel']} of the structures have surroundings unlike the training data: novelty above 1")
+    return lines
 
 
 def _by_lines(parts: dict[str, dict], by: str) -> list[str]:

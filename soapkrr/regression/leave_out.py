@@ -56,7 +56,7 @@ class LeaveOut(Tabular, KnownLabels):
     @property
     def std(self) -> np.ndarray:
         """Posterior standard deviation, without the noise of the label."""
-        return np.sqrt(self.variance)
+        return np.sqrt(np.maximum(self.variance, 0.0))
 
     @property
     def z(self) -> np.ndarray:

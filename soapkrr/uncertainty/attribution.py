@@ -25,10 +25,12 @@ class Attribution(Tabular):
     ----------
     contributions : (n_train, …) of each training structure, in the order in which they were given; … is the shape of the prediction.
     prior : (…) reference energies and prior means, which no structure contributes.
+    kind : of prediction, ``"energy"``, ``"energies"``, ``"forces"`` or ``"stress"``.
     """
 
     contributions: np.ndarray
     prior: np.ndarray
+    kind: str
 
     @property
     def total(self) -> np.ndarray:
@@ -58,7 +60,7 @@ def attribution(predictor: Predictor, data: TrainingData, noise: Mapping[str, fl
     contributions[data.order] = predictor.placed.influence(functionals, data, noise)
     prior = predictor.prior(functionals.batch)
     base = functionals.of(prior.energies, prior.forces, prior.strain / functionals.batch.volumes[:, None])
-    return Attribution(contributions.reshape(-1, *observables.shape), base.reshape(observables.shape))
+    return Attribution(contributions.reshape(-1, *observables.shape), base.reshape(observables.shape), kind)
 
 
 def _observables(frame: Atoms, kind: str) -> np.ndarray:

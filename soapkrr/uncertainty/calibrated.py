@@ -8,9 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from soapkrr.errors import InputError
-from soapkrr.prediction import UNCERTAINTIES, Prediction
-from soapkrr.uncertainty.conformal import ALL, Scores, check_coverage, quantiles
+from soapkrr.prediction import Prediction, check_coverage
+from soapkrr.uncertainty.conformal import ALL, Scores, quantiles
 
 #: What a standard deviation is made of: what the data do not determine, noise of labels, what no function of the descriptor can say.
 PARTS = ("ignorance", "noise", "model_form")
@@ -61,10 +60,7 @@ class CalibratedPrediction(Prediction):
         ------
         InputError : another kind or coverage, or the standard deviations of this kind were not asked for.
         """
-        mean, half = getattr(self, self._known(kind)), self._half(kind, coverage)
-        if isinstance(mean, list):
-            return [m - h for m, h in zip(mean, half, strict=True)], [m + h for m, h in zip(mean, half, strict=True)]
-        return mean - half, mean + half
+        return super().interval(kind, coverage)
 
     def balls(self, coverage: float = 0.9) -> list[np.ndarray]:
         """(n_atoms,) of each structure: radius around each force that holds the reference force of ``coverage`` of all atoms, eV/Å."""
@@ -103,17 +99,6 @@ class CalibratedPrediction(Prediction):
             return {name: [part[name] for part in found] for name in PARTS}
         sizes = np.array([len(e) for e in self.energies])
         return _split(std, raw, noise * np.sqrt(sizes) if kind == "energy" else noise)
-
-    def _known(self, kind: str) -> str:
-        if kind not in UNCERTAINTIES:
-            raise InputError(f"`kind` must be one of {UNCERTAINTIES}, received {kind!r}.")
-        return kind
-
-    def _std(self, kind: str):
-        std = getattr(self, f"{self._known(kind)}_std")
-        if std is None:
-            raise InputError(f"the standard deviations of {kind} were not asked for: predict(frames, uncertainty={kind!r}).")
-        return std
 
     def _half(self, kind: str, coverage: float):
         """Half widths of intervals."""

@@ -10,7 +10,7 @@ import numpy as np
 from scipy.special import ndtri
 from scipy.stats import t as student
 
-from soapkrr.errors import InputError, ModelFileError
+from soapkrr.errors import ModelFileError
 from soapkrr.regression import stored
 
 #: Scores kept of each cell; of more, evenly spread ones.
@@ -100,9 +100,3 @@ def quantiles(cells: Mapping[str, Scores], names: np.ndarray, coverage: float) -
     """Quantile of the cell of each name, of all where it has none."""
     known = {name: cells.get(name, cells[ALL]).quantile(coverage) for name in np.unique(names).tolist()}
     return np.array([known[name] for name in names.tolist()])
-
-
-def check_coverage(coverage: float) -> None:
-    """Raise `InputError` unless it is between 0 and 1."""
-    if isinstance(coverage, bool) or not isinstance(coverage, (int, float, np.floating)) or not 0 < coverage < 1:
-        raise InputError(f"`coverage` must be between 0 and 1, such as 0.9, received {coverage!r}.")

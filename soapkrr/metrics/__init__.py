@@ -1,0 +1,21 @@
+"""Predictions against reference labels: errors, coverage of intervals, and scores of standard deviations."""
+
+from soapkrr.metrics.calibration import calibration_table
+from soapkrr.metrics.comparison import UNIT_NAMES, UNITS, VANISHING, Comparison, check_lengths, comparisons, members_by, residuals
+from soapkrr.metrics.errors import ErrorTable, ErrorTables, error_table, percent
+
+__all__ = [
+    "UNITS",
+    "UNIT_NAMES",
+    "VANISHING",
+    "Comparison",
+    "ErrorTable",
+    "ErrorTables",
+    "calibration_table",
+    "check_lengths",
+    "comparisons",
+    "error_table",
+    "members_by",
+    "percent",
+    "residuals",
+]
