@@ -158,8 +158,7 @@ def test_public_functions_have_few_parameters():
     long = {}
     for name, f, is_method in functions():
         n = sum(map(len, (f.args.posonlyargs, f.args.args, f.args.kwonlyargs))) - is_method
-        most = 9 if f"{name}.{f.name}" == "auto.fit" else 8  # what a fit without knobs is given, and how strict it is
-        if n > most and not f.name.startswith("_"):
+        if n > 8 and not f.name.startswith("_"):
             long[f"{name}.{f.name}"] = n
     assert set(long) == {CONSTRUCTOR}
 
