@@ -51,8 +51,9 @@ def attribution(found, frames: list[Atoms] | None = None, n: int = 12, ax=None):
     ax.set_yticks(np.arange(len(largest)), [names[k] for k in largest], fontsize=9)
     ax.invert_yaxis()
     text = "contribution" if scalar else "size of the contribution"
-    ax.set(xlabel=f"{text} to the {found.kind} ({UNITS[found.kind]})", title=f"{len(largest)} of {len(names)} training structures")
-    ax.locator_params(axis="x", nbins=6)
+    ax.set(xlabel=f"{text}\nto the {found.kind} ({UNITS[found.kind]})", title=f"{len(largest)} of {len(names)} training structures")
+    ax.locator_params(axis="x", nbins=5)
+    ax.xaxis.set_major_formatter("{x:g}")
     return ax
 
 

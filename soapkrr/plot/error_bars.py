@@ -19,6 +19,9 @@ COLOURS = {"energy": ORANGE, "forces": BLUE, "stress": "#3a8f5c"}
 #: Bins of equally many values, and values that each holds at least.
 BINS, BIN = 12, 10
 
+#: Errors smaller than the largest by more than this are below the figure.
+SHOWN = 3e4
+
 
 def reliability(frames: Atoms | list[Atoms], prediction: Prediction, ax=None, observations: Observations | None = None):
     """Observed against nominal coverage of ``prediction.interval``, a curve for each kind that has labels and standard deviations.
@@ -170,8 +173,8 @@ def _cloud(ax, x: np.ndarray, y: np.ndarray) -> None:
 
 
 def _limits(ax, x: np.ndarray, y: np.ndarray) -> None:
-    """A little wider than the values, but for the smallest two in a hundred errors, which happen to be near zero."""
-    low = max(float(np.quantile(y, 0.02)), 1e-300)
+    """A little wider than the values, but for the smallest errors, which happen to be near zero or are so by symmetry."""
+    low = max(float(np.quantile(y, 0.02)), float(y.max()) / SHOWN, 1e-300)
     ax.set(xlim=(x.min() / 1.3, x.max() * 1.3), ylim=(low / 1.3, y.max() * 4))
     _few_ticks(ax.xaxis, x.max() / x.min())
 
