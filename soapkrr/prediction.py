@@ -103,16 +103,16 @@ class Prediction(Tabular):
         ------
         InputError : another kind or coverage, or the standard deviations of this kind were not asked for.
         """
-        half, mean = self._half(kind, coverage), getattr(self, kind)
-        if isinstance(mean, list):
-            return [m - h for m, h in zip(mean, half, strict=True)], [m + h for m, h in zip(mean, half, strict=True)]
-        return mean - half, mean + half
-
-    def _half(self, kind: str, coverage: float):
-        """Half widths of intervals."""
         check_coverage(coverage)
-        std, quantile = self._std(kind), ndtri((1 + coverage) / 2)
-        return [quantile * s for s in std] if isinstance(std, list) else quantile * std
+        std, mean, quantile = self._std(kind), getattr(self, kind), self._quantile(kind, coverage)
+        if not isinstance(mean, list):
+            return mean - quantile * std, mean + quantile * std
+        half = [q * s for q, s in zip(quantile if isinstance(quantile, list) else [quantile] * len(std), std, strict=True)]
+        return [m - h for m, h in zip(mean, half, strict=True)], [m + h for m, h in zip(mean, half, strict=True)]
+
+    def _quantile(self, kind: str, coverage: float) -> float | list[np.ndarray]:
+        """Standard deviations from the prediction to the limits: one number, or for each structure an array to multiply its own with."""
+        return float(ndtri((1 + coverage) / 2))
 
     def _std(self, kind: str):
         """Standard deviations of a kind; raises `InputError` where there are none."""

@@ -19,6 +19,10 @@ PARTS = ("ignorance", "noise", "model_form")
 class CalibratedPrediction(Prediction):
     """A `Prediction` with calibrated standard deviations: 68 % of the errors of structures like the data are within one.
 
+    `interval` is split conformal prediction on the scores |error| / standard deviation of left-out training labels, forces by species:
+    where a structure is exchangeable with those of the data, the coverage holds on average over structures, whatever the law of the errors
+    (Vovk et al. 2005, doi 10.1007/b106715). `promised` says where it cannot be.
+
     Attributes
     ----------
     energy_posterior, energies_posterior, forces_posterior, stress_posterior : standard deviations of the posterior itself, shaped as those
@@ -44,23 +48,6 @@ class CalibratedPrediction(Prediction):
     symbols: list[np.ndarray] | None = None
     scores: Mapping[str, Mapping[str, Scores]] | None = None
     noise: Mapping[str, float] | None = None
-
-    def interval(self, kind: str, coverage: float = 0.9) -> tuple[Any, Any]:
-        """(lower, upper) limits that hold the reference value of ``coverage`` of all labels, shaped as the prediction of ``kind``.
-
-        Split conformal prediction on the scores |error| / standard deviation of left-out training labels, forces by species: where a
-        structure is exchangeable with those of the data, the coverage holds on average over structures, whatever the law of the errors
-        (Vovk et al. 2005, doi 10.1007/b106715). `promised` says where it cannot be.
-
-        Parameters
-        ----------
-        kind : ``"energy"``, ``"energies"``, ``"forces"`` or ``"stress"``.  coverage : between 0 and 1.
-
-        Raises
-        ------
-        InputError : another kind or coverage, or the standard deviations of this kind were not asked for.
-        """
-        return super().interval(kind, coverage)
 
     def balls(self, coverage: float = 0.9) -> list[np.ndarray]:
         """(n_atoms,) of each structure: radius around each force that holds the reference force of ``coverage`` of all atoms, eV/Å."""
@@ -100,14 +87,10 @@ class CalibratedPrediction(Prediction):
         sizes = np.array([len(e) for e in self.energies])
         return _split(std, raw, noise * np.sqrt(sizes) if kind == "energy" else noise)
 
-    def _half(self, kind: str, coverage: float):
-        """Half widths of intervals."""
-        check_coverage(coverage)
-        std = self._std(kind)
+    def _quantile(self, kind: str, coverage: float) -> float | list[np.ndarray]:
         if kind == "forces":
-            return [q[:, None] * s for q, s in zip(self._by_species("forces", coverage), std, strict=True)]
-        quantile = self._cells(kind)[ALL].quantile(coverage)
-        return [quantile * s for s in std] if isinstance(std, list) else quantile * std
+            return [q[:, None] for q in self._by_species("forces", coverage)]
+        return self._cells(kind)[ALL].quantile(coverage)
 
     def _by_species(self, kind: str, coverage: float) -> list[np.ndarray]:
         cells = self._cells(kind)

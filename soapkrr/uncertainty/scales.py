@@ -94,10 +94,6 @@ class ForceScale:
     least: float
     unit: float
 
-    def projected(self, X: np.ndarray) -> np.ndarray:
-        """(n, k) coordinates of descriptors."""
-        return (X - self.centre) @ self.axes
-
     def columns(self, sigma: np.ndarray, forces: np.ndarray, y: np.ndarray) -> np.ndarray:
         """(n, 3 + k) what the size depends on; sigma, forces (n, 3), y (n, k)."""
         size = np.log(np.linalg.norm(forces, axis=1) / self.force + 0.3)
