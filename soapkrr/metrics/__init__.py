@@ -1,7 +1,17 @@
 """Predictions against reference labels: errors, coverage of intervals, and scores of standard deviations."""
 
 from soapkrr.metrics.calibration import calibration_table
-from soapkrr.metrics.comparison import UNIT_NAMES, UNITS, VANISHING, Comparison, check_lengths, comparisons, members_by, residuals
+from soapkrr.metrics.comparison import (
+    UNIT_NAMES,
+    UNITS,
+    VANISHING,
+    Comparison,
+    check_lengths,
+    comparisons,
+    comparisons_with_std,
+    members_by,
+    residuals,
+)
 from soapkrr.metrics.errors import ErrorTable, ErrorTables, error_table, percent
 
 __all__ = [
@@ -14,6 +24,7 @@ __all__ = [
     "calibration_table",
     "check_lengths",
     "comparisons",
+    "comparisons_with_std",
     "error_table",
     "members_by",
     "percent",

@@ -7,9 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from soapkrr.display import Tabular, counted
-from soapkrr.errors import InputError
 from soapkrr.labels import Observations
-from soapkrr.metrics.comparison import UNIT_NAMES, UNITS, Comparison, check_lengths, comparisons, members_by
+from soapkrr.metrics.comparison import UNIT_NAMES, UNITS, Comparison, check_lengths, comparisons_with_std, named_members
 from soapkrr.metrics.scores import crps, ence, miscalibration_area, nll, rank_correlation, sharpness
 from soapkrr.prediction import Prediction
 from soapkrr.structures import as_frames
@@ -166,12 +165,8 @@ def calibration_table(frames, prediction: Prediction, by: str | None = None, obs
     """
     frames = as_frames(frames)
     check_lengths(frames, prediction)
-    members = {} if by is None else members_by(frames, by)
-    if set(members) == {"default"}:
-        raise InputError(f"`by`={by!r} is in the `info` of no structure.")
-    found = {kind: part for kind, part in comparisons(frames, prediction, observations).items() if part.std is not None}
-    if not found:
-        raise InputError("`prediction` has no standard deviations of a kind that has labels: predict with `uncertainty=True`.")
+    members = {} if by is None else named_members(frames, by)
+    found = comparisons_with_std(frames, prediction, observations)
     table = CalibrationTable({kind: _scores(part, prediction, frames, members) for kind, part in found.items()})
     table["n_outside"] = None if prediction.outside is None else int(prediction.outside.sum())
     novelty = getattr(prediction, "novelty", None)

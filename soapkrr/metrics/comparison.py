@@ -81,6 +81,14 @@ def comparisons(frames, prediction: Prediction, observations: Observations | Non
     return {kind: _joined(kind, parts) for kind, parts in columns.items() if parts}
 
 
+def comparisons_with_std(frames, prediction: Prediction, observations: Observations | None = None) -> dict[str, Comparison]:
+    """`comparisons` of the kinds that have standard deviations too; raises `InputError` where none has."""
+    found = {kind: part for kind, part in comparisons(frames, prediction, observations).items() if part.std is not None}
+    if not found:
+        raise InputError("`prediction` has no standard deviations of a kind that has labels: predict with `uncertainty=True`.")
+    return found
+
+
 def _columns(label, prediction: Prediction, s: int, kind: str) -> list[np.ndarray]:
     """Structure, place, size, error, reference and standard deviation (if any) of the labelled components of structure s."""
     n, std = len(prediction.energies[s]) if kind == "energy" else 1, getattr(prediction, f"{kind}_std")
@@ -116,4 +124,12 @@ def members_by(frames: list[Atoms], by: str) -> dict[str, list[int]]:
     members: dict[str, list[int]] = {}
     for s, atoms in enumerate(frames):
         members.setdefault(config_type(atoms, by), []).append(s)
+    return members
+
+
+def named_members(frames: list[Atoms], by: str) -> dict[str, list[int]]:
+    """`members_by`; raises `InputError` where no structure has ``by``."""
+    members = members_by(frames, by)
+    if set(members) == {"default"}:
+        raise InputError(f"`by`={by!r} is in the `info` of no structure.")
     return members

@@ -5,9 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from soapkrr.display import Tabular
-from soapkrr.errors import InputError
 from soapkrr.labels import Observations, read_labels
-from soapkrr.metrics.comparison import UNIT_NAMES, UNITS, Comparison, check_lengths, comparisons, members_by
+from soapkrr.metrics.comparison import UNIT_NAMES, UNITS, Comparison, check_lengths, comparisons, named_members
 from soapkrr.prediction import Prediction
 from soapkrr.structures import as_frames
 
@@ -71,9 +70,7 @@ def error_table(frames, prediction: Prediction, by: str | None = None, observati
     if by is None:
         return _table(comparisons(frames, prediction, observations))
     check_lengths(frames, prediction)
-    members = members_by(frames, by)
-    if set(members) == {"default"}:
-        raise InputError(f"`by`={by!r} is in the `info` of no structure.")
+    members = named_members(frames, by)
     labelled = {s for s, label in enumerate(read_labels(frames, observations)) if not label.empty}
     tables = ErrorTables()
     for name, group in sorted(members.items()):

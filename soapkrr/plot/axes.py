@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 from ase import Atoms, units
 
 from soapkrr.errors import InputError, LabelError, installing
@@ -41,6 +42,26 @@ def labelled_comparison(frames: list[Atoms], prediction: Prediction, kind: str, 
     if kind not in found:
         raise LabelError(f"none of the {len(frames)} structures has a label of kind {kind!r}.")
     return found[kind]
+
+
+def comparison_with_std(frames, prediction: Prediction, kind: str, observations: Observations | None) -> tuple[list[Atoms], Comparison]:
+    """Checked structures, and the components of one kind that have a label and a standard deviation.
+
+    Raises
+    ------
+    InputError : there are no standard deviations.  LabelError : there is no label.
+    """
+    frames = checked_frames(frames, prediction, kind)
+    found = labelled_comparison(frames, prediction, kind, observations)
+    if found.std is None:
+        raise InputError(f"`prediction` has no standard deviations of kind {kind!r}: predict with `uncertainty=True`.")
+    return frames, found
+
+
+def require_any(kept: np.ndarray, kind: str) -> None:
+    """Raise `LabelError` where no component is kept."""
+    if not kept.any():
+        raise LabelError(f"every component of kind {kind!r} is zero by symmetry: there are no errors to compare.")
 
 
 def new_axes(height: float = 4.6):

@@ -8,10 +8,10 @@ import numpy as np
 from ase import Atoms
 from scipy.special import erf
 
-from soapkrr.errors import InputError, LabelError
+from soapkrr.errors import InputError
 from soapkrr.labels import Observations, read_labels
 from soapkrr.metrics import UNITS
-from soapkrr.plot.axes import BLUE, GREY, KINDS, ORANGE, checked_frames, labelled_comparison, left_out, new_axes
+from soapkrr.plot.axes import BLUE, GREY, KINDS, ORANGE, comparison_with_std, left_out, new_axes, require_any
 from soapkrr.prediction import Prediction
 
 #: Numbers of standard deviations of the curve, and the fraction of a Gaussian's errors within each.
@@ -56,12 +56,8 @@ def calibration(
     InputError : matplotlib is not installed, ``kind`` is unknown, the numbers of structures differ, or there are no standard deviations.
     LabelError : no structure has a label of this kind, or every one vanishes by symmetry.
     """
-    frames = checked_frames(frames, prediction, kind)
-    found = labelled_comparison(frames, prediction, kind, observations)
-    if found.std is None:
-        raise InputError(f"`prediction` has no standard deviations of kind {kind!r}: predict with `uncertainty=True`.")
-    if not found.counted.any():
-        raise LabelError(f"every component of kind {kind!r} is zero by symmetry: there are no errors to compare.")
+    frames, found = comparison_with_std(frames, prediction, kind, observations)
+    require_any(found.counted, kind)
     std = found.std if noise is None else np.hypot(found.std, _label_noise(frames, kind, observations, noise))
     ratio = _ratios(found.errors, std)[found.counted]
     ax = new_axes() if ax is None else ax

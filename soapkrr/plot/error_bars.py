@@ -7,9 +7,20 @@ from ase import Atoms
 
 from soapkrr.errors import InputError, LabelError
 from soapkrr.labels import Observations
-from soapkrr.metrics import check_lengths, comparisons
+from soapkrr.metrics import check_lengths, comparisons_with_std
 from soapkrr.metrics.calibration import CURVE, Covered
-from soapkrr.plot.axes import BLUE, GREY, KINDS, ORANGE, checked_frames, labelled_comparison, left_out, new_axes
+from soapkrr.plot.axes import (
+    BLUE,
+    GREY,
+    KINDS,
+    ORANGE,
+    checked_frames,
+    comparison_with_std,
+    labelled_comparison,
+    left_out,
+    new_axes,
+    require_any,
+)
 from soapkrr.prediction import Prediction
 from soapkrr.structures import as_frames
 
@@ -46,9 +57,7 @@ def reliability(frames: Atoms | list[Atoms], prediction: Prediction, ax=None, ob
     """
     frames = as_frames(frames)
     check_lengths(frames, prediction)
-    found = {kind: part for kind, part in comparisons(frames, prediction, observations).items() if part.std is not None}
-    if not found:
-        raise InputError("`prediction` has no standard deviations of a kind that has labels: predict with `uncertainty=True`.")
+    found = comparisons_with_std(frames, prediction, observations)
     found = {kind: part for kind, part in found.items() if part.counted.any()}
     if not found:
         raise LabelError("every labelled component is zero by symmetry: there are no errors to compare.")
@@ -87,13 +96,9 @@ def error_vs_std(
     InputError : matplotlib is not installed, ``kind`` is unknown, the numbers of structures differ, or there are no standard deviations.
     LabelError : no structure has a label of this kind, or every one vanishes by symmetry.
     """
-    frames = checked_frames(frames, prediction, kind)
-    found = labelled_comparison(frames, prediction, kind, observations)
-    if found.std is None:
-        raise InputError(f"`prediction` has no standard deviations of kind {kind!r}: predict with `uncertainty=True`.")
+    frames, found = comparison_with_std(frames, prediction, kind, observations)
     keep = found.counted & (found.std > 0)
-    if not keep.any():
-        raise LabelError(f"every component of kind {kind!r} is zero by symmetry: there are no errors to compare.")
+    require_any(keep, kind)
     size, std, unit = np.abs(found.errors[keep]), found.std[keep], KINDS[kind][3]
     ax = new_axes() if ax is None else ax
     ax.axline((std[0], std[0]), (2 * std[0], 2 * std[0]), color=GREY, linewidth=1, zorder=1, label="RMSE = std")
