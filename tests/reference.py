@@ -305,12 +305,8 @@ def exact_gp_of_sums(observed, y, noise, wanted, kernels, signals):
     return cross @ cho_solve(factor, np.asarray(y)), prior - np.einsum("wo,ow->w", cross, cho_solve(factor, cross.T))
 
 
-def dtc(points, numbers, observed: list[Functional], y, noise, wanted: list[Functional], kernel, signal: float):
-    """(mean, variance) of the deterministic training conditional: the sparse points' energies are the inducing variables.
-
-    Quiñonero-Candela and Rasmussen 2005, equations 20: mean σ⁻² k_wM A K_Mo y and variance k_ww − Q_ww + k_wM A k_Mw with
-    A = (K_MM + σ⁻² K_Mo K_oM)⁻¹.
-    """
+def _inducing(points, numbers, observed: list[Functional], noise, wanted: list[Functional], kernel, signal: float) -> tuple:
+    """Covariances of the sparse points' energies with themselves, with observations over their noise, and with what is wanted."""
 
     class _Point:
         x, n = np.asarray(points), len(points)
@@ -318,9 +314,17 @@ def dtc(points, numbers, observed: list[Functional], y, noise, wanted: list[Func
     inducing = _Point()
     inducing.numbers = np.asarray(numbers)
     M = [Functional(inducing, value=row) for row in np.eye(len(points))]
-    K = covariances(M, M, kernel, signal)
-    Kmo = covariances(M, observed, kernel, signal) / np.asarray(noise)
-    Kmw = covariances(M, wanted, kernel, signal)
+    observed_rows = covariances(M, observed, kernel, signal) / np.asarray(noise)
+    return covariances(M, M, kernel, signal), observed_rows, covariances(M, wanted, kernel, signal)
+
+
+def dtc(points, numbers, observed: list[Functional], y, noise, wanted: list[Functional], kernel, signal: float):
+    """(mean, variance) of the deterministic training conditional: the sparse points' energies are the inducing variables.
+
+    Quiñonero-Candela and Rasmussen 2005, equations 20: mean σ⁻² k_wM A K_Mo y and variance k_ww − Q_ww + k_wM A k_Mw with
+    A = (K_MM + σ⁻² K_Mo K_oM)⁻¹.
+    """
+    K, Kmo, Kmw = _inducing(points, numbers, observed, noise, wanted, kernel, signal)
     A = K + Kmo @ Kmo.T
     prior = np.array([covariance(w, w, kernel, signal) for w in wanted])
     mean = Kmw.T @ np.linalg.solve(A, Kmo @ (np.asarray(y) / np.asarray(noise)))
@@ -366,15 +370,6 @@ def exact_covariance(observed: list[Functional], noise, wanted: list[Functional]
 
 def dtc_covariance(points, numbers, observed: list[Functional], noise, wanted: list[Functional], kernel, signal: float) -> np.ndarray:
     """Posterior covariance of `dtc`: K_ww − K_wM K_MM⁻¹ K_Mw + K_wM A K_Mw."""
-
-    class _Point:
-        x, n = np.asarray(points), len(points)
-
-    inducing = _Point()
-    inducing.numbers = np.asarray(numbers)
-    M = [Functional(inducing, value=row) for row in np.eye(len(points))]
-    K = covariances(M, M, kernel, signal)
-    Kmo = covariances(M, observed, kernel, signal) / np.asarray(noise)
-    Kmw = covariances(M, wanted, kernel, signal)
+    K, Kmo, Kmw = _inducing(points, numbers, observed, noise, wanted, kernel, signal)
     gain = np.linalg.solve(K + Kmo @ Kmo.T, Kmw) - np.linalg.solve(K, Kmw)
     return covariances(wanted, wanted, kernel, signal) + Kmw.T @ gain
