@@ -127,7 +127,7 @@ class Potential(PosteriorMethods):
 
     def state(self) -> dict:
         """See `Estimator.state`."""
-        return {**super().state(), "triangles": self.triangles_, **self._domain_state(), **self._automatic_state()}
+        return {**super().state(), "triangles": self.triangles_, **self._learnt_beside(), **self._automatic_state()}
 
     def put_on_top(self, mean: Baseline) -> None:
         """Add a prior mean that vanishes on all training data to a fitted model: what it learnt stays right."""
@@ -137,7 +137,8 @@ class Potential(PosteriorMethods):
         self.set_params(baseline=[*parts, mean])
         self.fitted_parameters_["baseline"], self.prior_means_ = self.baseline, (*self.prior_means_, mean)
 
-    def _domain_state(self) -> dict:
+    def _learnt_beside(self) -> dict:
+        """What a fit learns beside its process: domain and calibration."""
         known = {"domain": self.domain_, "calibration": self.calibration_}
         return {name: part.state() for name, part in known.items() if part is not None}
 
