@@ -12,6 +12,7 @@ _HOME = {
     "SOAP": "descriptors.soap",
     "CompressedSOAP": "descriptors.compression",
     "similarity_embedding": "descriptors.compression",
+    "WeightedSOAP": "descriptors.weighting",
     "Compressed": "descriptors.projection",
     "Projected": "descriptors.projection",
     "DScribe": "descriptors.dscribe",
