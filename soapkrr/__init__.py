@@ -52,6 +52,7 @@ _HOME = {
     "LeaveOut": "regression.leave_out",
     "check": "lint",
     "fit": "auto",
+    "learn_weights": "learning.weights",
     "load": "loading",
     "InputError": "errors",
     "DataWarning": "errors",

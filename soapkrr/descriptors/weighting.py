@@ -115,7 +115,7 @@ def weights_gradient(of_scales: np.ndarray, weights: np.ndarray) -> np.ndarray:
     """∂L/∂log w, as the weights, from ∂L/∂s (n_species, n_features) of `feature_scales`."""
     a, b = np.triu_indices(weights.shape[2])
     parts = (of_scales * feature_scales(weights)).reshape(*weights.shape[:2], -1)
-    out = np.zeros_like(weights)
-    np.add.at(out, (slice(None), slice(None), a), parts)
-    np.add.at(out, (slice(None), slice(None), b), parts)
-    return out
+    out = np.zeros((weights.shape[2], *weights.shape[:2]))
+    np.add.at(out, a, np.moveaxis(parts, -1, 0))
+    np.add.at(out, b, np.moveaxis(parts, -1, 0))
+    return np.ascontiguousarray(np.moveaxis(out, 0, -1))
