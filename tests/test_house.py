@@ -25,6 +25,7 @@ FLOORS = (
     ("planning",),
     ("checking", "uncertainty"),
     ("estimators",),
+    ("learning",),
     ("auto", "automatic", "description", "repulsion", "loading"),
     ("lint",),
     ("cli",),
