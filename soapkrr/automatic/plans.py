@@ -85,10 +85,10 @@ class Plan:
             labels = read_labels(frames, self.model.observations)
             return best_fit(plans, frames, labels, self.score, progress, check)
         again = bool(self.way) and (bool(self.levels) or self.signal is not None)
-        model = clone(self.model).learn(frames, self.way, progress, check=check and not again, calibrate=not again)
+        model = clone(self.model).learn(frames, self.way, progress, check=check and not again, calibrate=not again, stated=self.levels)
         if again:
             model.set_params(noise={**model.noise_, **self.levels}, signal=model.signals_[0] if self.signal is None else self.signal)
-            model.learn(frames, False, progress, check=check, calibrate=True)
+            model.learn(frames, False, progress, check=check, calibrate=True, stated=self.levels)
         choices = [*self.choices, *self._found(model)]
         if self.walls and (wall := repulsion(model)) is not None:
             model.put_on_top(wall)

@@ -64,11 +64,22 @@ class Potential(PosteriorMethods):
                 f"{type(y).__name__}. Give labels of other names by `observations`; a property of structures or atoms is for `PropertyGP`."
             )
 
-    def learn(self, frames: list[Atoms], optimize: bool | str, progress: bool, client=None, *, check: bool = True, calibrate: bool = False):
+    def learn(
+        self,
+        frames,
+        optimize: bool | str,
+        progress: bool,
+        client=None,
+        *,
+        check: bool = True,
+        calibrate: bool = False,
+        stated: Mapping[str, float] | None = None,
+    ):
         """Fit to the labels that ``frames`` carry, as `fit` does; returns self.
 
         Without ``check`` the labels are taken as they are; with ``calibrate`` error bars are learnt from what the fit says of each
-        structure without it (of fewer than three nothing can be learnt).
+        structure without it (of fewer than three nothing can be learnt). ``stated``: noise that is known to be that of the labels, None:
+        what the parameter ``noise`` has and the fit did not move.
         """
         noise, terms, scheme = self._noise(), tuple(self._terms()), self._scheme()
         way = scheme.optimizer(optimize)
@@ -84,7 +95,7 @@ class Potential(PosteriorMethods):
             prediction = self._of_the_data(data, fit, calibrate, client) if check or calibrate else None
             found = [] if prediction is None or not check else check_data(data, fit, prediction, bool(way))
             left = None if prediction is None or not calibrate else self._left_out(fit, data, labels, resources)
-            calibration = None if left is None or prediction is None else self._calibration(fit, data, left, prediction)
+            calibration = None if left is None or prediction is None else self._calibration(fit, data, left, prediction, stated)
         self._remember_parameters()
         self._set_fitted(fit, data.references)
         self.origin_ = origin(data_hash(frames, map(Labels.numbers, labels)))
@@ -106,11 +117,12 @@ class Potential(PosteriorMethods):
         frames = [data.frames[s] for s in np.argsort(data.order)]
         return leave_out(fit, data, groups_by("structure", frames, fit.process.descriptors), resources).with_labels(labels)
 
-    def _calibration(self, fit: Fit, data: TrainingData, left: LeaveOut, prediction: Prediction) -> Calibration | None:
+    def _calibration(self, fit: Fit, data: TrainingData, left: LeaveOut, prediction: Prediction, stated) -> Calibration | None:
         """What labels without their own structure say of error bars; None where there are none."""
         order = np.argsort(data.order)
         frames, std = [data.frames[s] for s in order], [(prediction.energies_std or [])[s] for s in order]
-        return learnt(left, frames, fit.process, std, self._given_noise()) if len(left) else None
+        stated = self._unmoved_noise(fit.noise) if stated is None else stated
+        return learnt(left, frames, fit.process, std, stated) if len(left) else None
 
     def _check_client(self, scheme: Scheme, client) -> None:
         if client is None:
