@@ -25,7 +25,7 @@ FLOORS = (
     ("planning",),
     ("checking", "uncertainty"),
     ("estimators",),
-    ("auto", "description", "repulsion", "loading"),
+    ("auto", "description", "repulsion", "loading", "solids"),
     ("lint",),
     ("cli",),
 )
