@@ -5,7 +5,7 @@ from small import crystals
 from systems import build
 
 from soapkrr import SOAP, DotProduct, GaussianProcess, SparseGP, auto, solids
-from soapkrr.description import describe, nearest_distance
+from soapkrr.description import nearest_distance
 
 TWO = [Atoms("NaCl", positions=[[0, 0, 0], [2, 2, 2]], cell=[4, 4, 4], pbc=True)] * 2000
 
@@ -54,8 +54,3 @@ def test_a_candidate_fits(monkeypatch):
     frames = crystals(6)
     recipe = auto.choose(frames, {"n_sparse": 10, "r_cut": 4.5, "n_max": 3, "l_max": 2}).model
     assert all(model.fit(frames).rank_ <= 10 for _, model in solids.candidates(frames, recipe))
-
-
-def test_near_neighbours_count_more_where_they_are_nearer():
-    near, far = ([Atoms("Cu", cell=[a, a, a], pbc=True)] for a in (2.0, 4.0))
-    assert [next(c.value.r0 for c in describe(f) if c.name == "scaling") for f in (near, far)] == [2.6, 3.0]
