@@ -26,7 +26,7 @@ FLOORS = (
     ("checking", "uncertainty"),
     ("estimators",),
     ("learning",),
-    ("auto", "description", "repulsion", "loading"),
+    ("auto", "automatic", "description", "repulsion", "loading"),
     ("lint",),
     ("cli",),
 )

@@ -1,9 +1,10 @@
 """Structures whose labels all the others contradict, and what may have happened to them.
 
-Each structure is left out; the root mean square error of one kind of its labels has a scale s, s² = a·(posterior variance) + b·(how badly
-comparable labels are predicted) + c, learnt from all structures by a Student t law, which wrong ones do not spoil. For energies, b goes
-with the squared error of the structure's forces, for forces and stress with their own squared size. What is beyond the threshold is taken
-out, and everything is done again until nothing more is.
+Each structure is left out, and each kind of its labels alone, beside which the others say more: forces tell much of an energy. The root
+mean square error of one kind has a scale s, s² = a·(posterior variance) + b·(how badly comparable labels are predicted) + c, learnt from
+all structures by a Student t law, which wrong ones do not spoil. For energies, b goes with the squared error of the structure's forces,
+for forces and stress with their own squared size. What is farthest beyond the threshold of each structure is taken out, one kind at a
+time as a wrong one spoils the others, and everything is done again until nothing changes.
 """
 
 from __future__ import annotations
@@ -30,8 +31,8 @@ UNLIKE, CLEAR, ALIKE = 1.0, (0.0, 1.5, 4.0), 0.8
 #: Part of forces or stress that their error must exceed: models err most where these are small.
 PART = 0.4
 
-#: Rounds of taking out.
-ROUNDS = 4
+#: Rounds of taking out, and energy noise tried as parts of the median error of energies.
+ROUNDS, PARTS = 8, (1.0, 0.3, 0.1, 0.03, 0.01)
 
 #: Degrees of freedom of the law of the errors.
 NU = 3.0
@@ -56,32 +57,49 @@ class Judged:
     scores: Mapping[tuple[int, int], float]
     odd: frozenset[tuple[int, int]]
 
-    def of(self, s: int, k: int) -> tuple[np.ndarray, np.ndarray]:
-        """Given and expected labels of one kind of a structure, whole energies."""
+    def of(self, s: int, k: int, beside: bool = False) -> tuple[np.ndarray, np.ndarray]:
+        """Given and expected labels of one kind of a structure, whole energies; ``beside``: what is believed of its other kinds."""
         mine = self.rows.of[s]
         here = np.flatnonzero(self.rows.kind[mine] == k) + mine.start
         n = np.sqrt(len(self.probe.frames[s])) if k == 0 else 1.0
         base = self.probe.base[here] if k == 0 else 0.0
-        return n * (self.rows.target[here] + base), n * (self.left_out.expected[here] + base)
+        expected = self.left_out.beside if beside else self.left_out.expected
+        return n * (self.rows.target[here] + base), n * (expected[here] + base)
 
 
 def judge(probe: Probe, whole: Mapping[str, Mistake]) -> Judged:
     """Leave out every structure, and take out what the others contradict."""
     rows = probe.rows.replaced(probe.undone(whole))
-    seen, odd, noise = np.ones(len(rows.target), dtype=bool), frozenset(), _start(rows)
-    for turn in range(ROUNDS):
+    seen, odd = np.ones(len(rows.target), dtype=bool), frozenset()
+    noise = balanced(rows, seen)
+    for _ in range(ROUNDS):
         left = leave_out(rows, seen, noise)
-        if turn == 0:
-            noise = {kind: _noise(rows, left, k) for k, kind in enumerate(KINDS)}
-            left = leave_out(rows, seen, noise)
-        scores = _scores(rows, left, seen)
-        found = frozenset(key for key, score in scores.items() if score > LOW[key[1]])
+        scores = _scores(rows, left)
+        far = {key: score / LOW[key[1]] for key, score in scores.items() if score > LOW[key[1]]}
+        worst = {s: max((key for key in far if key[0] == s and key not in odd), key=far.__getitem__, default=None) for s, _ in far}
+        found = frozenset(key for key in far if key in odd or key == worst[key[0]])
         found |= _plainly_mistaken(Judged(probe, rows, left, scores, odd))
         if found == odd:
             break
         odd = found
         seen = np.array([(int(s), int(k)) not in odd for s, k in zip(rows.structure, rows.kind, strict=True)])
     return Judged(probe, rows, left, scores, odd)
+
+
+def balanced(rows: Rows, seen: np.ndarray) -> dict[str, float]:
+    """Noise levels: of forces and stress by the errors of left-out ones, of energies that by which all are predicted best."""
+    first = leave_out(rows, seen, _start(rows))
+    noise = {kind: _noise(rows, first, k) for k, kind in enumerate(KINDS)}
+    if len(np.unique(rows.kind)) == 1:
+        return noise
+    tried = [{**noise, "energy": part * noise["energy"]} for part in PARTS]
+    return min(tried, key=lambda levels: _misfit(rows, leave_out(rows, seen, levels)))
+
+
+def _misfit(rows: Rows, left: LeftOut) -> float:
+    """Σ_kind log of the median error, which no unit changes."""
+    error = np.abs(rows.target - left.expected)
+    return float(sum(np.log(np.median(error[rows.kind == k]) + 1e-12) for k in np.unique(rows.kind)))
 
 
 def _plainly_mistaken(judged: Judged) -> set[tuple[int, int]]:
@@ -116,15 +134,20 @@ def _noise(rows: Rows, left: LeftOut, k: int) -> float:
     return float(np.median(np.abs((rows.target - left.expected)[mine])) / 0.6745) + 0.02 * left.noise[KINDS[k]]
 
 
-def _scores(rows: Rows, left: LeftOut, seen: np.ndarray) -> dict[tuple[int, int], float]:
-    """Errors of every structure and kind in their scale."""
-    error, scores = rows.target - left.expected, {}
+def _scores(rows: Rows, left: LeftOut) -> dict[tuple[int, int], float]:
+    """Errors of every structure and kind in their scale: the larger of those of the structure and of the kind left out."""
+    one, other = (_scaled(rows, *pair) for pair in ((left.expected, left.std), (left.beside, left.beside_std)))
+    return {key: max(score, other[key]) for key, score in one.items()}
+
+
+def _scaled(rows: Rows, expected: np.ndarray, std: np.ndarray) -> dict[tuple[int, int], float]:
+    error, scores = rows.target - expected, {}
     squares: dict[int, dict[int, tuple]] = {0: {}, 1: {}, 2: {}}
     for s, mine in rows.of.items():
         for k in range(3):
             here = np.flatnonzero(rows.kind[mine] == k) + mine.start
             if len(here):
-                squares[k][s] = tuple(np.mean(x[here] ** 2) for x in (error, left.std, left.expected, rows.target))
+                squares[k][s] = tuple(np.mean(x[here] ** 2) for x in (error, std, expected, rows.target))
     for k, found in squares.items():
         if len(found) < FEWEST:
             continue
@@ -160,7 +183,7 @@ def _scale(error: np.ndarray, squares: np.ndarray) -> np.ndarray:
 
 def mistake_of(judged: Judged, s: int, k: int) -> Mistake | None:
     """The mistake that explains the labels of one kind of a structure."""
-    given, expected = judged.of(s, k)
+    given, expected = judged.of(s, k, beside=True)
     kind, volume = KINDS[k], judged.probe.volumes[s]
     misfits = [(float(np.linalg.norm(m.undo(given, volume) - expected)), m) for m in mistakes(kind)]
     misfit, mistake = min(misfits, key=lambda pair: pair[0])
