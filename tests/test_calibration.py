@@ -171,7 +171,7 @@ def test_standard_deviations_are_those_of_errors_and_the_posterior_stays(model, 
     errors = np.concatenate([np.ravel(f - a.get_forces()) for f, a in zip(prediction.forces, test, strict=True)])
     std = np.concatenate([np.ravel(s) for s in prediction.forces_std])
     assert np.mean(np.abs(errors) <= std) == pytest.approx(0.683, abs=0.08)
-    bare = choose(train).model.set_params(noise=dict(model.noise_), signal=model.signals_[0]).fit(train)
+    bare = choose(train).with_descriptor(model.descriptor).model.set_params(noise=dict(model.noise_), signal=model.signals_[0]).fit(train)
     raw = bare.predict(test, uncertainty=True)
     assert type(raw) is soapkrr.Prediction
     for kind in KINDS:

@@ -12,7 +12,7 @@ ROOT = Path(__file__).parent.parent / "soapkrr"
 
 #: Floors from the ground up; what stands on one floor may import itself (without circles) and what is below.
 FLOORS = (
-    ("errors", "specification", "progress", "threads", "display", "export", "prediction", "datasets", "lazy"),
+    ("errors", "specification", "progress", "threads", "display", "export", "prediction", "datasets", "lazy", "student"),
     ("backends",),
     ("linear", "kernels", "structures", "structure_checks"),
     ("execution",),
@@ -26,7 +26,7 @@ FLOORS = (
     ("checking", "uncertainty"),
     ("estimators",),
     ("learning",),
-    ("auto", "automatic", "description", "repulsion", "loading"),
+    ("auto", "automatic", "description", "repulsion", "solids", "loading"),
     ("lint",),
     ("cli",),
 )

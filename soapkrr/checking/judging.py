@@ -13,11 +13,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.optimize import minimize
 
 from soapkrr.checking.probe import LeftOut, Probe, Rows, leave_out
 from soapkrr.checking.whole import Mistake, mistakes
 from soapkrr.labels import KINDS
+from soapkrr.student import student_variance
 
 #: Structures with labels of a kind from which errors have a scale.
 FEWEST = 10
@@ -34,11 +34,8 @@ PART = 0.4
 #: Rounds of taking out, and energy noise tried as parts of the median error of energies.
 ROUNDS, PARTS = 8, (1.0, 0.3, 0.1, 0.03, 0.01)
 
-#: Degrees of freedom of the law of the errors.
-NU = 3.0
-
-#: A mistake explains labels where it leaves this part of their error.
-EXPLAINED = 0.35
+#: A mistake explains labels where it leaves this part of their error, or, if no error of a model looks like it, an ordinary one in scales.
+EXPLAINED, ORDINARY = 0.35, 2.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -107,7 +104,7 @@ def _plainly_mistaken(judged: Judged) -> set[tuple[int, int]]:
     found = set()
     for s, k in judged.scores:
         if k:
-            given, expected = judged.of(s, k)
+            given, expected = judged.of(s, k, beside=True)
             size, level = float(np.linalg.norm(given - expected)), judged.left_out.noise[KINDS[k]] * np.sqrt(len(given))
             norms = np.linalg.norm(given) * np.linalg.norm(expected)
             alike = abs(given @ expected) > ALIKE * norms > 0
@@ -117,7 +114,7 @@ def _plainly_mistaken(judged: Judged) -> set[tuple[int, int]]:
                 and abs(np.linalg.norm(given) / np.linalg.norm(expected) * np.sign(given @ expected) - 1) > 0.6
             ):
                 mistake = mistake_of(judged, s, k)
-                if mistake is not None and (mistake.scale < 0 or abs(np.log(mistake.scale)) > UNLIKE):
+                if mistake is not None and unlike(mistake):
                     found.add((s, k))
     return found
 
@@ -158,27 +155,11 @@ def _scaled(rows: Rows, expected: np.ndarray, std: np.ndarray) -> dict[tuple[int
             beside = np.array([squares[1][s][0] if s in squares[1] else typical for s in structures])
         elif k == 0:
             beside = np.zeros(len(values))
-        scale = _scale(np.sqrt(values[:, 0]), np.column_stack([values[:, 1], beside, np.ones(len(values))]))
+        scale = np.sqrt(student_variance(values[:, 0], np.column_stack([values[:, 1], beside, np.ones(len(values))])))
         counted = (values[:, 0] > PART**2 * values[:, 2:].max(axis=1)) | (k == 0)
         z = np.where(counted, np.sqrt(values[:, 0]) / scale, 0.0)
         scores |= {(s, k): float(x) for s, x in zip(structures, z, strict=True)}
     return scores
-
-
-def _scale(error: np.ndarray, squares: np.ndarray) -> np.ndarray:
-    """Scale of each error, s² = Σ_j a_j squares_j with a_j ≥ 0 of highest likelihood of Student's t law."""
-    typical = max(float(np.median(error)) ** 2, 1e-18)
-    unit = np.maximum(np.median(squares, axis=0), 1e-12 * max(float(np.median(squares)), 1e-30))
-    features = typical * squares / unit
-
-    def loss(log_a):
-        s2 = features @ np.exp(log_a) + 1e-3 * typical
-        return float(np.mean(0.5 * np.log(s2) + 0.5 * (NU + 1) * np.log1p(error**2 / (NU * s2))))
-
-    bounds = [(-12.0, 8.0)] * 3
-    starts = ([0.0, 0.0, 0.0], [0.0, -4.0, -4.0], [-4.0, 0.0, -4.0])
-    best = min((minimize(loss, start, bounds=bounds, method="L-BFGS-B") for start in starts), key=lambda found: found.fun)
-    return np.sqrt(features @ np.exp(best.x) + 1e-3 * typical)
 
 
 def mistake_of(judged: Judged, s: int, k: int) -> Mistake | None:
@@ -188,5 +169,12 @@ def mistake_of(judged: Judged, s: int, k: int) -> Mistake | None:
     misfits = [(float(np.linalg.norm(m.undo(given, volume) - expected)), m) for m in mistakes(kind)]
     misfit, mistake = min(misfits, key=lambda pair: pair[0])
     limit = 0.02 * np.linalg.norm(expected) if k == 0 else EXPLAINED * misfits[0][0]
+    if k and unlike(mistake) and judged.scores[s, k] > 0:
+        limit = max(limit, ORDINARY / judged.scores[s, k] * misfits[0][0])
     # What shrinks labels to nothing explains nothing.
     return mistake if mistake.cause and misfit < limit and misfit < 0.6 * np.linalg.norm(expected) else None
+
+
+def unlike(mistake: Mistake) -> bool:
+    """Whether no error of a model looks like it: a sign, or a factor far from 1."""
+    return mistake.scale < 0 or mistake.per_volume or abs(np.log(mistake.scale)) > UNLIKE

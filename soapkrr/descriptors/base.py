@@ -113,7 +113,7 @@ class Descriptor(Specification, ABC):
     @property
     def kind_names(self) -> tuple[str, ...]:
         """Kinds of centres, of which those of different kinds have nothing in common, k(x, x′) = 0: here one for each species."""
-        return tuple(self.species)
+        return tuple(map(str, self.species))
 
     @property
     def n_kinds(self) -> int:

@@ -152,7 +152,9 @@ class Predictor:
 
     def _check_species(self, batch: Batch) -> None:
         """Raise for a species that no training structure has, unless every descriptor was asked to extrapolate and it has a reference."""
-        new = np.setdiff1d(batch.numbers, self.domain.numbers) if self.domain is not None else ()
+        if self.domain is None:
+            return
+        new = np.setdiff1d(batch.numbers, self.domain.numbers)
         if not len(new):
             return
         where = f"frame {batch.frame[np.argmax(batch.numbers == new[0])]}: species {species_name(new[0])}"
