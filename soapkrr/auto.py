@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 
 import numpy as np
 from ase import Atoms
 from sklearn.base import clone
 
+from soapkrr.automatic.plans import MEMORY_LIMIT, Plan, Settings
+from soapkrr.automatic.search import Score, check_score
+from soapkrr.automatic.variants import of_species
 from soapkrr.checking.fitting import checked_fit
 from soapkrr.choices import Choice, advice, checked_test, choices_text, test_rows
 from soapkrr.description import OF_DESCRIPTOR, described
@@ -19,13 +22,11 @@ from soapkrr.errors import InputError
 from soapkrr.estimators.base import Potential
 from soapkrr.estimators.gaussian_process import GaussianProcess
 from soapkrr.estimators.sparse_gp import SparseGP
-from soapkrr.estimators.summary import NOISE_UNITS
 from soapkrr.execution.memory import format_memory, parse_memory
 from soapkrr.kernels import DotProduct
 from soapkrr.labels import Labels, Observations, read_labels
 from soapkrr.metrics import error_table
 from soapkrr.regression.data import check_structures, checked_noise
-from soapkrr.repulsion import START, repulsion
 from soapkrr.structures import Batch, as_frames
 
 logger = logging.getLogger(__name__)
@@ -38,9 +39,6 @@ SMALL = 32
 
 #: Features kept for the exact model of a large set.
 COMPONENTS = 400
-
-#: Memory that a fit and its predictions may take.
-MEMORY_LIMIT = "8GB"
 
 #: Sparse points at least and at most; in between, a quarter of the environments.
 SPARSE = (300, 2_000)
@@ -56,69 +54,6 @@ NAMES = ("species", "r_cut", "sigma", "n_max", "l_max", "scaling", *OF_DESCRIPTO
 CHOSEN = {*NAMES, "n_components"}
 
 
-@dataclass(frozen=True)
-class Settings:
-    """What a fit is given and does not choose: parameters of the estimators, and whether atoms repel each other below the distances of the
-    data.
-    """
-
-    observations: Observations | None = None
-    baseline: object = None
-    device: str = "cpu"
-    threads: int | None = None
-    memory_limit: int | str | None = MEMORY_LIMIT
-    repulsion: bool = True
-
-    @property
-    def parameters(self) -> dict:
-        """As arguments of an estimator."""
-        return {name: value for name, value in vars(self).items() if name != "repulsion"}
-
-
-@dataclass(frozen=True)
-class Plan:
-    """An estimator chosen for some data, not fitted, and why it is this one.
-
-    Attributes
-    ----------
-    model : the estimator.  choices : what was chosen and why.
-    way : ``optimize`` of its fit: ``"evidence"``, ``"cross-validation"``, or False where noise and signal are given.
-    levels, signal : {kind: σ} and δ that were given, and take the place of what the fit found.
-    walls : whether atoms repel each other below the distances of the data.
-    """
-
-    model: Potential
-    choices: tuple[Choice, ...]
-    way: str | bool
-    levels: Mapping[str, float] = field(default_factory=dict)
-    signal: float | None = None
-    walls: bool = True
-
-    def fit(self, frames: list[Atoms], progress: bool = False, check: bool = True) -> Potential:
-        """A fitted copy of the model with ``choices_``; levels that were given stand beside those that the fit found. ``check``: labels."""
-        again = bool(self.way) and (bool(self.levels) or self.signal is not None)
-        model = clone(self.model).learn(frames, self.way, progress, check=check and not again, calibrate=not again)
-        if again:
-            model.set_params(noise={**model.noise_, **self.levels}, signal=model.signals_[0] if self.signal is None else self.signal)
-            model.learn(frames, False, progress, check=check, calibrate=True)
-        choices = [*self.choices, *self._found(model)]
-        if self.walls and (wall := repulsion(model)) is not None:
-            model.put_on_top(wall)
-            choices.append(Choice("repulsion", wall.distances, f"Å, below {START:g} × the shortest distances of the data"))
-        model.choices_ = choices
-        return model
-
-    def _found(self, model: Potential) -> list[Choice]:
-        way, levels = self.way or "default", self.levels
-        found = [
-            Choice(f"noise, {kind}", float(f"{model.noise_[kind]:.3g}"), f"{unit}, {'given' if kind in levels else way}")
-            for kind, unit in NOISE_UNITS.items()
-            if model.n_observations_.get(kind)
-        ]
-        source = "given" if self.signal is not None else "evidence" if self.way else "default"
-        return [*found, Choice("signal", float(f"{model.signals_[0]:.3g}"), f"eV, {source}")]
-
-
 def fit(
     frames: list[Atoms],
     *,
@@ -130,6 +65,8 @@ def fit(
     memory_limit: int | str | None = MEMORY_LIMIT,
     progress: bool = False,
     strict: bool = False,
+    score: str | Mapping[str, float] = "balanced",
+    search: bool = True,
 ) -> Potential:
     """Fit a potential to labelled structures, with nothing else to give.
 
@@ -143,6 +80,9 @@ def fit(
     frames : structures with energies, forces or stresses (`atoms.calc.results`, or as ``observations`` names them).
     observations, baseline, device, threads : as in the estimators.  progress : draw bars on a terminal.
     strict : make what a fit warns of labels (`DataWarning`) an error; `soapkrr.check` looks at them more closely.
+    score : which errors of left-out structures are to be small where there is a choice: ``"balanced"`` (the geometric mean of those of
+        energies, forces and stresses), ``"energy"``, ``"forces"``, or weights {kind: w}.
+    search : try variants of the recipe, and keep what does best on structures left out; False: the recipe alone, in less time.
     test : labelled structures that are not fitted: ``test_errors_`` of the model is their `metrics.error_table`, which `summary` shows.
     memory_limit : as in the estimators. Where the exact process would take more, a sparse one is fitted, on whatever machine.
 
@@ -169,7 +109,8 @@ def fit(
     """
     with advice(CHOSEN):
         frames = as_frames(frames)
-        plan = choose(frames, settings=Settings(observations, baseline, device, threads, memory_limit))
+        settings = Settings(observations, baseline, device, threads, memory_limit, score=score, search=search)
+        plan = choose(frames, settings=settings)
         test = None if test is None else checked_test(test, frames, observations)
         model = checked_fit(plan, frames, progress, strict)
     if test is not None:
@@ -202,9 +143,19 @@ def choose(frames: list[Atoms], given: Mapping | None = None, settings: Settings
     choices = described(frames, given)
     model = _estimator(frames, labels, choices, given, settings)
     check_structures(frames, [model.descriptor])
+    score = Score.of(settings.score)
+    check_score(score, labels)
     labelled = sum(not label.empty for label in labels)
     plan = _levels(model, choices, given, [kind for kind in noise if any(label.has(kind) for label in labels)], labelled)
-    return replace(plan, walls=settings.repulsion)
+    plan = replace(plan, walls=settings.repulsion, score=score)
+    return replace(plan, variants=_variants(plan, frames)) if settings.search else plan
+
+
+def _variants(plan: Plan, frames: list[Atoms]) -> dict[str, Plan]:
+    """Plans with other descriptors, by what they do with the species."""
+    descriptor = plan.model.descriptor
+    soap = descriptor.descriptor if isinstance(descriptor, Compressed) else descriptor
+    return {name: plan.with_descriptor(other) for name, other in of_species(soap)}
 
 
 def _levels(model: Potential, choices: list[Choice], given: Mapping, kinds: list[str], labelled: int) -> Plan:

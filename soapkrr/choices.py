@@ -45,6 +45,13 @@ def test_rows(errors: Mapping | None) -> list[Choice]:
     return [Choice(f"test, {kind}", float(f"{e:.3g}"), f"{UNIT_NAMES[kind]}, {where}") for kind, e in found.items() if e is not None]
 
 
+def left_out_rows(errors: Mapping[str, float]) -> list[Choice]:
+    """Root mean square errors of structures left out of the fit, {kind: eV/atom, eV/Å, eV/Å³}, in the units of tables."""
+    where = "root mean square error of structures left out of the fit"
+    rows = {kind: (f"left out, {kind}", errors[kind] * UNITS[kind][1], UNIT_NAMES[kind]) for kind in UNITS if kind in errors}
+    return [Choice(name, float(f"{error:.3g}"), f"{unit}, {where}") for name, error, unit in rows.values()]
+
+
 def checked_test(test, frames: list[Atoms], observations: Observations | None) -> list[Atoms]:
     """Test structures, once it is certain that their errors can be computed after the fit."""
     test, known = as_frames(test), {int(z) for atoms in frames for z in atoms.numbers}

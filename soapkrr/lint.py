@@ -27,8 +27,8 @@ logger = logging.getLogger(__name__)
 #: Structures from which labels can be held against each other.
 FEWEST = 5
 
-#: Sparse points at least and at most, and environments for each; rows kept at most, and rows by which whole kinds are judged.
-SPARSE, SHARE, ROWS, WHOLE = (150, 400), 4, 50_000, 6_000
+#: Sparse points at least and at most, and numbers of the table that they may fill; rows kept at most, and by which whole kinds are judged.
+SPARSE, NUMBERS, ROWS, WHOLE = (300, 800), 20_000_000, 50_000, 6_000
 
 
 def check(
@@ -116,7 +116,7 @@ def _thinned(frames: list[Atoms], labels: list[Labels], labelled: list[int]) -> 
 def _term(frames: list[Atoms], observations: Observations | None, threads: int | None) -> Term:
     """Descriptor and kernel that a fit would take, with few sparse points."""
     environments = sum(map(len, frames))
-    n = min(int(np.clip(environments // SHARE, *SPARSE)), environments)
+    n = min(int(np.clip(NUMBERS // (3 * environments), *SPARSE)), environments)
     model = choose(frames, {"n_sparse": n}, Settings(observations, threads=threads)).model
     if isinstance(model.descriptor, list):
         return model.descriptor[-1]

@@ -33,6 +33,12 @@ def _projected(names):
     return soapkrr.Projected(soap, _matrix(soap.n_features, 7))
 
 
+def _weighted(names):
+    soap = small_soap(names)
+    weights = np.random.default_rng(0).uniform(0.5, 2.0, (len(soap.species), soap.l_max + 1, soap.n_channels))
+    return soapkrr.WeightedSOAP(**soap.get_params(deep=False), weights=weights)
+
+
 def _standardized(names):
     acsf = soapkrr.ACSF(names, r_cut=R_CUT, g2_params=[(1.0, 1.5)])
     return soapkrr.Standardized(acsf, tuple(np.full(acsf.n_features, 0.1)), tuple(np.linspace(0.5, 2.0, acsf.n_features)))
@@ -48,8 +54,10 @@ def _dscribe(names):
 EXAMPLES = {
     "SOAP": small_soap,
     "CompressedSOAP": lambda names: soapkrr.CompressedSOAP(names, r_cut=R_CUT, n_max=3, l_max=2, compression="mu1nu1"),
+    "WeightedSOAP": _weighted,
     "Compressed": lambda names: soapkrr.Compressed(small_soap(names), n_components=5),
     "Projected": _projected,
+    "Coupled": lambda names: soapkrr.Coupled(small_soap(names), _matrix(len(names) + 1, 2)[: len(names)]),
     "DScribe": _dscribe,
     "Sum": lambda: DotProduct(2) + SquaredExponential(0.7),
     "Product": lambda: DotProduct(2) * SquaredExponential(0.7),

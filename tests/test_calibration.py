@@ -16,6 +16,7 @@ from soapkrr.uncertainty.calibrated import PARTS, CalibratedPrediction
 from soapkrr.uncertainty.calibration import restored_calibration
 from soapkrr.uncertainty.conformal import ALL, KEPT, Scores, cells_of, quantiles
 from soapkrr.uncertainty.novelty import Neighbourhood
+from soapkrr.uncertainty.repeats import GIVEN, REPEATED, Noise
 from soapkrr.uncertainty.scales import TotalScale, anisotropy, learnt_weights, student_loss
 
 KINDS = ("energy", "energies", "forces", "stress")
@@ -170,7 +171,7 @@ def test_standard_deviations_are_those_of_errors_and_the_posterior_stays(model, 
     errors = np.concatenate([np.ravel(f - a.get_forces()) for f, a in zip(prediction.forces, test, strict=True)])
     std = np.concatenate([np.ravel(s) for s in prediction.forces_std])
     assert np.mean(np.abs(errors) <= std) == pytest.approx(0.683, abs=0.08)
-    bare = choose(train).model.set_params(noise=dict(model.noise_), signal=model.signals_[0]).fit(train)
+    bare = choose(train).with_descriptor(model.descriptor).model.set_params(noise=dict(model.noise_), signal=model.signals_[0]).fit(train)
     raw = bare.predict(test, uncertainty=True)
     assert type(raw) is soapkrr.Prediction
     for kind in KINDS:
@@ -320,6 +321,8 @@ def damaged(state, path, value):
         (("surroundings", "Ar", "energy"), -1.0),
         (("surroundings",), None),
         (("noise",), {"energy": None}),
+        (("noise",), {"energy": {"level": 0.0, "source": "given"}}),
+        (("noise",), {"energy": {"level": 0.1, "source": "rumour"}}),
     ],
 )
 def test_a_damaged_calibration_is_refused(path, value):
@@ -328,3 +331,62 @@ def test_a_damaged_calibration_is_refused(path, value):
     restored_calibration(state)
     with pytest.raises(ModelFileError):
         restored_calibration(damaged(state, path, value))
+
+
+# --- noise of labels ---
+
+
+def test_a_level_that_the_fit_found_is_not_taken_for_one_that_was_given():
+    """With one level given the others are those of the fit: only the given one is noise of labels, now and after another calibration."""
+    frames = crystals(12)
+    model = choose(frames, {"noise": {"energy": 1e-4}}).fit(frames)
+    assert model.noise_["forces"] > 0
+    for again in (model, model.calibrate(frames)):
+        p = again.predict(frames[:2], uncertainty=True)
+        assert p.noise == {"energy": Noise(1e-4, GIVEN)}
+        assert not np.concatenate(p.parts("forces")["noise"]).any()
+
+
+def test_a_level_where_a_search_began_is_no_noise_of_labels():
+    frames = crystals(8)
+    assert small_gp(noise={"energy": 0.5}).fit(frames, optimize=True).calibrate(frames).calibration_.noise == {}
+    assert small_gp(noise={"energy": 0.5}).fit(frames).calibrate(frames).calibration_.noise == {"energy": Noise(0.5, GIVEN)}
+
+
+def repeated(frames, times: int, sigma: dict, seed: int = 0) -> list:
+    """Every structure several times, with noise on its labels: of the energy σ√N."""
+    rng, found = np.random.default_rng(seed), []
+    for atoms in frames:
+        for _ in range(times):
+            e, f = atoms.get_potential_energy(), atoms.get_forces()
+            e += sigma["energy"] * np.sqrt(len(atoms)) * rng.standard_normal()
+            found.append(labelled(atoms, energy=e, forces=f + sigma["forces"] * rng.standard_normal(f.shape)))
+    return found
+
+
+@pytest.mark.parametrize("times", [2, 3])
+def test_structures_that_occur_twice_show_the_noise_of_their_labels(times):
+    sigma = {"energy": 0.003, "forces": 0.02}
+    frames = repeated(crystals(60), times, sigma)
+    model = small_gp().fit(frames).calibrate(frames)
+    found = model.calibration_.noise
+    assert {noise.source for noise in found.values()} == {REPEATED}
+    assert found["forces"].level == pytest.approx(sigma["forces"], rel=0.1)
+    assert found["energy"].level == pytest.approx(sigma["energy"], rel=0.35)
+    parts = model.predict(frames[:2], uncertainty=True).parts("forces")["noise"]
+    assert np.concatenate(parts).max() <= found["forces"].level * (1 + 1e-12) and np.concatenate(parts).min() > 0
+
+
+def test_copies_and_one_mistake_are_no_noise():
+    """The same label again measures nothing, and one pair that differs may be a mistake."""
+    frames = crystals(8)
+    wrong = labelled(frames[0], energy=frames[0].get_potential_energy() + 1.0, forces=frames[0].get_forces())
+    with pytest.warns(soapkrr.DataWarning, match="different labels"):
+        model = small_gp().fit(data := [*frames, *frames, wrong])
+    assert model.calibrate(data).calibration_.noise == {}
+
+
+def test_what_was_given_counts_more_than_what_repeats_show():
+    frames = repeated(crystals(10), 2, {"energy": 0.003, "forces": 0.02})
+    found = small_gp(noise={"forces": 0.05}).fit(frames).calibrate(frames).calibration_.noise
+    assert found["forces"] == Noise(0.05, GIVEN) and found["energy"].source == REPEATED

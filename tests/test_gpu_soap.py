@@ -8,7 +8,7 @@ from ase import Atoms
 from gpu_loops import assert_same
 from systems import build
 
-from soapkrr import SOAP, CompressedSOAP, backends
+from soapkrr import SOAP, CompressedSOAP, WeightedSOAP, backends
 from soapkrr.descriptors.environments import Environments
 from soapkrr.structures import Batch
 
@@ -86,6 +86,11 @@ def test_compressed_channels(cuda, compression):
 def test_contraction_of_species_and_radial_functions(cuda):
     contraction = np.random.default_rng(0).normal(size=(3, 9, 4))
     assert_twins(cuda, soap(["O", "Sr", "Ti"], contraction=contraction), [build("alloy")], 1, 4)
+
+
+def test_weighted_channels(cuda):
+    names, weights = ["O", "Sr", "Ti"], np.random.default_rng(0).uniform(0.5, 2.0, (3, 3, 9))
+    assert_twins(cuda, WeightedSOAP(**soap(names).get_params(deep=False), weights=weights), [build("alloy")], 1, 4)
 
 
 def test_tables_that_do_not_fit_into_shared_memory_come_in_parts(cuda, monkeypatch):

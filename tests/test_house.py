@@ -12,7 +12,7 @@ ROOT = Path(__file__).parent.parent / "soapkrr"
 
 #: Floors from the ground up; what stands on one floor may import itself (without circles) and what is below.
 FLOORS = (
-    ("errors", "specification", "progress", "threads", "display", "export", "prediction", "datasets", "lazy"),
+    ("errors", "specification", "progress", "threads", "display", "export", "prediction", "datasets", "lazy", "student"),
     ("backends",),
     ("linear", "kernels", "structures", "structure_checks"),
     ("execution",),
@@ -25,7 +25,8 @@ FLOORS = (
     ("planning",),
     ("checking", "uncertainty"),
     ("estimators",),
-    ("auto", "description", "repulsion", "loading", "solids"),
+    ("learning",),
+    ("auto", "automatic", "description", "repulsion", "solids", "loading"),
     ("lint",),
     ("cli",),
 )

@@ -10,9 +10,10 @@ from soapkrr.checking.report import Curve, Row
 from soapkrr.errors import LabelError
 from soapkrr.labels import read_labels
 from soapkrr.metrics import UNIT_NAMES, Comparison, comparisons, members_by
+from soapkrr.prediction import Prediction
 
-#: Standard deviations of an interval of nominal 90 %, and the part of the errors that it must hold.
-NINETY, COVERED = 1.6449, 0.8
+#: Nominal coverage of the intervals looked at, and the part of the references that they must hold.
+NOMINAL, COVERED = 0.9, 0.8
 
 #: Structures of a group from which its coverage says something.
 FEWEST = 5
@@ -32,15 +33,16 @@ def held_out(model, frames: list[Atoms]) -> tuple[list[Row], list[Curve]]:
     p = model.predict(frames, uncertainty=True)
     groups = members_by(frames, "config_type" if observations is None else observations.config_type)
     everything = comparisons(frames, p, observations)
-    rows = [row for kind, found in everything.items() for row in _rows("all", found, len(frames))]
+    rows = [row for found in everything.values() for row in _rows("all", found, p, len(frames))]
     if len(groups) > 1:
         for name, members in sorted(groups.items()):
-            found = comparisons([frames[s] for s in members], p.of(members), observations)
-            rows += [row for part in found.values() for row in _rows(name, part, len(members))]
+            some = p.of(members)
+            found = comparisons([frames[s] for s in members], some, observations)
+            rows += [row for part in found.values() for row in _rows(name, part, some, len(members))]
     return rows, [_parity(kind, found) for kind, found in everything.items()] + [_coverage(everything)]
 
 
-def _rows(group: str, found: Comparison, n: int) -> list[Row]:
+def _rows(group: str, found: Comparison, p: Prediction, n: int) -> list[Row]:
     unit, name = UNIT_NAMES[found.kind], f"held out, {group}"
     error = float(np.abs(found.errors).mean())
     size = float(np.abs(found.reference - found.reference.mean()).mean())
@@ -49,10 +51,17 @@ def _rows(group: str, found: Comparison, n: int) -> list[Row]:
     several = group == "all" and len(found.errors) > 1 and size > 0
     rows = [Row(name, f"MAE, {found.kind}", error, f"< {size:.3g} {unit}" if several else "-", not several or error < size, unit, note)]
     if found.std is not None and n >= FEWEST:
-        covered = found.within(NINETY)
-        note = "part of the errors within the interval of nominal 90 %, ± 1.645 standard deviations"
+        covered = _covered(found, p)
+        note = f"part of the references within the interval of nominal {100 * NOMINAL:g} %"
         rows.append(Row(name, f"coverage, {found.kind}", covered, f"≥ {COVERED:g}", bool(covered >= COVERED), "", note))
     return rows
+
+
+def _covered(found: Comparison, p: Prediction) -> float:
+    """Part of the references within the prediction's own intervals, without components that vanish by symmetry; NaN of none."""
+    lower, upper = (found.of(limits)[found.counted] for limits in p.interval(found.kind, NOMINAL))
+    reference = found.reference[found.counted]
+    return float(((lower <= reference) & (reference <= upper)).mean()) if len(reference) else np.nan
 
 
 def _parity(kind: str, found: Comparison) -> Curve:

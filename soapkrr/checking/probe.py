@@ -65,16 +65,18 @@ class Rows:
 
 @dataclass(frozen=True, eq=False)
 class LeftOut:
-    """Labels as predicted without those of their structure.
+    """Labels as predicted without those of their structure, and without those of their kind of their structure.
 
     Attributes
     ----------
     expected : (n,) in the units of `Rows.target`.  std : (n,) of given less expected, with the noise.
-    noise : {kind: level}.
+    beside, beside_std : (n,) the same when the other kinds of label of the structure are known.  noise : {kind: level}.
     """
 
     expected: np.ndarray
     std: np.ndarray
+    beside: np.ndarray
+    beside_std: np.ndarray
     noise: Mapping[str, float]
 
 
@@ -233,23 +235,32 @@ class _Group:
 
 
 def leave_out(rows: Rows, seen: np.ndarray, noise: Mapping[str, float]) -> LeftOut:
-    """Every label as predicted by a fit to the rows ``seen`` (n,) bool of the other structures."""
+    """Every label as predicted by a fit to the rows ``seen`` (n,) bool of the other structures, and to all but its own kind's."""
     sigma = np.array([noise[kind] for kind in KINDS])[rows.kind]
     Phi, y = rows.array / sigma[:, None], rows.target / sigma
     A = Phi[seen].T @ Phi[seen]
     A.flat[:: len(A) + 1] += ridge(A)
     factor = cho_factor(A, lower=True)
-    w = cho_solve(factor, Phi[seen].T @ y[seen])
+    error = y - Phi @ cho_solve(factor, Phi[seen].T @ y[seen])
     V = solve_triangular(factor[0], Phi.T, lower=True, check_finite=False)
-    error, variance = y - Phi @ w, np.empty(len(y))
+    errors, variances = np.tile(error, (2, 1)), np.empty((2, len(y)))
     for mine in rows.of.values():
-        H = V[:, mine].T @ V[:, mine]
-        inside = np.flatnonzero(seen[mine])
-        variance[mine] = 1 + np.diagonal(H)
-        if len(inside):
-            G = np.eye(len(inside)) - H[np.ix_(inside, inside)]
-            G.flat[:: len(G) + 1] += 1e-9
-            solved = np.linalg.solve(G, np.column_stack([error[mine][inside], H[inside]]))
-            error[mine] += H[:, inside] @ solved[:, 0]
-            variance[mine] += np.einsum("ij,ji->i", H[:, inside], solved[:, 1:])
-    return LeftOut((y - error) * sigma, np.sqrt(np.maximum(variance, 1.0)) * sigma, noise)
+        H, e, kind = V[:, mine].T @ V[:, mine], error[mine], rows.kind[mine]
+        errors[0, mine], variances[0, mine] = _without(H, e, np.flatnonzero(seen[mine]))
+        for k in np.unique(kind):
+            own = np.flatnonzero(kind == k)
+            here = own + mine.start
+            errors[1, here], variances[1, here] = _without(H[np.ix_(own, own)], e[own], np.flatnonzero(seen[here]))
+    expected, std = (y - errors) * sigma, np.sqrt(np.maximum(variances, 1.0)) * sigma
+    return LeftOut(expected[0], std[0], expected[1], std[1], noise)
+
+
+def _without(H: np.ndarray, error: np.ndarray, out: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Errors and their variances of labels with influence H on each other, when the fit has not seen those at ``out``."""
+    variance = 1 + np.diagonal(H)
+    if not len(out):
+        return error, variance
+    G = np.eye(len(out)) - H[np.ix_(out, out)]
+    G.flat[:: len(G) + 1] += 1e-9
+    solved = np.linalg.solve(G, np.column_stack([error[out], H[out]]))
+    return error + H[:, out] @ solved[:, 0], variance + np.einsum("ij,ji->i", H[:, out], solved[:, 1:])

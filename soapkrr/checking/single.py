@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from soapkrr.checking.findings import Finding
-from soapkrr.checking.judging import EXPLAINED, Judged, mistake_of
+from soapkrr.checking.judging import EXPLAINED, Judged, mistake_of, unlike
 from soapkrr.checking.whole import mistakes
 from soapkrr.labels import KINDS
 
@@ -26,7 +26,8 @@ def single_findings(judged: Judged) -> list[Finding]:
     explained: dict[tuple[int, str], list[int]] = {}
     for s, k in sorted(left):
         mistake = mistake_of(judged, s, k)
-        if mistake is not None:
+        # A weak model's errors look like half of the forces.
+        if mistake is not None and (k == 0 or unlike(mistake) or judged.scores[s, k] > THRESHOLD[k]):
             explained.setdefault((k, mistake.cause), []).append(s)
             left.discard((s, k))
     found = [_one_mistake(judged, k, cause, structures) for (k, cause), structures in explained.items()]
@@ -64,9 +65,9 @@ def _swapped(judged: Judged, left: set[tuple[int, int]]) -> list[Finding]:
             b for b in judged.rows.of if b != a and len(frames[a]) == len(frames[b]) and (frames[a].numbers == frames[b].numbers).all()
         ):
             kinds = {k for s, k in left if s in (a, b)} | {1} & {k for s, k in judged.scores if s == a}
-            parts = [_exchanged(judged, a, b, k) for k in kinds]
-            if parts and max(parts) < EXPLAINED and (best is None or max(parts) < best[0]):
-                best = max(parts), b
+            part = float(np.sqrt(np.mean([_exchanged(judged, a, b, k) ** 2 for k in kinds])))
+            if part < EXPLAINED and (best is None or part < best[0]):
+                best = part, b
         if best is not None and any(s == a for s, _ in left):
             b = best[1]
             left -= {(s, k) for s, k in left if s in (a, b)}

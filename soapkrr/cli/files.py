@@ -73,7 +73,7 @@ def check_structures(frames, path: str, descriptors, known: set[int] | None = No
             batch = Batch.from_atoms(group, first + start)
             _check_known(batch, known)
             for descriptor in descriptors:
-                descriptor.kinds_of(batch)
+                descriptor.indices_of(batch)
             batch.pairs(max(descriptor.r_cut for descriptor in descriptors))
 
 

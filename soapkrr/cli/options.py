@@ -18,6 +18,9 @@ from soapkrr.cli.types import baseline, config_noise, count_or_counts, folds, fr
 #: Names of `selection.specifications.NAMED`, without importing it.
 SELECTIONS = ["cur", "fps", "kmeans", "leverage", "random"]
 
+#: Names of `automatic.search.SCORES`, without importing it.
+SCORES = ["balanced", "energy", "forces"]
+
 #: Columns by which `predict` sorts.
 SORTED = ["id", "formula", "energy", "energy_std", "energy_per_atom", "forces_std"]
 
@@ -173,6 +176,8 @@ def _regression_arguments(group) -> None:
         "--zbl", action="store_true", help="core repulsion (Ziegler, Biersack, Littmark) as prior mean; the fit learns the rest"
     )
     group.add_argument("--no-repulsion", action="store_true", help="no walls between atoms closer than any in FILE")
+    group.add_argument("--score", choices=SCORES, default="balanced", help="errors of left-out structures that are to be small")
+    group.add_argument("--no-search", action="store_true", help="the recipe alone, without trying variants of it; takes less time")
     _number(group, "--tolerance", float, None, "kernel eigenvalues below this fraction of the largest are dropped; means the sparse model")
 
 

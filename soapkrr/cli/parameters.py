@@ -11,10 +11,12 @@ PLAIN = ("species", "r_cut", "sigma", "n_max", "l_max", "rbf", "zeta", "n_sparse
 def plan_of(args, frames):
     """The estimator for some structures as the options describe it, with what they leave open chosen from the data."""
     from soapkrr import ZBL
-    from soapkrr.auto import Settings, choose
+    from soapkrr.auto import choose
+    from soapkrr.automatic.plans import Settings
 
     baseline = [args.baseline, ZBL()] if args.zbl else args.baseline
-    settings = Settings(observations_of(args), baseline, args.device, args.threads, args.memory_limit, not args.no_repulsion)
+    ways = {"repulsion": not args.no_repulsion, "score": args.score, "search": not args.no_search}
+    settings = Settings(observations_of(args), baseline, args.device, args.threads, args.memory_limit, **ways)
     return choose(frames, _given(args), settings)
 
 

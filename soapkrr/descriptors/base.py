@@ -105,24 +105,47 @@ class Descriptor(Specification, ABC):
             out[:, f] = xp.bincount(centre, xp.einsum("pa,pa->p", pairs[here], direction[here]), minlength=stop - start)
         return out
 
+    @property
+    def extrapolates(self) -> bool:
+        """Whether species that no training structure has may be predicted: all of ``species`` have a place among each other."""
+        return False
+
+    @property
+    def kind_names(self) -> tuple[str, ...]:
+        """Kinds of centres, of which those of different kinds have nothing in common, k(x, x′) = 0: here one for each species."""
+        return tuple(map(str, self.species))
+
+    @property
+    def n_kinds(self) -> int:
+        """Number of kinds of centres."""
+        return len(self.kind_names)
+
+    def kind_of(self, species: np.ndarray) -> np.ndarray:
+        """Kind of centres of these indices of species; an array of the same library."""
+        return species
+
     @cached_property
-    def _kind_of(self) -> np.ndarray:
+    def _index_of(self) -> np.ndarray:
         table = np.full(130, -1, dtype=np.int64)
         table[[atomic_numbers[str(s)] for s in self.species]] = np.arange(len(self.species))
         return table
 
     def kinds(self, numbers: np.ndarray, frame: np.ndarray | None = None) -> np.ndarray:
+        """Kind of each atom as a centre; species as in `indices`."""
+        return self.kind_of(self.indices(numbers, frame))
+
+    def indices(self, numbers: np.ndarray, frame: np.ndarray | None = None) -> np.ndarray:
         """Species index of each atom; an unknown species raises, naming it, the known ones and the ``frame`` (n_atoms,) where given."""
-        kinds = self._kind_of[numbers]
-        unknown = np.flatnonzero(kinds < 0)
+        indices = self._index_of[numbers]
+        unknown = np.flatnonzero(indices < 0)
         if len(unknown):
             where, name = "" if frame is None else f"frame {frame[unknown[0]]}: ", species_name(int(numbers[unknown[0]]))
             raise InputError(f"{where}species {name} is unknown to this descriptor; `species` lists {list(self.species)}.")
-        return kinds
+        return indices
 
-    def kinds_of(self, batch: Batch) -> np.ndarray:
+    def indices_of(self, batch: Batch) -> np.ndarray:
         """Species index of each atom of a batch; structures that cannot be described raise."""
-        return self.kinds(batch.numbers, batch.frame)
+        return self.indices(batch.numbers, batch.frame)
 
     def _on(self, array, name: str):
         """The table ``name`` of this descriptor where ``array`` lives; copies on a GPU are kept."""
@@ -139,8 +162,8 @@ class Descriptor(Specification, ABC):
 
     def arrays(self, batch: Batch, xp=np) -> PairArrays:
         """Neighbours within the cutoff as the compiled loops take them, arrays of ``xp``; species are checked."""
-        kinds, pairs = xp.asarray(self.kinds_of(batch)), batch.pairs(self.r_cut, xp)
-        return PairArrays(pairs.offsets, pairs.j, pairs.vectors, kinds)
+        species, pairs = xp.asarray(self.indices_of(batch)), batch.pairs(self.r_cut, xp)
+        return PairArrays(pairs.offsets, pairs.j, pairs.vectors, species)
 
     def environments(self, batch: Batch, xp=np) -> Environments:
         """Surroundings of every atom of a batch, in arrays of ``xp``."""

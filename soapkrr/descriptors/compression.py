@@ -34,6 +34,9 @@ class CompressedSOAP(ByValue, SOAP):
     contraction : species and radial functions mixed jointly for each l (Goscinski et al. 2021, doi 10.1063/5.0057229):
         an array (l_max + 1, n_species·n_max, Q), or Q to learn it. Excludes the other two.
 
+    extrapolate_species : whether a model predicts species that no training structure has, by what their row of ``embedding`` (an array,
+        as of `element_embedding`) shares with others, with the error bars that the prior gives; otherwise they are refused.
+
     With an integer it equals `SOAP` until a model (or a `Featurizer`) is fitted.
 
     Raises
@@ -50,6 +53,7 @@ class CompressedSOAP(ByValue, SOAP):
     compression: str = "off"
     embedding: np.ndarray | int | None = None
     contraction: np.ndarray | int | None = None
+    extrapolate_species: bool = False
 
     def __post_init__(self):
         super().__post_init__()
@@ -59,6 +63,11 @@ class CompressedSOAP(ByValue, SOAP):
             raise InputError("`contraction` mixes species already: leave `embedding` None and `compression` 'off'.")
         self._check("embedding", (len(self.species), None))
         self._check("contraction", (self.l_max + 1, super().n_channels, None))
+        if self.extrapolate_species and not isinstance(self.embedding, np.ndarray):
+            raise InputError(
+                "`extrapolate_species` needs an `embedding` that places every species, such as `element_embedding`; without one a species "
+                "shares nothing with others."
+            )
 
     def _check(self, name: str, shape: tuple) -> None:
         """Whole number or finite array of this shape (last length free); an array is copied and made read-only."""
@@ -76,6 +85,10 @@ class CompressedSOAP(ByValue, SOAP):
             raise InputError(f"`{name}` must be a finite array ({expected}, n), received shape {array.shape}.")
         array.flags.writeable = False
         object.__setattr__(self, name, array)
+
+    @property
+    def extrapolates(self):
+        return self.extrapolate_species
 
     @property
     def learns(self):

@@ -137,15 +137,15 @@ class DScribe(ByValue, Descriptor):
         """Length as DScribe states it."""
         return int(self._engine.get_number_of_features())
 
-    def kinds_of(self, batch):
-        """See `Descriptor.kinds_of`; a crystal is refused where the DScribe object would take it for a cluster."""
+    def indices_of(self, batch):
+        """See `Descriptor.indices_of`; a crystal is refused where the DScribe object would take it for a cluster."""
         periodic = np.flatnonzero(batch.pbc.any(axis=1))
         if len(periodic) and not self.parameters["periodic"]:
             raise InputError(
                 f"frame {batch.first + periodic[0]} is periodic, but the DScribe descriptor was made with `periodic`=False and would take "
                 "it for a cluster: make it with `periodic`=True."
             )
-        return super().kinds_of(batch)
+        return super().indices_of(batch)
 
     def compute(self, start, stop, arrays):
         """X, and the state (norms, derivatives by neighbours of each atom, filled when first asked for)."""

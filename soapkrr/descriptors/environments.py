@@ -50,8 +50,8 @@ class Environments:
 
     @property
     def kinds(self) -> np.ndarray:
-        """(n_atoms,) species index of each atom."""
-        return self.pairs.kinds
+        """(n_atoms,) kind of each atom as a centre."""
+        return self.descriptor.kind_of(self.pairs.kinds)
 
     @cached_property
     def centres(self) -> np.ndarray:
@@ -128,10 +128,10 @@ class Environments:
 
 
 class DisplacedBlock:
-    """Jacobians ∂X_i/∂r_a of every centre i moved by atoms a of ``start:stop``, rows sorted by the centre's species."""
+    """Jacobians ∂X_i/∂r_a of every centre i moved by atoms a of ``start:stop``, rows sorted by the centre's kind."""
 
     def __init__(self, env: Environments, start: int, stop: int):
-        offsets, neighbours, _, kinds = env.pairs
+        offsets, neighbours, kinds = env.pairs.offsets, env.pairs.neighbours, env.kinds
         xp, first, last = env.xp, int(offsets[start]), int(offsets[stop])
         own = xp.arange(start, stop)
         centre = xp.concatenate([neighbours[first:last], own])
@@ -140,11 +140,11 @@ class DisplacedBlock:
         rows = xp.empty_like(order)
         rows[order] = xp.arange(len(order))
         self.centre, self.atom = centre[order], atom[order]
-        self.bounds = [int(n) for n in xp.searchsorted(kinds[self.centre], xp.arange(len(env.descriptor.species) + 1))]
+        self.bounds = [int(n) for n in xp.searchsorted(kinds[self.centre], xp.arange(env.descriptor.n_kinds + 1))]
         self.jacobian = xp.empty((len(order), 3, env.descriptor.n_features))
         env.descriptor.jacobian(start, stop, env, rows, self.jacobian)
 
     def of_species(self, s: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """(jacobian (m, 3, n_features), centre (m,), displaced atom (m,)) of the centres of species s."""
+        """(jacobian (m, 3, n_features), centre (m,), displaced atom (m,)) of the centres of kind s."""
         a, b = self.bounds[s : s + 2]
         return self.jacobian[a:b], self.centre[a:b], self.atom[a:b]

@@ -34,6 +34,17 @@ class Wrapper(Descriptor):
         object.__setattr__(self, "species", self.descriptor.species)
         object.__setattr__(self, "r_cut", self.descriptor.r_cut)
 
+    @property
+    def extrapolates(self):
+        return self.descriptor.extrapolates
+
+    @property
+    def kind_names(self):
+        return self.descriptor.kind_names
+
+    def kind_of(self, species):
+        return self.descriptor.kind_of(species)
+
     def feature_names(self):
         return self.descriptor.feature_names()
 

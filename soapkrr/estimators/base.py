@@ -28,7 +28,7 @@ from soapkrr.regression.data import TrainingData, check_structures
 from soapkrr.regression.domain import restored_domain
 from soapkrr.regression.fit import Fit, Problem, Scheme, restored_fit
 from soapkrr.regression.grouping import FEWEST, groups_by
-from soapkrr.regression.leave_out import leave_out
+from soapkrr.regression.leave_out import LeaveOut, leave_out
 from soapkrr.regression.origin import data_hash, origin
 from soapkrr.regression.process import Predictor, restored
 from soapkrr.structures import Batch, as_frames, split_by_atoms
@@ -48,6 +48,7 @@ class Potential(PosteriorMethods):
     n_observations_ : {kind: number}.  noise_ : {kind: σ} used.  signals_ : δ of each term, eV.
     log_likelihood_ : log evidence of the data, NaN where it is not known.
     domain_ : shortest distances of the training data, `Domain`; None from a file that does not state them.
+    left_out_errors_ : {kind: root mean square error, eV/atom, eV/Å, eV/Å³} of structures left out of a fit by `soapkrr.fit`; else empty.
     calibration_ : sizes and scores of errors, by which standard deviations are those of (prediction − reference); None: they are the
         posterior's own.
     suspects_ : labels that the others contradict, `checks.Suspect`, worst first; a `DataWarning` names them.
@@ -63,11 +64,22 @@ class Potential(PosteriorMethods):
                 f"{type(y).__name__}. Give labels of other names by `observations`; a property of structures or atoms is for `PropertyGP`."
             )
 
-    def learn(self, frames: list[Atoms], optimize: bool | str, progress: bool, client=None, *, check: bool = True, calibrate: bool = False):
+    def learn(
+        self,
+        frames,
+        optimize: bool | str,
+        progress: bool,
+        client=None,
+        *,
+        check: bool = True,
+        calibrate: bool = False,
+        stated: Mapping[str, float] | None = None,
+    ):
         """Fit to the labels that ``frames`` carry, as `fit` does; returns self.
 
         Without ``check`` the labels are taken as they are; with ``calibrate`` error bars are learnt from what the fit says of each
-        structure without it (of fewer than three nothing can be learnt).
+        structure without it (of fewer than three nothing can be learnt). ``stated``: noise that is known to be that of the labels, None:
+        what the parameter ``noise`` has and the fit did not move.
         """
         noise, terms, scheme = self._noise(), tuple(self._terms()), self._scheme()
         way = scheme.optimizer(optimize)
@@ -82,11 +94,13 @@ class Potential(PosteriorMethods):
             fit = scheme.fit(Problem(terms, data, noise, way, keep=calibrate), resources)
             prediction = self._of_the_data(data, fit, calibrate, client) if check or calibrate else None
             found = [] if prediction is None or not check else check_data(data, fit, prediction, bool(way))
-            calibration = None if prediction is None or not calibrate else self._calibration(fit, data, labels, prediction, resources)
+            left = None if prediction is None or not calibrate else self._left_out(fit, data, labels, resources)
+            calibration = None if left is None or prediction is None else self._calibration(fit, data, left, prediction, stated)
         self._remember_parameters()
         self._set_fitted(fit, data.references)
         self.origin_ = origin(data_hash(frames, map(Labels.numbers, labels)))
         self.suspects_, self.domain_, self.calibration_ = found, domain, calibration
+        self.left_out_errors_ = {} if left is None else left.errors()
         return self
 
     def _of_the_data(self, data: TrainingData, fit: Fit, deviations: bool, client) -> Prediction | None:
@@ -98,12 +112,17 @@ class Potential(PosteriorMethods):
             logger.info("labels are not checked, error bars not calibrated: %s", error)
             return None
 
-    def _calibration(self, fit: Fit, data: TrainingData, labels: list[Labels], prediction: Prediction, resources) -> Calibration | None:
+    def _left_out(self, fit: Fit, data: TrainingData, labels: list[Labels], resources: Resources) -> LeaveOut:
+        """Every label without its own structure."""
+        frames = [data.frames[s] for s in np.argsort(data.order)]
+        return leave_out(fit, data, groups_by("structure", frames, fit.process.descriptors), resources).with_labels(labels)
+
+    def _calibration(self, fit: Fit, data: TrainingData, left: LeaveOut, prediction: Prediction, stated) -> Calibration | None:
         """What labels without their own structure say of error bars; None where there are none."""
         order = np.argsort(data.order)
         frames, std = [data.frames[s] for s in order], [(prediction.energies_std or [])[s] for s in order]
-        left = leave_out(fit, data, groups_by("structure", frames, fit.process.descriptors), resources).with_labels(labels)
-        return learnt(left, frames, fit.process, std, self._given_noise()) if len(left) else None
+        stated = self._unmoved_noise(fit.noise) if stated is None else stated
+        return learnt(left, frames, fit.process, std, stated) if len(left) else None
 
     def _check_client(self, scheme: Scheme, client) -> None:
         if client is None:
@@ -143,9 +162,10 @@ class Potential(PosteriorMethods):
         return {name: part.state() for name, part in known.items() if part is not None}
 
     def _automatic_state(self) -> dict:
-        """What only a model of `soapkrr.fit` has: its choices, and its errors on test structures."""
+        """What only a model of `soapkrr.fit` has: its choices, and its errors on structures left out and on test structures."""
         choices = {"choices": [vars(c) for c in self.choices_]} if hasattr(self, "choices_") else {}
-        return choices | ({"test_errors": self.test_errors_} if hasattr(self, "test_errors_") else {})
+        left_out = {"left_out_errors": self.left_out_errors_} if self.left_out_errors_ else {}
+        return choices | left_out | ({"test_errors": self.test_errors_} if hasattr(self, "test_errors_") else {})
 
     def restore(self, state: Mapping) -> None:
         """See `Estimator.restore`."""
@@ -155,6 +175,7 @@ class Potential(PosteriorMethods):
         self._remember_parameters()
         self._set_fitted(restored_fit(process, state), stored.references(state["reference_energies"]))
         self.domain_, self.calibration_ = restored_domain(state.get("domain")), restored_calibration(state.get("calibration"))
+        self.left_out_errors_ = dict(stored.mapping(state.get("left_out_errors", {}), "left_out_errors"))
         if "choices" in state:
             self.choices_ = [Choice(**stored.mapping(choice, "choices")) for choice in state["choices"]]
         if "test_errors" in state:

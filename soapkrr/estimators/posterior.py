@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -33,6 +33,7 @@ from soapkrr.uncertainty.attribution import Attribution, attribution
 from soapkrr.uncertainty.calibration import Calibration
 from soapkrr.uncertainty.joint import JointPosterior, posterior
 from soapkrr.uncertainty.learning import learnt
+from soapkrr.uncertainty.repeats import GIVEN
 from soapkrr.uncertainty.samples import PotentialSamples
 
 
@@ -186,15 +187,22 @@ class PosteriorMethods(Estimator):
         InputError : ``frames`` are not the data of the fit, are fewer than three or of one group, or nothing of them can be left out.
         """
         left, frames = self.leave_out(frames, by), as_frames(frames)
-        self.calibration_ = None
+        stated, self.calibration_ = self._stated_noise(), None
         std = self.predict(frames, uncertainty=("energies",)).energies_std or []
         with serial_blas():
-            self.calibration_ = learnt(left, frames, self.process_, std, self._given_noise())
+            self.calibration_ = learnt(left, frames, self.process_, std, stated)
         return self
 
-    def _given_noise(self) -> dict[str, float]:
+    def _stated_noise(self) -> dict[str, float]:
         """{kind: σ} of labels that the user stated."""
-        return dict(getattr(self, "noise", None) or {})
+        if self.calibration_ is not None:
+            return {kind: noise.level for kind, noise in self.calibration_.noise.items() if noise.source == GIVEN}
+        return self._unmoved_noise(self.noise_)
+
+    def _unmoved_noise(self, levels: Mapping[str, float]) -> dict[str, float]:
+        """{kind: σ} that were given and that the fit, which ended with these ``levels``, did not move: no starts of a search."""
+        given = getattr(self, "noise", None) or {}
+        return {kind: level for kind, level in given.items() if levels.get(kind) == level}
 
     def check(self, frames: Atoms | list[Atoms] | None = None) -> ModelCheck:
         """Check what any potential must do: derivatives, symmetries, cutoff, dimers, free atoms, conservation of energy.

@@ -36,7 +36,7 @@ class ObservationSizes:
     """
 
     def __init__(self, descriptor: Descriptor, frames: Sequence[Atoms], forces: Sequence[bool], stress: Sequence[bool]):
-        n = len(descriptor.species)
+        n = descriptor.n_kinds
         self.m = np.array([np.bincount(descriptor.kinds(atoms.numbers), minlength=n) for atoms in frames], dtype=float)
         self.k = 3.0 * self.m.sum(axis=1) * np.asarray(forces) + 6.0 * np.asarray(stress)
 

@@ -82,9 +82,14 @@ def check_structures(frames: list[Atoms], descriptors: Sequence[Descriptor], pai
         for first, group in split_by_atoms(frames, 1024):
             batch = Batch.from_atoms(group, first)
             for descriptor in descriptors:
-                descriptor.kinds_of(batch)
+                descriptor.indices_of(batch)
             yield batch
 
+    if len({d.kind_names for d in descriptors}) > 1 and any(d.n_kinds != len(d.species) for d in descriptors):
+        raise InputError(
+            "one term couples centres of different species, another does not: give all the same `Coupled`, or keep a term's species apart "
+            "by `Coupled(descriptor, numpy.eye(n_species))`."
+        )
     domain = Domain.of(batches(), max(d.r_cut for d in descriptors))
     for d in descriptors:
         if pairs and d.needs_pairs and min(domain.shortest.values()) >= d.r_cut:

@@ -58,6 +58,11 @@ class Domain:
         )
 
     @cached_property
+    def numbers(self) -> np.ndarray:
+        """Atomic numbers of the species of the data, in ascending order."""
+        return np.unique([atomic_numbers[symbol] for name in self.shortest for symbol in name.split("-")])
+
+    @cached_property
     def _limits(self) -> np.ndarray:
         """(119, 119) squared distance, by atomic numbers, below which a pair is outside."""
         table = np.full((NUMBERS, NUMBERS), self.r_cut)

@@ -58,7 +58,7 @@ def block_size(parts, n_atoms: int, most: int) -> int:
 
     Blocks are nearly equal and even in number, so that two threads end together, and do not depend on the number of threads.
     """
-    n_features, n_species = max(p.descriptor.n_features for p in parts), max(len(p.descriptor.species) for p in parts)
+    n_features, n_species = max(p.descriptor.n_features for p in parts), max(p.descriptor.n_kinds for p in parts)
     blocks = -(-n_atoms // max(most, min(most * n_species, 2**20 // n_features)))
     return -(-n_atoms // (blocks + (blocks % 2 if blocks > 1 else 0)))
 
@@ -67,7 +67,7 @@ def _block(part, env, atoms: slice, energies: np.ndarray, gradient: np.ndarray, 
     """Add energies and fill pair gradients of some atoms for one part; their X and kernel values."""
     start, stop = atoms.start, atoms.stop
     X, state = env.block(start, stop)
-    kinds, n_species = env.kinds[atoms], len(part.descriptor.species)
+    kinds, n_species = env.kinds[atoms], part.descriptor.n_kinds
     kept = [] if collected else None
     if n_species == 1:
         G = _species(part, 0, X, energies[atoms], kept, slice(None))
@@ -124,7 +124,7 @@ def _samples_block(parts, env, atoms: slice, energies: np.ndarray, gradients: li
     start, stop = atoms.start, atoms.stop
     X, state = env.block(start, stop)
     xp, kinds, evaluated = parts[0].xp, env.kinds[atoms], []
-    for s in range(len(parts[0].descriptor.species)):
+    for s in range(parts[0].descriptor.n_kinds):
         here = xp.flatnonzero(kinds == s)
         if len(here):
             e, gradient = type(parts[0]).evaluate_samples(parts, s, X[here])

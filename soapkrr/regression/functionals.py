@@ -163,7 +163,7 @@ class SeenFunctionals:
         a[np.searchsorted(rows, valued)] = self.values.data[self.values.indptr[row] : self.values.indptr[row + 1]]
         b[xp.asarray(np.searchsorted(rows, sloped))] = self.slopes[own]
         kinds = self.kinds[rows]
-        places = [np.flatnonzero(kinds == s) for s in range(len(part.descriptor.species))]
+        places = [np.flatnonzero(kinds == s) for s in range(part.descriptor.n_kinds)]
         points = tuple(self.X[xp.asarray(rows[at])] for at in places)
         values, slopes = tuple(xp.asarray(a[at]) for at in places), tuple(b[xp.asarray(at)] for at in places)
         return CollapsedPart(part.descriptor, part.kernel, part.signal, points, values, slopes)

@@ -134,7 +134,7 @@ def mean_descriptors(frames: list[Atoms], descriptors: Sequence[Descriptor]) -> 
         for first, some in split_by_atoms(frames, GROUP):
             batch = Batch.from_atoms(some, first)
             env = descriptor.environments(batch, np)
-            placed = np.zeros((batch.n_atoms, len(descriptor.species), env.X.shape[1]))
+            placed = np.zeros((batch.n_atoms, descriptor.n_kinds, env.X.shape[1]))
             placed[np.arange(batch.n_atoms), env.kinds] = env.X
             sums = np.add.reduceat(placed.reshape(batch.n_atoms, -1), batch.offsets[:-1], axis=0)
             means.append(sums / batch.sizes[:, None])

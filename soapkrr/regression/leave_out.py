@@ -69,6 +69,10 @@ class LeaveOut(Tabular, KnownLabels):
         errors = mine.error / (self.sizes[mine.structure] if kind == "energy" else 1.0)
         return float(np.sqrt(np.mean(errors**2))) if len(mine) else np.nan
 
+    def errors(self) -> dict[str, float]:
+        """{kind: `rmse`} of the kinds that there are."""
+        return {kind: self.rmse(kind) for k, kind in enumerate(KINDS) if (self.kind == k).any()}
+
     def with_labels(self, labels: Sequence[Labels]) -> LeaveOut:
         """The same with these labels of all structures in place of ``given``, and errors as they are: prior means put back."""
         given = self.values_of(labels, self.sizes)

@@ -12,10 +12,10 @@ import numpy as np
 from soapkrr import backends
 from soapkrr.baselines import Baseline, baseline_energies, total
 from soapkrr.descriptors.base import Descriptor
-from soapkrr.errors import ModelFileError
+from soapkrr.errors import InputError, ModelFileError
 from soapkrr.prediction import Prediction
 from soapkrr.regression.domain import Domain
-from soapkrr.structures import Batch, Mean
+from soapkrr.structures import Batch, Mean, species_name
 
 if TYPE_CHECKING:
     from soapkrr.regression.data import TrainingData
@@ -145,9 +145,30 @@ class Predictor:
 
     def prior(self, batch: Batch) -> Mean:
         """Prior means and reference energies of a batch."""
+        self._check_species(batch)
         references = baseline_energies(self.references, batch.numbers, batch.frame)
         prior = total(self.means, batch)
         return prior._replace(energies=prior.energies + references)
+
+    def _check_species(self, batch: Batch) -> None:
+        """Raise for a species that no training structure has, unless every descriptor was asked to extrapolate and it has a reference."""
+        if self.domain is None:
+            return
+        new = np.setdiff1d(batch.numbers, self.domain.numbers)
+        if not len(new):
+            return
+        where = f"frame {batch.frame[np.argmax(batch.numbers == new[0])]}: species {species_name(new[0])}"
+        known = [species_name(z) for z in self.domain.numbers]
+        if not all(d.extrapolates for d in self.process.descriptors):
+            raise InputError(
+                f"{where} was not in the training data; this model knows {known}. A `CompressedSOAP` with an `embedding` of all elements "
+                "and `extrapolate_species`=True predicts others by their likeness."
+            )
+        if species_name(new[0]) not in self.references:
+            raise InputError(
+                f"{where} was not in the training data, which tell nothing of its reference energy: fit with a `baseline` that names it, "
+                f"such as {{'{species_name(new[0])}': energy of one atom in eV}}."
+            )
 
     def outside(self, batch: Batch) -> np.ndarray | None:
         """(n_structures,) which structures of a batch are outside the domain; None where it is not known."""

@@ -159,7 +159,7 @@ class SparseTerm:
         """From `state`; raises `ModelFileError` where the parts do not fit together."""
         descriptor, kernel, signal = checked_term(state)
         points, transform = (stored.arrays(state[name], name) for name in ("points", "transform"))
-        for symbol, x, t in zip(descriptor.species, points, transform, strict=True):
+        for symbol, x, t in zip(descriptor.kind_names, points, transform, strict=True):
             if x.ndim != 2 or x.shape[1] != descriptor.n_features or t.ndim != 2 or len(t) != len(x):
                 raise ModelFileError(f"the arrays do not fit the descriptor: {symbol} has sparse points {x.shape}, transform {t.shape}.")
         return cls(descriptor, kernel, signal, points, transform)

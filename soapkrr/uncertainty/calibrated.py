@@ -10,6 +10,7 @@ import numpy as np
 
 from soapkrr.prediction import Prediction, check_coverage
 from soapkrr.uncertainty.conformal import ALL, Scores, quantiles
+from soapkrr.uncertainty.repeats import Noise
 
 #: What a standard deviation is made of: what the data do not determine, noise of labels, what no function of the descriptor can say.
 PARTS = ("ignorance", "noise", "model_form")
@@ -33,7 +34,7 @@ class CalibratedPrediction(Prediction):
     nearest : list of (n_atoms, 2), training structure and atom of the nearest surroundings, and ``distance`` (n_atoms,) to them, 1 at the
         threshold of one in a hundred training atoms to those of other structures; with the standard deviations of forces.
     symbols : list of (n_atoms,) chemical symbols.
-    scores : {kind: {cell: `Scores`}}, from which intervals are made.  noise : {kind: σ} of labels, where it is known.
+    scores : {kind: {cell: `Scores`}}, from which intervals are made.  noise : {kind: `Noise`} of labels, where it is known, and from what.
     """
 
     SHARED = ("scores", "noise")
@@ -47,7 +48,7 @@ class CalibratedPrediction(Prediction):
     distance: list[np.ndarray] | None = None
     symbols: list[np.ndarray] | None = None
     scores: Mapping[str, Mapping[str, Scores]] | None = None
-    noise: Mapping[str, float] | None = None
+    noise: Mapping[str, Noise] | None = None
 
     def balls(self, coverage: float = 0.9) -> list[np.ndarray]:
         """(n_atoms,) of each structure: radius around each force that holds the reference force of ``coverage`` of all atoms, eV/Å."""
@@ -77,10 +78,12 @@ class CalibratedPrediction(Prediction):
     def parts(self, kind: str) -> dict[str, Any]:
         """{part of the standard deviation: values shaped as it}; their squares add up to its square.
 
-        ``"ignorance"``: the posterior, as far as errors are as large; ``"noise"``: of labels, where it is known; ``"model_form"``: the
+        ``"ignorance"``: the posterior, as far as errors are as large; ``"noise"``: of labels, where it was given or
+        structures that occur twice show it (`noise` says which); ``"model_form"``: the
         rest, what no function of this descriptor and kernel can say.
         """
-        std, raw, noise = self._std(kind), self.posterior_std(kind), (self.noise or {}).get(kind, 0.0)
+        std, raw, known = self._std(kind), self.posterior_std(kind), (self.noise or {}).get(kind)
+        noise = 0.0 if known is None else known.level
         if isinstance(std, list):
             found = [_split(s, r, noise) for s, r in zip(std, raw, strict=True)]
             return {name: [part[name] for part in found] for name in PARTS}

@@ -16,6 +16,7 @@ from soapkrr.structures import Batch
 from soapkrr.uncertainty.calibrated import CalibratedPrediction
 from soapkrr.uncertainty.conformal import Scores, restored_cells
 from soapkrr.uncertainty.novelty import Neighbourhood, restored_neighbourhood
+from soapkrr.uncertainty.repeats import Noise, restored_noise
 from soapkrr.uncertainty.scales import ForceScale, TotalScale, restored_force, restored_total
 
 #: Atoms whose descriptors are projected at once.
@@ -30,14 +31,14 @@ class Calibration:
     ----------
     totals : {"energy" or "stress": `TotalScale`}.  forces : {symbol: `ForceScale`}.
     scores : {"energy", "forces", "balls" or "stress": {cell: `Scores`}}; cells of forces are species and ``"all"``.
-    surroundings : {symbol: `Neighbourhood`}.  noise : {kind: σ of labels} where it is known.
+    surroundings : {symbol: `Neighbourhood`}.  noise : {kind: `Noise` of labels} where it is known.
     """
 
     totals: Mapping[str, TotalScale]
     forces: Mapping[str, ForceScale]
     scores: Mapping[str, Mapping[str, Scores]]
     surroundings: Mapping[str, Neighbourhood]
-    noise: Mapping[str, float]
+    noise: Mapping[str, Noise]
 
     def applied(self, p: Prediction, batch: Batch, process: Process, xp=np) -> CalibratedPrediction:
         """The prediction of a batch with calibrated standard deviations; where it has any, those of atoms' energies must be there."""
@@ -85,7 +86,7 @@ class Calibration:
             "forces": {symbol: scale.state() for symbol, scale in self.forces.items()},
             "scores": {kind: {name: part.state() for name, part in cells.items()} for kind, cells in self.scores.items()},
             "surroundings": {symbol: place.state() for symbol, place in self.surroundings.items()},
-            "noise": dict(self.noise),
+            "noise": {kind: vars(noise).copy() for kind, noise in self.noise.items()},
         }
 
 
@@ -134,5 +135,5 @@ def restored_calibration(state) -> Calibration | None:
         {symbol: restored_force(scale, f"calibration.forces.{symbol}") for symbol, scale in parts["forces"].items()},
         {kind: restored_cells(cells) for kind, cells in parts["scores"].items()},
         {symbol: restored_neighbourhood(place, f"calibration.surroundings.{symbol}") for symbol, place in parts["surroundings"].items()},
-        {kind: stored.number(level, f"calibration.noise.{kind}") for kind, level in parts["noise"].items()},
+        {kind: restored_noise(noise, f"calibration.noise.{kind}") for kind, noise in parts["noise"].items()},
     )

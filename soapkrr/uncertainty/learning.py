@@ -16,6 +16,7 @@ from soapkrr.structures import Batch, split_by_atoms
 from soapkrr.uncertainty.calibration import Calibration, projections
 from soapkrr.uncertainty.conformal import ALL, Scores, cells_of
 from soapkrr.uncertainty.novelty import Neighbourhood
+from soapkrr.uncertainty.repeats import known_noise
 from soapkrr.uncertainty.scales import ENDS, LEAST, ONE_STD, ForceScale, TotalScale, anisotropy, learnt_weights, root_mean
 
 #: Atoms described at once.
@@ -45,7 +46,7 @@ def learnt(
 ) -> Calibration:
     """Sizes of errors and their scores, from every label as predicted without its own structure.
 
-    ``energies_std`` : posterior standard deviations of the atoms' energies.  ``noise`` : of labels, where it is known.
+    ``energies_std`` : posterior standard deviations of the atoms' energies.  ``noise`` : of labels, where it was stated.
 
     Raises
     ------
@@ -63,7 +64,7 @@ def learnt(
             totals[kind] = TotalScale.learnt(mine.error, mine.std, n)
             scores[kind] = {ALL: Scores.of(np.abs(mine.error) / totals[kind](mine.std, n))}
     forces, known, places = _forces(left.of_kind("forces"), frames, process, np.concatenate(energies_std))
-    return Calibration(totals, forces, scores | known, places, dict(noise))
+    return Calibration(totals, forces, scores | known, places, known_noise(noise, left, frames))
 
 
 @dataclass(frozen=True, eq=False)

@@ -19,7 +19,7 @@ def atom_covariance(kernel: Kernel, env: Environments, trained: list[Composition
     """(n_atoms, n_observations) covariances of the energies of the atoms of `Environments` with what was observed; unit signal."""
     layout, xp = layout_of(trained), env.xp
     out = xp.zeros((len(env.X), layout.size))
-    members = [xp.flatnonzero(env.kinds == s) for s in range(len(env.descriptor.species))]
+    members = [xp.flatnonzero(env.kinds == s) for s in range(env.descriptor.n_kinds)]
 
     def fill(task):
         same, some = task

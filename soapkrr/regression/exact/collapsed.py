@@ -40,7 +40,7 @@ class CollapsedPart:
     def collapse(cls, term, compositions: list[Composition], weights: np.ndarray) -> CollapsedPart:
         """From the weights (`Layout` order) of all observations, a NumPy array; the part has arrays of the compositions' library."""
         layout, parts, xp = layout_of(compositions), [], compositions[0].xp
-        for s in range(len(term.descriptor.species)):
+        for s in range(term.descriptor.n_kinds):
             X, a, B = [xp.zeros((0, term.descriptor.n_features))], [xp.zeros(0)], [xp.zeros((0, term.descriptor.n_features))]
             for same in compositions:
                 w = xp.asarray(weights[layout.places(same.index)])
@@ -74,7 +74,7 @@ class CollapsedPart:
         """From `state`; raises `ModelFileError` where the parts do not fit together."""
         descriptor, kernel, signal = checked_term(state)
         points, values, slopes = (stored.arrays(state[name], name) for name in ("points", "values", "slopes"))
-        for symbol, x, a, b in zip(descriptor.species, points, values, slopes, strict=True):
+        for symbol, x, a, b in zip(descriptor.kind_names, points, values, slopes, strict=True):
             if x.ndim != 2 or x.shape[1] != descriptor.n_features or a.shape != (len(x),) or b.shape != x.shape:
                 raise ModelFileError(f"the arrays do not fit the descriptor: {symbol} has environments {x.shape}, {a.shape}, {b.shape}.")
         return cls(descriptor, kernel, signal, points, values, slopes)

@@ -122,7 +122,7 @@ def observe(descriptor: Descriptor, frames, forces: list[bool], stress: list[boo
     keys: dict[tuple, list[int]] = {}
     for index, atoms in enumerate(frames):
         kinds = descriptor.kinds(atoms.numbers)
-        keys.setdefault((tuple(np.bincount(kinds, minlength=len(descriptor.species))), forces[index], stress[index]), []).append(index)
+        keys.setdefault((tuple(np.bincount(kinds, minlength=descriptor.n_kinds)), forces[index], stress[index]), []).append(index)
 
     def fill(same, place):
         index = same.index[place]
@@ -153,7 +153,7 @@ def _structure(descriptor: Descriptor, batch: Batch, same: Composition, xp):
     if same.stress:
         V[:, -6:] = env.strained(0, n) / float(batch.volumes[0])
     V = V.transpose(0, 2, 1)
-    members = [xp.flatnonzero(env.kinds == s) for s in range(len(descriptor.species))]
+    members = [xp.flatnonzero(env.kinds == s) for s in range(descriptor.n_kinds)]
     return [env.X[m] for m in members], [xp.ascontiguousarray(V[m]) for m in members]
 
 
@@ -164,7 +164,7 @@ def single_atoms(descriptor: Descriptor, batch: Batch, xp=np) -> list[Compositio
     for s in np.unique(kinds):
         members = np.flatnonzero(kinds == s)
         x = env.X[xp.asarray(members)][:, None]
-        X = [x if t == s else xp.zeros((len(members), 0, d)) for t in range(len(descriptor.species))]
+        X = [x if t == s else xp.zeros((len(members), 0, d)) for t in range(descriptor.n_kinds)]
         compositions.append(Composition(X, [xp.zeros((*x.shape, 0)) for x in X], members))
     return compositions
 

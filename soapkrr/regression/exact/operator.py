@@ -43,7 +43,7 @@ class Surroundings:
     def of(cls, term: Term, batch: Batch, threads: int | None, xp) -> Surroundings:
         """Descriptors of every atom, block by block."""
         env, kinds = term.descriptor.environments(batch, xp), term.descriptor.kinds(batch.numbers)
-        species, step = range(len(term.descriptor.species)), backends.loops(xp).EVALUATED
+        species, step = range(term.descriptor.n_kinds), backends.loops(xp).EVALUATED
 
         def one(start):
             stop = min(start + step, batch.n_atoms)

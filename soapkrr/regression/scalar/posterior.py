@@ -41,7 +41,7 @@ class ScalarPart:
         descriptor, kernel, signal = checked_term(state)
         X, P = list(stored.arrays(state["points"], "points")), []
         indptr, weights = stored.arrays(state["indptr"], "indptr", "i"), stored.arrays(state["data"], "data")
-        for _, x, offsets, data in zip(descriptor.species, X, indptr, weights, strict=True):
+        for _, x, offsets, data in zip(descriptor.kind_names, X, indptr, weights, strict=True):
             if x.ndim != 2 or x.shape[1] != descriptor.n_features or data.shape != (len(x),) or not _are_offsets(offsets, len(x)):
                 raise ModelFileError(f"the arrays do not fit the descriptor: environments {x.shape}, weights {data.shape}.")
             P.append(csr_array((data, np.arange(len(x)), offsets), shape=(len(offsets) - 1, len(x))))

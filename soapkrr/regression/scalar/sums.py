@@ -48,7 +48,7 @@ class Sums:
         X, numbers = np.concatenate(structure_features(descriptor, frames)), np.concatenate([atoms.numbers for atoms in frames])
         owner, weight = owners(frames, target)
         kinds, parts, rows = descriptor.kinds(numbers), [], []
-        for s in range(len(descriptor.species)):
+        for s in range(descriptor.n_kinds):
             mine = np.flatnonzero(kinds == s)
             parts.append(X[mine])
             rows.append(_weights(owner[mine], weight[mine], owner[-1] + 1))

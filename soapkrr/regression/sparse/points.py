@@ -52,7 +52,7 @@ def sparse_points(term: Term, data: TrainingData, resources: Resources) -> tuple
         points = _farthest_on_workers(descriptor, data.frames, wanted, resources)
     else:
         points = _picked_here(descriptor, data, selection, wanted, resources)
-    for symbol, x, count, n in zip(descriptor.species, points, counts, wanted, strict=True):
+    for symbol, x, count, n in zip(descriptor.kind_names, points, counts, wanted, strict=True):
         if count and not len(x):
             raise InputError(f"`selection`={selection!r} chooses no environment of {symbol}, which the data have.")
         if len(x) < n and not given:
@@ -67,7 +67,7 @@ def takes_basis(term: Term) -> bool:
 
 def species_counts(descriptor: Descriptor, frames: list[Atoms]) -> np.ndarray:
     """(n_species,) environments of each species."""
-    return np.bincount(_kinds(descriptor, frames), minlength=len(descriptor.species))
+    return np.bincount(_kinds(descriptor, frames), minlength=descriptor.n_kinds)
 
 
 def _kinds(descriptor: Descriptor, frames: list[Atoms]) -> np.ndarray:
@@ -104,7 +104,7 @@ def _farthest_on_workers(descriptor: Descriptor, frames: list[Atoms], wanted: np
         per_chunk.append(_kinds(descriptor, members))
         chunks.append(pool.submit(_environments_on, resources.device, shared, (first, members)))
     points = []
-    for s, (symbol, n) in enumerate(zip(descriptor.species, wanted, strict=True)):
+    for s, (symbol, n) in enumerate(zip(descriptor.kind_names, wanted, strict=True)):
         mine = [
             (pool.submit(_rows_of, chunk, k == s), np.count_nonzero(k == s)) for chunk, k in zip(chunks, per_chunk, strict=True) if s in k
         ]
@@ -181,7 +181,7 @@ def learnt(descriptor: Descriptor, frames: list[Atoms], resources: Resources) ->
 
 def numbers_wanted(term: Term, counts: np.ndarray, warn: bool = True) -> np.ndarray:
     """Sparse points of each species, none above its number of environments ``counts``; more than exist is logged if ``warn``."""
-    species, n = term.descriptor.species, term.n_sparse
+    species, n = term.descriptor.kind_names, term.n_sparse
     if isinstance(n, Mapping):
         missing = [s for s, count in zip(species, counts, strict=True) if count and not n.get(s)]
         if missing:

@@ -137,7 +137,7 @@ class SparseProcess(Process):
 
     def representers(self) -> list[dict[str, int]]:
         """{symbol: number of sparse points} of each term."""
-        return [dict(zip(t.descriptor.species, map(len, t.points), strict=True)) for t in self.terms]
+        return [dict(zip(t.descriptor.kind_names, map(len, t.points), strict=True)) for t in self.terms]
 
     def _on(self, xp, threads):
         return SparseProcess(tuple(t.moved(xp) for t in self.terms), self.posterior.moved(xp), threads)

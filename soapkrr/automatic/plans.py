@@ -1,0 +1,115 @@
+"""What is fitted to some data and why: an estimator that is not fitted yet, how its noise is found, and variants of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+
+from ase import Atoms
+from sklearn.base import clone
+
+from soapkrr.automatic.search import Score, best_fit
+from soapkrr.choices import Choice, left_out_rows
+from soapkrr.descriptors.base import Descriptor
+from soapkrr.descriptors.projection import Compressed
+from soapkrr.estimators.base import Potential
+from soapkrr.estimators.summary import NOISE_UNITS
+from soapkrr.labels import Observations, read_labels
+from soapkrr.regression.grouping import FEWEST
+from soapkrr.repulsion import START, repulsion
+
+#: Memory that a fit and its predictions may take.
+MEMORY_LIMIT = "8GB"
+
+#: What a plan is called that is none of its variants.
+RECIPE = "plain SOAP"
+
+#: Sparse points of a plan for a part of the data, at least, where the whole has as many.
+POINTS = 300
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a fit is given and does not choose: parameters of the estimators, whether atoms repel each other below the distances of the
+    data, what is to be small (`Score.of`), and whether variants of the recipe are tried.
+    """
+
+    observations: Observations | None = None
+    baseline: object = None
+    device: str = "cpu"
+    threads: int | None = None
+    memory_limit: int | str | None = MEMORY_LIMIT
+    repulsion: bool = True
+    score: str | Mapping[str, float] = "balanced"
+    search: bool = True
+
+    @property
+    def parameters(self) -> dict:
+        """As arguments of an estimator."""
+        return {name: value for name, value in vars(self).items() if name not in ("repulsion", "score", "search")}
+
+
+@dataclass(frozen=True)
+class Plan:
+    """An estimator chosen for some data, not fitted, and why it is this one.
+
+    Attributes
+    ----------
+    model : the estimator.  choices : what was chosen and why.
+    way : ``optimize`` of its fit: ``"evidence"``, ``"cross-validation"``, or False where noise and signal are given.
+    levels, signal : {kind: σ} and δ that were given, and take the place of what the fit found.
+    walls : whether atoms repel each other below the distances of the data.
+    variants : other plans for the data, by what is different in them: that with the smallest ``score`` on structures left out is taken.
+    """
+
+    model: Potential
+    choices: tuple[Choice, ...]
+    way: str | bool
+    levels: Mapping[str, float] = field(default_factory=dict)
+    signal: float | None = None
+    walls: bool = True
+    variants: Mapping[str, Plan] = field(default_factory=dict)
+    score: Score = field(default_factory=Score)
+
+    def with_descriptor(self, descriptor: Descriptor) -> Plan:
+        """The same with another descriptor, of which an exact model of a large set takes principal components as before."""
+        present = self.model.descriptor
+        if isinstance(present, Compressed) and descriptor.n_features > present.n_features:
+            descriptor = present.with_params(descriptor=descriptor)
+        return replace(self, model=clone(self.model).set_params(descriptor=descriptor))
+
+    def fit(self, frames: list[Atoms], progress: bool = False, check: bool = True) -> Potential:
+        """A fitted copy of the model with ``choices_``; levels that were given stand beside those that the fit found. ``check``: labels."""
+        if self.variants and len(frames) >= FEWEST:
+            plans = {RECIPE: replace(self, variants={}), **self.variants}
+            labels = read_labels(frames, self.model.observations)
+            return best_fit(plans, frames, labels, self.score, progress, check)
+        again = bool(self.way) and (bool(self.levels) or self.signal is not None)
+        model = clone(self.model).learn(frames, self.way, progress, check=check and not again, calibrate=not again, stated=self.levels)
+        if again:
+            model.set_params(noise={**model.noise_, **self.levels}, signal=model.signals_[0] if self.signal is None else self.signal)
+            model.learn(frames, False, progress, check=check, calibrate=True, stated=self.levels)
+        choices = [*self.choices, *self._found(model)]
+        if self.walls and (wall := repulsion(model)) is not None:
+            model.put_on_top(wall)
+            choices.append(Choice("repulsion", wall.distances, f"Å, below {START:g} × the shortest distances of the data"))
+        model.choices_ = choices
+        return model
+
+    def smaller(self, part: float) -> Plan:
+        """The same for this part of the structures: with as many sparse points for each of them."""
+        n_sparse = getattr(self.model, "n_sparse", None)
+        if not isinstance(n_sparse, int):
+            return self
+        return replace(self, model=clone(self.model).set_params(n_sparse=max(min(n_sparse, POINTS), round(part * n_sparse))))
+
+    def _found(self, model: Potential) -> list[Choice]:
+        way, levels = self.way or "default", self.levels
+        found = [
+            Choice(f"noise, {kind}", float(f"{model.noise_[kind]:.3g}"), f"{unit}, {'given' if kind in levels else way}")
+            for kind, unit in NOISE_UNITS.items()
+            if model.n_observations_.get(kind)
+        ]
+        source = "given" if self.signal is not None else "evidence" if self.way else "default"
+        found.append(Choice("signal", float(f"{model.signals_[0]:.3g}"), f"eV, {source}"))
+        return [*found, *left_out_rows(model.left_out_errors_)]

@@ -1,0 +1,1 @@
+"""Parameters of descriptors learnt from how well structures are predicted without their own labels."""

@@ -1,0 +1,132 @@
+"""Which of several plans is taken: rounds, margins, failures, and what is said of those that lose."""
+
+import warnings
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from small import crystals, lennard_jones
+from systems import build
+
+import soapkrr
+from soapkrr import CompressedSOAP, InputError, auto
+from soapkrr.automatic import search
+from soapkrr.automatic.search import SCORES, Score, best_fit, subset
+from soapkrr.labels import read_labels
+
+
+class Fixed:
+    """A plan whose fits have given errors: on part of the structures, and on all."""
+
+    def __init__(self, *errors, n=100, fails=None):
+        self.errors, self.n, self.fails, self.sizes = errors, n, fails, []
+
+    def fit(self, frames, progress=False, check=True):
+        self.sizes.append(len(frames))
+        if self.fails:
+            raise InputError(self.fails)
+        if check:
+            warnings.warn(f"of {self.errors}", soapkrr.DataWarning, stacklevel=1)
+        error = self.errors[-1] if len(frames) == self.n else self.errors[0]
+        return SimpleNamespace(left_out_errors_={"forces": error}, choices_=[], plan=self)
+
+    def smaller(self, part):
+        return self
+
+
+FRAMES = crystals(100)
+LABELS = read_labels(FRAMES)
+
+
+def taken(**plans):
+    with pytest.warns(soapkrr.DataWarning) as caught:
+        model = best_fit(plans, FRAMES, LABELS, Score())
+    assert [str(w.message) for w in caught] == [f"of {model.plan.errors}"]
+    return {c.name: c.value for c in model.choices_}
+
+
+def test_the_smallest_error_on_all_structures_wins_and_losers_are_told():
+    plans = {"recipe": Fixed(1.0, 1.0), "better": Fixed(0.9, 0.8), "misleading": Fixed(0.88, 0.9), "worse": Fixed(2.0, 0.1)}
+    said = taken(**plans)
+    assert said == {"variant": "better", "tried": {"recipe": "1.11 ×", "misleading": "1.12 ×", "worse": "2.22 ×"}}
+    assert plans["better"].sizes == [40, 100] and plans["worse"].sizes == [40]
+
+
+def test_the_first_plan_is_kept_where_others_are_hardly_better():
+    assert taken(recipe=Fixed(1.0, 1.0), other=Fixed(0.995, 0.995))["variant"] == "recipe"
+
+
+def test_a_clear_winner_is_fitted_alone():
+    plans = {"recipe": Fixed(1.0, 1.0), "better": Fixed(0.5, 0.5)}
+    taken(**plans)
+    assert plans["recipe"].sizes == [40] and plans["better"].sizes == [40, 100]
+
+
+def test_a_plan_that_fails_is_out_and_said_to_be():
+    assert taken(recipe=Fixed(1.0, 1.0), other=Fixed(fails="no"))["tried"] == {"other": "failed: no"}
+    with pytest.raises(InputError, match="why"):
+        best_fit({"recipe": Fixed(fails="why"), "other": Fixed(fails="no")}, FRAMES, LABELS, Score())
+
+
+def test_few_structures_take_one_round():
+    plans = {"recipe": Fixed(1.0, n=50), "other": Fixed(2.0, n=50)}
+    with pytest.warns(soapkrr.DataWarning):
+        best_fit(plans, FRAMES[:50], LABELS[:50], Score())
+    assert [plan.sizes for plan in plans.values()] == [[50], [50]]
+
+
+def test_a_part_has_every_species_and_label_whatever_the_order():
+    frames = FRAMES[:98] + [lennard_jones(build("molecule"), "energy"), lennard_jones(build("alloy"), "forces")]
+    part = subset(frames, read_labels(frames))
+    assert {z for atoms in part for z in atoms.numbers} == {z for atoms in frames for z in atoms.numbers}
+    assert 40 <= len(part) <= 42
+    backwards = subset(frames[::-1], read_labels(frames[::-1]))
+    assert [id(atoms) for atoms in backwards[::-1]] == [id(atoms) for atoms in part]
+
+
+def test_scores_are_weighted_geometric_means():
+    errors = {"energy": 2.0, "forces": 8.0}
+    assert Score()(errors) == pytest.approx(4.0)
+    assert Score.of("energy")(errors) == pytest.approx(2.0)
+    assert Score.of({"energy": 1, "forces": 3})(errors) == pytest.approx(2 ** (0.25 * 1 + 0.75 * 3))
+    assert np.isnan(Score.of("energy")({"forces": 1.0}))
+    assert set(SCORES) == {"balanced", "energy", "forces"}
+
+
+@pytest.mark.parametrize("score", ["best", {}, {"energies": 1}, {"energy": -1}, {"energy": 0}, {"energy": np.nan}, 3], ids=str)
+def test_scores_that_cannot_be(score):
+    with pytest.raises(InputError, match="`score`"):
+        soapkrr.fit(crystals(3), score=score)
+
+
+def test_a_score_of_what_has_no_labels():
+    with pytest.raises(InputError, match="`score` counts errors of forces, of which the structures have no labels"):
+        soapkrr.fit([lennard_jones(atoms, "energy") for atoms in crystals(4)], score="forces")
+
+
+def alloys(n):
+    """Lennard-Jones crystals of two species that do not differ: what is learnt of one is true of the other."""
+    frames = crystals(n)
+    for k, atoms in enumerate(frames):
+        numbers = np.where(np.random.default_rng(k).random(len(atoms)) < 0.5, 18, 36)
+        atoms.calc.atoms.numbers = atoms.numbers = numbers
+    return frames
+
+
+def test_species_that_are_alike_share_what_is_learnt():
+    frames = alloys(12)
+    plan = auto.choose(frames)
+    assert set(plan.variants) and not auto.choose(crystals(12)).variants
+    assert not auto.choose(frames, settings=auto.Settings(search=False)).variants
+    model = soapkrr.fit(frames)
+    choices = {c.name: c for c in model.choices_}
+    alone = auto.choose(frames, settings=auto.Settings(search=False)).fit(frames)
+    assert isinstance(model.descriptor, CompressedSOAP) and choices["variant"].value in plan.variants
+    assert search.Score()(model.left_out_errors_) < search.Score()(alone.left_out_errors_)
+    assert choices["left out, forces"].value == pytest.approx(model.left_out_errors_["forces"], rel=5e-3)
+
+
+def test_errors_of_left_out_structures_survive_a_file(tmp_path):
+    model = soapkrr.fit(crystals(6))
+    model.save(tmp_path / "m.soapkrr")
+    assert soapkrr.load(tmp_path / "m.soapkrr").left_out_errors_ == model.left_out_errors_ != {}
