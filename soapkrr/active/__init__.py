@@ -1,0 +1,5 @@
+"""Models that ask a reference calculator for what they do not know yet: relaxations that spare its calls."""
+
+from soapkrr.active.relaxation import SurrogateRelaxation
+
+__all__ = ["SurrogateRelaxation"]
