@@ -10,7 +10,7 @@ import numpy as np
 from ase import Atoms
 from sklearn.utils.validation import check_is_fitted
 
-from soapkrr.baselines import Baseline, check_baseline, split_baseline
+from soapkrr.baselines import Baseline, check_baseline, prepared, split_baseline, warn_left_out
 from soapkrr.calculator import EVERY, PotentialCalculator
 from soapkrr.choices import Choice
 from soapkrr.errors import InputError, MemoryLimitError
@@ -49,6 +49,7 @@ class Potential(PosteriorMethods):
     log_likelihood_ : log evidence of the data, NaN where it is not known.
     domain_ : shortest distances of the training data, `Domain`; None from a file that does not state them.
     left_out_errors_ : {kind: root mean square error, eV/atom, eV/Å, eV/Å³} of structures left out of a fit by `soapkrr.fit`; else empty.
+    without_prior_mean_ : {index: reason} of structures of the fit that have no prior mean, and whose labels were left out.
     calibration_ : sizes and scores of errors, by which standard deviations are those of (prediction − reference); None: they are the
         posterior's own.
     suspects_ : labels that the others contradict, `checks.Suspect`, worst first; a `DataWarning` names them.
@@ -87,7 +88,8 @@ class Potential(PosteriorMethods):
         frames = as_frames(frames)
         domain = check_structures(frames, [t.descriptor for t in terms])
         labels = read_labels(frames, self.observations, noise)
-        data = TrainingData.of(frames, labels, self.baseline)
+        data = TrainingData.of(frames, labels, self.baseline, self.threads)
+        warn_left_out(data.without_prior, len(frames))
         division = fit_work(scheme, Task(terms, frames, labels, way), self._budget).division if self._limited else None
         with serial_blas(), device_limit(self._xp, self.memory_limit):
             resources, calibrate = self._resources(division, progress, client), calibrate and len(frames) >= FEWEST
@@ -101,6 +103,7 @@ class Potential(PosteriorMethods):
         self.origin_ = origin(data_hash(frames, map(Labels.numbers, labels)))
         self.suspects_, self.domain_, self.calibration_ = found, domain, calibration
         self.left_out_errors_ = {} if left is None else left.errors()
+        self.without_prior_mean_ = dict(data.without_prior)
         return self
 
     def _of_the_data(self, data: TrainingData, fit: Fit, deviations: bool, client) -> Prediction | None:
@@ -176,6 +179,7 @@ class Potential(PosteriorMethods):
         self._set_fitted(restored_fit(process, state), stored.references(state["reference_energies"]))
         self.domain_, self.calibration_ = restored_domain(state.get("domain")), restored_calibration(state.get("calibration"))
         self.left_out_errors_ = dict(stored.mapping(state.get("left_out_errors", {}), "left_out_errors"))
+        self.without_prior_mean_ = {}
         if "choices" in state:
             self.choices_ = [Choice(**stored.mapping(choice, "choices")) for choice in state["choices"]]
         if "test_errors" in state:
@@ -205,9 +209,11 @@ class Potential(PosteriorMethods):
         sklearn.exceptions.NotFittedError : the model is not fitted.
         InputError : a structure cannot be used; the message names it. Or ``memory_limit`` does not hold the work for one structure.
         """
-        predictor = self._predictor()
+        frames, predictor = as_frames(frames), self._predictor()
+        if client is None and len(frames) > 1:
+            prepared(self.prior_means_, frames, self.threads)
         calibrated = predictor if self.calibration_ is None else CalibratedPredictor(predictor, self.calibration_)
-        return self._predicted(calibrated, as_frames(frames), wanted_uncertainties(uncertainty), client)
+        return self._predicted(calibrated, frames, wanted_uncertainties(uncertainty), client)
 
     def _predicted(
         self, predictor: Predictor | CalibratedPredictor, frames: list[Atoms], wanted: frozenset[str] = frozenset(), client=None
