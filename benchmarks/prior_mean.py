@@ -1,4 +1,4 @@
-"""What a prior mean from quantum chemistry gives where there are few structures: `soapkrr.fit(train, baseline="auto")` beside `soapkrr.fit(train)`.
+"""What a prior mean from quantum chemistry gives with few structures: `soapkrr.fit(train, baseline="auto")` beside `soapkrr.fit(train)`.
 
     pip install "soapkrr[xtb]"
     python benchmarks/prior_mean.py FOLDER [--n 50] [--json prior_mean.json]

@@ -153,11 +153,11 @@ def choose(frames: list[Atoms], given: Mapping | None = None, settings: Settings
     labelled = sum(not label.empty for label in labels)
     plan = _levels(model, choices, given, [kind for kind in noise if any(label.has(kind) for label in labels)], labelled)
     plan = replace(plan, walls=settings.repulsion, score=score)
-    plan = replace(plan, variants=_variants(plan, frames)) if settings.search else plan
+    plan = replace(plan, variants=_variants(plan)) if settings.search else plan
     return with_prior_mean(plan, frames, name, given, settings.search)
 
 
-def _variants(plan: Plan, frames: list[Atoms]) -> dict[str, Plan]:
+def _variants(plan: Plan) -> dict[str, Plan]:
     """Plans with other descriptors, by what they do with the species."""
     descriptor = plan.model.descriptor
     soap = descriptor.descriptor if isinstance(descriptor, Compressed) else descriptor

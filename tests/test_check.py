@@ -247,6 +247,8 @@ def test_a_model_and_its_page(folder, capsys):
         (["ar.soapkrr", "ar.soapkrr"], "one can be checked at a time"),
         (["ar.soapkrr", "good.xyz", "bad.xyz"], "one file of structures, received 2"),
         (["good.xyz", "--html", "x.html"], "name a model file first"),
+        (["good.xyz", "--device", "auto"], "of checks of a model"),
+        (["good.xyz", "--memory-limit", "1GB"], "of checks of a model"),
         (["ar.soapkrr", "--quick"], "of checks of data"),
         (["ar.soapkrr", "--html", "nowhere/x.html"], "nowhere"),
         (["none.xyz"], "there is no file none.xyz"),

@@ -32,6 +32,10 @@ def _of_data(args) -> Report:
 
     if args.html:
         raise InputError("`--html` writes the page of a model; name a model file first.")
+    if args.device != "cpu" or args.memory_limit is not None:
+        raise InputError(
+            "`--device` and `--memory-limit` are of checks of a model; labels are held against each other by a small one on CPU."
+        )
     frames, names = [], []
     for path in args.file:
         some = read_structures(path)
