@@ -13,7 +13,7 @@ from ase.calculators.calculator import BaseCalculator
 from soapkrr.baselines.base import Baseline
 from soapkrr.baselines.calculator import ComputedBaseline
 from soapkrr.baselines.many import many
-from soapkrr.baselines.results import Result, Structure
+from soapkrr.baselines.results import FAILURES, Result, Structure
 from soapkrr.baselines.sources import Source, adopt, is_own, source_of
 from soapkrr.baselines.store import store_for
 from soapkrr.errors import InputError
@@ -88,8 +88,7 @@ class NamedBaseline(ComputedBaseline):
         InputError : its package is not installed, or the arguments after the colon are none that it takes.
         """
         self.check()
-        _, arguments, options = parsed(self.name)
-        made = self._source.factory(*arguments, **options)
+        made = _from_factory(self.name, self._source)
         if not isinstance(made, BaseCalculator):
             raise InputError(f"`baseline`={self.name!r}: its factory must make an ASE calculator, received {made!r}.")
         return made
@@ -115,9 +114,18 @@ def named(text: str) -> Baseline:
 @cache
 def _made(text: str, source: Source) -> Baseline:
     if isinstance(source.factory, type) and issubclass(source.factory, Baseline):
-        _, arguments, options = parsed(text)
-        return source.factory(*arguments, **options)
+        return _from_factory(text, source)
     return NamedBaseline(text)
+
+
+def _from_factory(text: str, source: Source):
+    _, arguments, options = parsed(text)
+    try:
+        return source.factory(*arguments, **options)
+    except InputError:
+        raise
+    except (TypeError, *FAILURES) as error:
+        raise InputError(f"`baseline`={text!r} cannot be made, {type(error).__name__}: {error}") from error
 
 
 def parsed(text: str) -> tuple[str, list, dict]:

@@ -70,8 +70,12 @@ def gfn1(**options):
 
 
 def _tblite(method: str, options: dict):
+    calculator = import_module("tblite.ase").TBLite
+    unknown = sorted(set(options) - set(calculator.default_parameters))
+    if unknown:
+        raise InputError(f"`baseline`: {method} has no {', '.join(unknown)}; it has {', '.join(sorted(calculator.default_parameters))}.")
     # No API objects kept: a self-consistent field that starts from that of the structure before would depend on the order of structures.
-    return import_module("tblite.ase").TBLite(method=method, **{"verbosity": 0, "accuracy": 0.1, "cache_api": False, **options})
+    return calculator(method=method, **{"verbosity": 0, "accuracy": 0.1, "cache_api": False, **options})
 
 
 def d3(functional: str | None = None, damping: str = "d3bj"):
