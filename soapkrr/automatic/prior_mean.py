@@ -16,7 +16,7 @@ from sklearn.base import clone
 
 from soapkrr.automatic.plans import RECIPE, Plan
 from soapkrr.automatic.search import MARGIN
-from soapkrr.baselines import SUGGESTED, NamedBaseline, ScaledBaseline, is_computed, named, split_baseline, with_mean
+from soapkrr.baselines import SUGGESTED, NamedBaseline, ScaledBaseline, is_computed, left_out_text, named, split_baseline, with_mean
 from soapkrr.choices import Choice
 from soapkrr.descriptors.cutoff import RadialScaling
 from soapkrr.descriptors.projection import Compressed
@@ -103,9 +103,10 @@ class WithFactor:
 
     def fit(self, frames: list[Atoms], progress: bool = False, check: bool = True) -> Potential:
         """See `search.Fits`; raises `InputError` where the prior mean fails for more than `FAILING` of the structures."""
+        failed = named(self.name).prepare(frames, self.plan.model.threads)
+        if len(failed) > FAILING * len(frames):
+            raise InputError(f"it fails for {len(failed)} of {len(frames)} structures, {left_out_text(failed)}")
         model = self._with(self.name).fit(frames, progress, check)
-        if len(model.without_prior_mean_) > FAILING * len(frames):
-            raise InputError(f"it fails for {len(model.without_prior_mean_)} of {len(frames)} structures")
         factor, std = self.factor(model, frames)
         if not np.isfinite(factor):
             return _said(model, self.name, "no factor, for want of an evidence")

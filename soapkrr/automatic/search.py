@@ -153,6 +153,7 @@ def _tried(plans: Mapping[str, Fits], frames: list[Atoms], score: Score, progres
     trials, caught = {}, {}
     for name in track(list(plans), len(plans), f"{len(plans)} variants, {len(frames)} structures", progress):
         with warnings.catch_warnings(record=True) as caught[name]:
+            warnings.simplefilter("always")  # those of a plan that loses are no errors either
             trials[name] = _trial(name, plans[name], frames, score, check)
         logger.info("%s on %d structures: %s", name, len(frames), trials[name].reason or trials[name].score)
     for warning in caught[_winner(list(trials.values())).name] if check else ():
