@@ -44,6 +44,9 @@ class ScaledBaseline(Baseline):
             raise InputError(f"`mean` must be a prior mean or the name of one, received {self.mean!r}.")
         self.base  # noqa: B018  raises where the name is unknown
 
+    def __reduce__(self):
+        return _again, (self.mean, self.factor, self.base)
+
     @property
     def base(self) -> Baseline:
         """The prior mean without the factor."""
@@ -60,3 +63,8 @@ class ScaledBaseline(Baseline):
     def check(self) -> None:
         """See `Baseline.check`."""
         self.base.check()
+
+
+def _again(mean: Baseline | str, factor: float, base: Baseline) -> ScaledBaseline:
+    """In another process, which knows the name of ``base`` once that is there."""
+    return ScaledBaseline(mean, factor)
