@@ -251,6 +251,7 @@ def test_a_model_and_its_page(folder, capsys):
         (["good.xyz", "--memory-limit", "1GB"], "of checks of a model"),
         (["ar.soapkrr", "--quick"], "of checks of data"),
         (["ar.soapkrr", "--html", "nowhere/x.html"], "nowhere"),
+        (["ar.soapkrr", "--html", "new.soapkrr"], "must end in .html"),
         (["none.xyz"], "there is no file none.xyz"),
         ([], "required: FILE"),
     ],

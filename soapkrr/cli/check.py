@@ -58,6 +58,8 @@ def _of_model(args, path: str, data: str | None) -> Report:
     if args.html:
         from soapkrr.modelfile import check_writable
 
+        if not args.html.lower().endswith((".html", ".htm")):
+            raise InputError(f"`--html` writes a page for a browser: its name must end in .html, received {args.html}.")
         check_writable(args.html)
     frames = None if data is None else read_structures(data)
     with named(data or path):
