@@ -148,10 +148,10 @@ def choose(frames: list[Atoms], given: Mapping | None = None, settings: Settings
     labelled = sum(not label.empty for label in labels)
     plan = _levels(model, choices, given, [kind for kind in noise if any(label.has(kind) for label in labels)], labelled)
     plan = replace(plan, walls=settings.repulsion, score=score)
-    return replace(plan, variants=_variants(plan, frames)) if settings.search else plan
+    return replace(plan, variants=_variants(plan)) if settings.search else plan
 
 
-def _variants(plan: Plan, frames: list[Atoms]) -> dict[str, Plan]:
+def _variants(plan: Plan) -> dict[str, Plan]:
     """Plans with other descriptors, by what they do with the species."""
     descriptor = plan.model.descriptor
     soap = descriptor.descriptor if isinstance(descriptor, Compressed) else descriptor

@@ -40,16 +40,19 @@ def _value_text(value) -> str:
 def test_rows(errors: Mapping | None) -> list[Choice]:
     """Mean absolute errors of the test structures, as rows of the table."""
     errors = errors or {}
-    found = {kind: errors.get(f"{kind}_mae_{unit}") for kind, (unit, _) in UNITS.items()}
+    found = {kind: errors[name] for kind, (unit, _) in UNITS.items() if (name := f"{kind}_mae_{unit}") in errors}
     where = f"mean absolute error of {errors.get('n_structures')} structures that were not fitted"
-    return [Choice(f"test, {kind}", float(f"{e:.3g}"), f"{UNIT_NAMES[kind]}, {where}") for kind, e in found.items() if e is not None]
+    return _error_rows("test", found, where)
 
 
 def left_out_rows(errors: Mapping[str, float]) -> list[Choice]:
     """Root mean square errors of structures left out of the fit, {kind: eV/atom, eV/Å, eV/Å³}, in the units of tables."""
-    where = "root mean square error of structures left out of the fit"
-    rows = {kind: (f"left out, {kind}", errors[kind] * UNITS[kind][1], UNIT_NAMES[kind]) for kind in UNITS if kind in errors}
-    return [Choice(name, float(f"{error:.3g}"), f"{unit}, {where}") for name, error, unit in rows.values()]
+    found = {kind: factor * errors[kind] for kind, (_, factor) in UNITS.items() if kind in errors}
+    return _error_rows("left out", found, "root mean square error of structures left out of the fit")
+
+
+def _error_rows(name: str, errors: Mapping[str, float], where: str) -> list[Choice]:
+    return [Choice(f"{name}, {kind}", float(f"{error:.3g}"), f"{UNIT_NAMES[kind]}, {where}") for kind, error in errors.items()]
 
 
 def checked_test(test, frames: list[Atoms], observations: Observations | None) -> list[Atoms]:

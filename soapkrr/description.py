@@ -29,7 +29,7 @@ def describe(frames: list[Atoms]) -> list[Choice]:
     """The descriptor's parameters from species and distances."""
     species = sorted({int(z) for atoms in frames for z in atoms.numbers})
     periodic = any(atoms.pbc.any() for atoms in frames)
-    nearest = nearest_distance(frames[:: max(1, len(frames) // SAMPLE)])
+    nearest = nearest_distance(some_of(frames))
     several, hydrogen = len(species) > 1, 1 in species
     if periodic:
         r_cut = float(np.clip(round(2.35 * nearest, 1), 4.0, 6.5))
@@ -46,6 +46,11 @@ def describe(frames: list[Atoms]) -> list[Choice]:
         Choice("scaling", scaling, "near neighbours count more"),
         Choice("zeta", 3 if several else 4, "softer for several species" if several else "sharper for one species"),
     ]
+
+
+def some_of(frames: list[Atoms]) -> list[Atoms]:
+    """`SAMPLE` structures or a few more, spread evenly."""
+    return frames[:: max(1, len(frames) // SAMPLE)]
 
 
 def nearest_distance(frames: list[Atoms]) -> float:

@@ -117,7 +117,7 @@ def _term(frames: list[Atoms], observations: Observations | None, threads: int |
     """Descriptor and kernel that a fit would take, with few sparse points."""
     environments = sum(map(len, frames))
     n = min(int(np.clip(NUMBERS // (3 * environments), *SPARSE)), environments)
-    model = choose(frames, {"n_sparse": n}, Settings(observations, threads=threads)).model
+    model = choose(frames, {"n_sparse": n}, Settings(observations, threads=threads, search=False)).model
     if isinstance(model.descriptor, list):
         return model.descriptor[-1]
     return Term(model.descriptor, model.kernel, n)

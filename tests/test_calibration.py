@@ -11,13 +11,14 @@ from small import crystals, labelled, small_gp
 import soapkrr
 from soapkrr import InputError, ModelFileError
 from soapkrr.auto import choose
+from soapkrr.student import student_loss
 from soapkrr.threads import serial_blas
 from soapkrr.uncertainty.calibrated import PARTS, CalibratedPrediction
 from soapkrr.uncertainty.calibration import restored_calibration
 from soapkrr.uncertainty.conformal import ALL, KEPT, Scores, cells_of, quantiles
 from soapkrr.uncertainty.novelty import Neighbourhood
 from soapkrr.uncertainty.repeats import GIVEN, REPEATED, Noise
-from soapkrr.uncertainty.scales import TotalScale, anisotropy, learnt_weights, student_loss
+from soapkrr.uncertainty.scales import TotalScale, anisotropy, learnt_weights
 
 KINDS = ("energy", "energies", "forces", "stress")
 

@@ -172,7 +172,7 @@ def test_default_threads_is_a_positive_number():
 
 @pytest.mark.parametrize("n_species, n_features, most", [(1, 50, 128), (4, 50, 512), (4, 4096, 256), (10, 10**6, 128)])
 def test_blocks_of_a_prediction_are_even_in_number_and_size(n_species, n_features, most):
-    part = SimpleNamespace(descriptor=SimpleNamespace(n_features=n_features, species=range(n_species)))
+    part = SimpleNamespace(descriptor=SimpleNamespace(n_features=n_features, n_kinds=n_species))
     for n_atoms in (*range(1, 1000, 37), most, most + 1, 10 * most):
         size = block_size([part], n_atoms, 128)
         blocks = -(-n_atoms // size)

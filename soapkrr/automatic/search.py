@@ -74,7 +74,7 @@ class Score:
         return cls({kind: float(w) for kind, w in score.items()})
 
     def __call__(self, errors: Mapping[str, float]) -> float:
-        """Of errors by kind; infinite where a kind that counts is unknown in them and NaN where no kind counts."""
+        """Of errors by kind; NaN where none of them counts."""
         counted = {kind: w for kind, w in self.weights.items() if w > 0 and kind in errors}
         if not counted:
             return np.nan
@@ -99,7 +99,7 @@ def best_fit(
 
     Parameters
     ----------
-    plans : by name; the first is kept unless another one is better by `MARGIN`. A plan that fails for some data is out, and said to be.
+    plans : two or more, by name; the first is kept unless another one is better by `MARGIN`. One that fails is out, and said to be.
     check : whether the final fits check labels.
 
     Raises
@@ -115,8 +115,8 @@ def best_fit(
     if model is None:
         raise InputError(winner.reason)
     lost = {name: _lost(name, first, last, winner) for name in plans if name != winner.name}
-    if hasattr(model, "choices_"):
-        model.choices_ = [*model.choices_, Choice("variant", winner.name, "smallest errors of left-out structures"), *_said(lost)]
+    variant = Choice("variant", winner.name, "smallest errors of left-out structures")
+    model.choices_ = [*model.choices_, variant, Choice("tried", lost, "error of left-out structures beside that of the variant")]
     return model
 
 
@@ -165,7 +165,7 @@ def _trial(name: str, plan: Fits, frames: list[Atoms], score: Score, check: bool
         model = plan.fit(frames, check=check)
     except (InputError, ArithmeticError, np.linalg.LinAlgError) as error:
         return Trial(name, None, np.inf, str(error))
-    value = score(model.left_out_errors_) if model.left_out_errors_ else np.nan
+    value = score(model.left_out_errors_)
     return Trial(name, model, value if np.isfinite(value) else np.inf)
 
 
@@ -189,10 +189,6 @@ def _lost(name: str, first: Mapping[str, Trial], last: Mapping[str, Trial], winn
     rounds = last if name in last else first
     trial = rounds[name]
     return f"failed: {trial.reason}" if trial.model is None else f"{trial.score / rounds[winner.name].score:.2f} ×"
-
-
-def _said(lost: Mapping[str, str]) -> list[Choice]:
-    return [Choice("tried", dict(lost), "error of left-out structures beside that of the variant")] if lost else []
 
 
 def check_score(score: Score, labels: Sequence[Labels]) -> None:

@@ -12,7 +12,7 @@ import numpy as np
 
 from soapkrr import backends
 from soapkrr.descriptors.environments import Environments
-from soapkrr.descriptors.projection import BUDGET, Wrapper, blocks
+from soapkrr.descriptors.projection import Wrapper
 from soapkrr.errors import InputError
 from soapkrr.lazy import cached_property
 from soapkrr.specification import ByValue
@@ -106,15 +106,7 @@ class Coupled(ByValue, Wrapper):
 
     def jacobian(self, start, stop, env, rows, out):
         """See `Descriptor.jacobian`; few displaced atoms at a time, so that the inner Jacobian stays within `BUDGET`."""
-        offsets, neighbours, inner, xp = env.pairs.offsets, env.pairs.neighbours, self._inner(env), backends.namespace(out)
-        ends = backends.host(offsets[start : stop + 1])
-        n_pairs = int(ends[-1] - ends[0])
-        for a, b in blocks(ends, 0, stop - start, max(1, BUDGET // (24 * self.descriptor.n_features))):
-            first, last, a, b = int(ends[a] - ends[0]), int(ends[b] - ends[0]), start + a, start + b
-            centre = xp.concatenate([neighbours[ends[0] + first : ends[0] + last], xp.arange(a, b)])
-            target = xp.concatenate([rows[first:last], rows[n_pairs + a - start : n_pairs + b - start]])
-            J = xp.empty((len(centre), 3, self.descriptor.n_features))
-            self.descriptor.jacobian(a, b, inner, xp.arange(len(centre)), J)
+        for J, centre, target in self._jacobians(start, stop, self._inner(env), rows):
             out[target] = self._expanded(J, env.pairs.kinds[centre])
 
     def strain_jacobian(self, start, stop, env, out):

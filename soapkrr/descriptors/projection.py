@@ -5,6 +5,7 @@ Source: principal components without centring, so that dot products survive; Imb
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -67,6 +68,22 @@ class Wrapper(Descriptor):
     def strain_jacobian(self, start, stop, env, out):
         """See `Descriptor.strain_jacobian`."""
         self.descriptor.strain_jacobian(start, stop, env, out)
+
+    def _jacobians(self, start, stop, inner: Environments, rows) -> Iterator[tuple]:
+        """Parts of the Jacobian of the inner descriptor within `BUDGET`: derivatives (n, 3, n_features of it), the centres (n,) they are
+        of, and their places (n,) among ``rows``.
+        """
+        offsets, neighbours, xp = inner.pairs.offsets, inner.pairs.neighbours, inner.xp
+        ends = backends.host(offsets[start : stop + 1])
+        n_pairs = int(ends[-1] - ends[0])
+        most = max(1, BUDGET // (24 * self.descriptor.n_features))
+        for a, b in blocks(ends, 0, stop - start, most):
+            first, last, a, b = int(ends[a] - ends[0]), int(ends[b] - ends[0]), start + a, start + b
+            centre = xp.concatenate([neighbours[ends[0] + first : ends[0] + last], xp.arange(a, b)])
+            target = xp.concatenate([rows[first:last], rows[n_pairs + a - start : n_pairs + b - start]])
+            J = xp.empty((len(centre), 3, self.descriptor.n_features))
+            self.descriptor.jacobian(a, b, inner, xp.arange(len(centre)), J)
+            yield J, centre, target
 
 
 @dataclass(frozen=True)
@@ -197,17 +214,8 @@ class Projected(ByValue, Wrapper):
 
     def jacobian(self, start, stop, env, rows, out):
         """See `Descriptor.jacobian`; few displaced atoms at a time, so that the inner Jacobian stays within `BUDGET`."""
-        offsets, neighbours = env.pairs.offsets, env.pairs.neighbours
-        norms, inner, xp = env.state[0], self._inner(env), backends.namespace(out)
-        ends = backends.host(offsets[start : stop + 1])
-        n_pairs = int(ends[-1] - ends[0])
-        most = max(1, BUDGET // (24 * self.descriptor.n_features))
-        for a, b in blocks(ends, 0, stop - start, most):
-            first, last, a, b = int(ends[a] - ends[0]), int(ends[b] - ends[0]), start + a, start + b
-            centre = xp.concatenate([neighbours[ends[0] + first : ends[0] + last], xp.arange(a, b)])
-            target = xp.concatenate([rows[first:last], rows[n_pairs + a - start : n_pairs + b - start]])
-            J = xp.empty((len(centre), 3, self.descriptor.n_features))
-            self.descriptor.jacobian(a, b, inner, xp.arange(len(centre)), J)
+        norms = env.state[0]
+        for J, centre, target in self._jacobians(start, stop, self._inner(env), rows):
             out[target] = self._through_norm(self._project(J), env.X[centre], norms[centre])
 
     def strain_jacobian(self, start, stop, env, out):

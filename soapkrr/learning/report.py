@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-#: Units of a line of text, with factors from eV per atom, eV/Å, eV/Å³.
-UNITS = {"energy": ("meV/atom", 1e3), "forces": ("meV/Å", 1e3), "stress": ("meV/Å³", 1e3)}
+from soapkrr.regression.leave_out import UNITS
 
 
 @dataclass(frozen=True)

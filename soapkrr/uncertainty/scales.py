@@ -8,9 +8,7 @@ import numpy as np
 from scipy.optimize import minimize
 
 from soapkrr.regression import stored
-
-#: Degrees of freedom of Student's t law of errors: outliers pull less than a Gaussian's.
-TAIL = 4.0
+from soapkrr.student import student_loss
 
 #: Fraction of a Gaussian's errors within one standard deviation.
 ONE_STD = 0.682689
@@ -156,14 +154,6 @@ def _weights(columns: np.ndarray, squares: np.ndarray, penalty: float) -> np.nda
 
 def _loss(w: np.ndarray, columns: np.ndarray, squares: np.ndarray) -> float:
     return student_loss(squares, np.exp(2 * np.clip(columns @ w, -50.0, 20.0))[:, None])[0]
-
-
-def student_loss(squares: np.ndarray, variance: np.ndarray) -> tuple[float, np.ndarray]:
-    """−log likelihood of squared errors under Student's t law of squared scale ``variance``, and its slope by the variance."""
-    variance = np.broadcast_to(variance, squares.shape) + 1e-24
-    ratio = squares / variance
-    value = float(np.sum(0.5 * np.log(variance) + 0.5 * (TAIL + 1) * np.log1p(ratio / TAIL)))
-    return value, (0.5 - 0.5 * (TAIL + 1) * (ratio / TAIL) / (1 + ratio / TAIL)) / variance
 
 
 def restored_total(state, name: str) -> TotalScale:
