@@ -122,7 +122,7 @@ def test_products_are_coupled():
 @pytest.mark.parametrize("kind", [Coupled, CoupledSum])
 @pytest.mark.parametrize("check", [assert_pullback, assert_jacobian, assert_strain_jacobian, assert_invariant])
 def test_derivatives_by_small_blocks(kind, check, monkeypatch):
-    monkeypatch.setattr("soapkrr.descriptors.coupling.BUDGET", 1)
+    monkeypatch.setattr("soapkrr.descriptors.projection.BUDGET", 1)
     check(kind(CompressedSOAP(**SETTINGS, embedding=element_embedding(NAMES, 2)), _random((3, 2))), build("alloy"))
 
 
