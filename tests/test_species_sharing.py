@@ -7,8 +7,10 @@ from ase.build import bulk
 from ase.calculators.emt import EMT
 from ase.calculators.singlepoint import SinglePointCalculator
 from ase.data import covalent_radii
-from descriptor_checks import assert_invariant, assert_jacobian, assert_pullback, assert_strain_jacobian
-from systems import build, small_soap, species, variations
+from derivatives import moved
+from descriptor_checks import assert_invariant, assert_jacobian, assert_pullback, assert_strain_jacobian, voigt
+from systems import build, distort, small_soap, species, variations
+from taylor import assert_derivative
 
 from soapkrr import (
     SOAP,
@@ -98,6 +100,15 @@ def test_an_embedded_density_is_the_sum_over_species():
     np.testing.assert_allclose(X @ X.T, (W @ W.T) ** 2, atol=1e-12)
 
 
+@pytest.mark.parametrize("options", [{}, {"rbf": "bessel"}], ids=["gto", "bessel"])
+def test_an_embedding_of_full_rank_that_mixes_nothing_is_plain_soap(options):
+    """Orthogonal W: the same products of spectra, whatever the axes of the pseudo-species."""
+    plain = SOAP(**SETTINGS, **options).create(build("alloy"))
+    for W in (np.eye(3), np.linalg.qr(_random((3, 3)))[0], element_embedding(NAMES, 3, dict.fromkeys(LENGTHS, 1e-3))):
+        mixed = CompressedSOAP(**SETTINGS, **options, embedding=W).create(build("alloy"))
+        np.testing.assert_allclose(mixed @ mixed.T, plain @ plain.T, atol=1e-12)
+
+
 def test_like_elements_may_be_exchanged():
     """With one pseudo-species only the positions count."""
     soap = CompressedSOAP(**SETTINGS, embedding=element_embedding(NAMES, 1))
@@ -124,6 +135,21 @@ def test_products_are_coupled():
 def test_derivatives_by_small_blocks(kind, check, monkeypatch):
     monkeypatch.setattr("soapkrr.descriptors.projection.BUDGET", 1)
     check(kind(CompressedSOAP(**SETTINGS, embedding=element_embedding(NAMES, 2)), _random((3, 2))), build("alloy"))
+
+
+@pytest.mark.parametrize("kind", [Coupled, CoupledSum])
+@pytest.mark.parametrize("estimator", [SparseGP, GaussianProcess])
+def test_forces_and_stress_belong_to_the_energy(kind, estimator):
+    frames, rng = variations("alloy", 5), np.random.default_rng(0)
+    own = {"n_sparse": 20} if estimator is SparseGP else {}
+    soap = CompressedSOAP(**SETTINGS, embedding=element_embedding(NAMES, 2))
+    model = estimator(kind(soap, element_embedding(NAMES, 3)), DotProduct(3), threads=1, **own).fit(frames)
+    atoms, p = frames[0], model.predict(frames[:1])
+    u, strain = rng.normal(size=(len(atoms), 3)), rng.normal(size=(3, 3))
+    strain = 0.5 * (strain + strain.T)
+    assert_derivative(lambda t: model.predict([moved(atoms, u, t)]).energy[0], -np.vdot(p.forces[0], u))
+    slope = atoms.get_volume() * p.stress[0] @ voigt(strain)
+    assert_derivative(lambda t: model.predict([distort(atoms.copy(), np.eye(3) + t * strain)]).energy[0], slope)
 
 
 def _same(p, q, rtol=1e-10):
@@ -202,6 +228,33 @@ def test_an_element_with_one_environment_learns_from_its_neighbour_in_the_table(
         model = GaussianProcess(descriptor, DotProduct(2), baseline={"Cu": 0.0, "Ag": 0.0}, threads=1).fit([*common[3:], mixed[2]])
         errors.append(np.linalg.norm([forces[0] for forces in model.predict(mixed[:2]).forces] - truth))
     assert errors[1] < 0.5 * errors[0]
+
+
+def _alloy(symbols, rng):
+    atoms = bulk("Cu", a=np.mean([{"Cu": 3.61, "Au": 4.08, "Pd": 3.89}[s] for s in symbols]), cubic=True)
+    atoms.symbols[:] = symbols
+    atoms.set_cell(atoms.cell.array * rng.uniform(0.98, 1.02), scale_atoms=True)
+    atoms.rattle(0.1, rng=rng)
+    atoms.calc = EMT()
+    atoms.get_forces()
+    return atoms
+
+
+def test_a_mixing_curve_from_two_others():
+    """Copper in gold after copper in palladium and gold in palladium: plain SOAP has seen no such neighbour of gold."""
+    rng = np.random.default_rng(0)
+    mixed = [[a] * n + ["Pd"] * (4 - n) for a in ("Cu", "Au") for n in range(5)]
+    known = [_alloy(rng.permutation(symbols), rng) for symbols in mixed for _ in range(2)]
+    curve = [_alloy(["Cu"] * n + ["Au"] * (4 - n), rng) for n in (1, 2, 3) for _ in range(2)]
+    settings, names = dict(species=["Cu", "Au", "Pd"], r_cut=4.5, n_max=4, l_max=3), ["Cu", "Pd", "Au"]
+    sharing = CoupledSum(CompressedSOAP(**settings, embedding=element_embedding(names, 2)), element_embedding(names, 3))
+    truth = np.array([atoms.get_potential_energy() for atoms in curve]), np.array([atoms.get_forces() for atoms in curve])
+    energies, forces = [], []
+    for descriptor in (SOAP(**settings), sharing):
+        p = GaussianProcess(descriptor, DotProduct(3), noise={"energy": 1e-3, "forces": 0.02}, threads=1).fit(known).predict(curve)
+        energies.append(np.abs(p.energy - truth[0]).mean())
+        forces.append(np.abs(np.array(p.forces) - truth[1]).mean())
+    assert energies[1] < 0.5 * energies[0] and forces[1] < 0.5 * forces[0]
 
 
 # --- species that no training structure has --------------------------------------------------------------------------
