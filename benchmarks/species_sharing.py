@@ -1,8 +1,9 @@
 """Species that share what is learnt of them, beside plain SOAP: unknown alloys, ten metals, a rare species, a species without data.
 
-What is beside plain SOAP is the candidate of `soapkrr.automatic.species` (of the ten metals: of few features) with the smallest errors of
-left-out training structures. Alloys of ASE's effective-medium theory; ten metals of the second-moment potential of Cleri and Rosato 1993,
-doi 10.1103/PhysRevB.48.22, pairs of unlike atoms by geometric (energies) and arithmetic (lengths) means.
+Both are `soapkrr.fit` with its defaults: plain with ``search=False``, the other one as it chose by errors of left-out training structures.
+A species without data needs a descriptor that is given. Walls below known distances (`soapkrr.repulsion`) are part of both. Alloys of ASE's
+effective-medium theory; ten metals of the second-moment potential of Cleri and Rosato 1993, doi 10.1103/PhysRevB.48.22, pairs of unlike
+atoms by geometric (energies) and arithmetic (lengths) means.
 ``python benchmarks/species_sharing.py [PART ...]`` (parts: ``python benchmarks/species_sharing.py --help``) writes
 benchmarks/results/species_sharing.json.
 """
@@ -23,9 +24,9 @@ from ase.calculators.emt import EMT
 from ase.calculators.singlepoint import SinglePointCalculator
 from ase.neighborlist import neighbor_list
 
-from soapkrr import SOAP, CompressedSOAP, CoupledSum, DotProduct, GaussianProcess, RadialScaling, SparseGP
-from soapkrr.automatic.search import Score
-from soapkrr.automatic.species import SHARE, embedding, species_candidates
+import soapkrr
+from soapkrr import CompressedSOAP, CoupledSum, DotProduct, GaussianProcess, RadialScaling
+from soapkrr.automatic.variants import SHARE, embedding
 
 HERE = Path(__file__).parent
 NOISE = {"energy": 0.001, "forces": 0.02, "stress": 0.001}
@@ -96,10 +97,6 @@ def random_alloys(species, n: int, rng, calculator=EMT) -> list[Atoms]:
     return found
 
 
-def exact(descriptor) -> GaussianProcess:
-    return GaussianProcess(descriptor, DotProduct(3), noise=NOISE)
-
-
 def errors(model, frames: list[Atoms]) -> dict:
     """Mean absolute errors, those of forces also by species; part of energies inside intervals of 90 %."""
     p = model.predict(frames, uncertainty=True)
@@ -115,31 +112,32 @@ def errors(model, frames: list[Atoms]) -> dict:
     }
 
 
-def chosen(candidates, train: list[Atoms], make, **fit):
-    """The fitted candidate with the smallest errors of left-out structures, its name, and what each of them has."""
-    best, scores = None, {}
-    for name, descriptor in candidates:
-        model = make(descriptor).fit(train, **fit)
-        scores[name] = Score()(model.leave_out(train).errors())
-        print(f"    {name:48s}{descriptor.n_features:7d}{scores[name]:10.4f}", flush=True)
-        if best is None or scores[name] < scores[best[0]]:
-            best = name, model
-    return *best, scores
-
-
-def compared(soap: SOAP, train, tests: dict, make, candidates=None, **fit) -> dict:
-    """Errors of plain SOAP and of the candidate chosen."""
-    candidates = species_candidates(soap, train) if candidates is None else candidates
-    name, model, scores = chosen(candidates, train, make, **fit)
-    result = {"chosen": name, "scores": scores}
-    for title, one in (("plain", make(soap).fit(train, **fit)), ("sharing", model)):
-        result[title] = {"features": one.process_.descriptors[0].n_features, **{t: errors(one, frames) for t, frames in tests.items()}}
+def compared(train, tests: dict) -> dict:
+    """Errors of plain SOAP and of what the fit chose, processor time of each, and what was tried."""
+    result: dict = {}
+    for title, search in (("plain", False), ("sharing", True)):
+        start = time.process_time()
+        model = soapkrr.fit(train, search=search)
+        line = {"fit_processor_s": time.process_time() - start, "left_out": model.left_out_errors_}
+        descriptor = model.process_.descriptors[0]
+        line["features"] = descriptor.n_features
+        said = {c.name: c.value for c in model.choices_}
+        line |= {"variant": said.get("variant", "plain SOAP"), "tried": said.get("tried", {})}
+        result[title] = {**line, **{t: errors(model, frames) for t, frames in tests.items()}}
+        print(f"  {line}", flush=True)
         for t in tests:
-            line = result[title][t]
+            of = result[title][t]
             print(
-                f"  {title:8s}{result[title]['features']:7d} features, {t:22s}{line['energy_mev_per_atom']:8.2f} meV/atom"
-                f"{line['forces_mev_per_angstrom']:8.1f} meV/Å, {100 * line['energies_within_90']:.0f} % of energies within 90 %"
+                f"  {title:8s}{line['features']:7d} features, {t:22s}{of['energy_mev_per_atom']:8.2f} meV/atom"
+                f"{of['forces_mev_per_angstrom']:8.1f} meV/Å, {100 * of['energies_within_90']:.0f} % of energies within 90 %",
+                flush=True,
             )
+    # The chosen plan alone, for the time of the search in units of it.
+    plan = soapkrr.auto.choose(train)
+    start = time.process_time()
+    plan.variants.get(result["sharing"]["variant"], soapkrr.auto.choose(train, settings=soapkrr.auto.Settings(search=False))).fit(train)
+    result["fit_over_chosen_alone"] = result["sharing"]["fit_processor_s"] / (time.process_time() - start)
+    print(f"  whole fit {result['fit_over_chosen_alone']:.1f} × the chosen one alone", flush=True)
     return result
 
 
@@ -149,26 +147,22 @@ def quaternary(species, seed: int) -> dict:
     pairs = list(combinations(species, 2))
     train = [alloy([s] * 8, rng) for s in species for _ in range(4)] + [a for pair in pairs for a in random_alloys(pair, 8, rng)]
     tests = {"left-out binaries": [a for pair in pairs for a in random_alloys(pair, 4, rng)], "quaternary": random_alloys(species, 24, rng)}
-    return compared(SOAP(species, r_cut=5.0, n_max=5, l_max=4, scaling=SCALING), train, tests, exact, optimize=True)
+    result = compared(train, tests)
+    for title in ("plain", "sharing"):
+        known, new = (result[title][t] for t in tests)
+        for kind in ("energy_mev_per_atom", "forces_mev_per_angstrom"):
+            result[title][f"{kind}, new over known"] = new[kind] / known[kind]
+    return result
 
 
 def ten() -> dict:
-    """Two hundred random alloys of ten metals; candidates have at most a twentieth of the features of plain SOAP."""
+    """Two hundred random alloys of ten metals."""
     rng, species = np.random.default_rng(0), sorted(SECOND_MOMENT)
     frames = [alloy(rng.choice(rng.choice(species, 4, replace=False), 8), rng, SecondMoment) for _ in range(240)]
-    soap, settings = SOAP(species, r_cut=5.0, n_max=8, l_max=6, scaling=SCALING), dict(r_cut=5.0, l_max=6, scaling=SCALING)
-    candidates = []
-    for k, n_max in ((2, 8), (3, 5), (4, 4)):
-        for stretch in (1.0, 4.0):
-            one = CompressedSOAP(species, n_max=n_max, embedding=embedding(species, k, stretch), **settings)
-            name = f"{k} pseudo-species, {n_max} radial functions, lengths × {stretch:g}"
-            candidates += [(name, one), (f"{name}, coupled", CoupledSum(one, embedding(species, len(species)), SHARE))]
-
-    def sparse(descriptor):
-        return SparseGP(descriptor, DotProduct(3), n_sparse=500, noise=NOISE)
-
-    allowed = [(name, d) for name, d in candidates if 20 * d.n_features <= soap.n_features]
-    return compared(soap, frames[:200], {"test": frames[200:]}, sparse, allowed)
+    result = compared(frames[:200], {"test": frames[200:]})
+    result["features_of_plain_SOAP"] = soapkrr.auto.choose(frames[:200]).model.descriptor.descriptor.n_features
+    print(f"  {result['features_of_plain_SOAP']} features before principal components")
+    return result
 
 
 def rare() -> dict:
@@ -180,7 +174,7 @@ def rare() -> dict:
 
     train = [alloy(rng.choice(species, 8), rng) for _ in range(40)] + [with_guests(2) for _ in range(5)]
     tests = {"test": [with_guests(2) for _ in range(30)]}
-    result = compared(SOAP([*species, guest], r_cut=5.0, n_max=5, l_max=4, scaling=SCALING), train, tests, exact, optimize=True)
+    result = compared(train, tests)
     for title in ("plain", "sharing"):
         line = result[title]["test"]
         line["worst_over_average"] = max(line["by_species"].values()) / line["forces_mev_per_angstrom"]
@@ -194,8 +188,7 @@ def unseen() -> dict:
     known = [a for pair in (("Cu", "Pd"), ("Au", "Pd")) for a in random_alloys(pair, 20, rng)]
     known += [alloy([s] * 8, rng) for s in species for _ in range(4)]
     curve = [alloy(["Cu"] * n + ["Au"] * (8 - n), rng) for n in range(1, 8) for _ in range(4)]
-    soap = SOAP(species, r_cut=5.0, n_max=5, l_max=4, scaling=SCALING)
-    result["mixing curve"] = compared(soap, known, {"Cu-Au": curve}, exact, optimize=True)
+    result["mixing curve"] = compared(known, {"Cu-Au": curve})
     rng, species = np.random.default_rng(1), ["Ni", "Cu", "Pd", "Pt", "Ag", "Au"]
     train = [alloy(rng.choice([s for s in species if s != "Au"], 8), rng) for _ in range(60)]
     new = [alloy(["Au", *rng.choice([s for s in species if s != "Au"], 7)], rng) for _ in range(30)]

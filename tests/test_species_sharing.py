@@ -29,7 +29,7 @@ from soapkrr import (
     element_similarity,
     load,
 )
-from soapkrr.automatic.species import species_candidates
+from soapkrr.automatic.variants import of_species
 from soapkrr.descriptors.elements import ELECTRONEGATIVITY, LENGTHS, element_features, place_in_table
 
 NAMES = species("alloy")
@@ -308,18 +308,17 @@ def test_every_species_of_a_plain_soap_must_be_in_the_data():
 # --- candidates ------------------------------------------------------------------------------------------------------
 
 
-def test_candidates_are_distinct_and_compressed():
-    soap = small_soap(METALS)
-    found = species_candidates(soap, [Atoms("CuAgAu")])
-    assert len({name for name, _ in found}) == len({descriptor for _, descriptor in found}) == len(found) == 6
-    sizes = [descriptor.n_features for _, descriptor in found]
-    assert sizes == sorted(sizes)
-    assert sizes[0] < soap.n_features
+@pytest.mark.parametrize("names, n", [("Cu Ag", 4), ("Cu Ag Au", 4), ("Cu Ag Au Pd", 4), ("Ni Cu Ag Au Pd Pt Al", 4)])
+def test_candidates_are_few_and_distinct(names, n):
+    found = of_species(small_soap(names.split()))
+    assert len({name for name, _ in found}) == len({descriptor for _, descriptor in found}) == len(found) == n
+    mixed = [descriptor for _, descriptor in found if isinstance(descriptor, CompressedSOAP)]
+    assert all(2 <= d.embedding.shape[1] <= 6 for d in mixed[1:]) and isinstance(found[-1][1], CoupledSum)
 
 
 def test_one_species_and_unknown_elements_have_few_candidates():
-    assert species_candidates(small_soap(["Cu"]), [Atoms("Cu")]) == []
-    assert [name for name, _ in species_candidates(small_soap(["Cu", "Es"]), [Atoms("CuEs")])] == ["each species with all"]
+    assert of_species(small_soap(["Cu"])) == []
+    assert [name for name, _ in of_species(small_soap(["Cu", "Es"]))] == ["species with all"]
 
 
 # --- bad input -------------------------------------------------------------------------------------------------------
