@@ -101,14 +101,15 @@ def errors(model, frames: list[Atoms]) -> dict:
     """Mean absolute errors, those of forces also by species; part of energies inside intervals of 90 %."""
     p = model.predict(frames, uncertainty=True)
     e = np.array([(q - a.get_potential_energy()) / len(a) for a, q in zip(frames, p.energy, strict=True)])
-    std = p.energy_std / np.array(list(map(len, frames)))
+    low, high = p.interval("energy", 0.9)
+    energies = np.array([a.get_potential_energy() for a in frames])
     f = np.concatenate([np.abs(q - a.get_forces()) for a, q in zip(frames, p.forces, strict=True)])
     of = np.concatenate([a.get_chemical_symbols() for a in frames])
     return {
         "energy_mev_per_atom": 1e3 * float(np.abs(e).mean()),
         "forces_mev_per_angstrom": 1e3 * float(f.mean()),
         "by_species": {s: 1e3 * float(f[of == s].mean()) for s in np.unique(of).tolist()},
-        "energies_within_90": float(np.mean(np.abs(e) < 1.645 * std)),
+        "energies_within_90": float(np.mean((low <= energies) & (energies <= high))),
     }
 
 
