@@ -51,7 +51,7 @@ def of_species(soap: SOAP) -> list[tuple[str, Descriptor]]:
             name = f"{k} pseudo-species" + (", more alike" if stretch == alike else "")
             found.append((name, CompressedSOAP(**own, embedding=embedding(species, k, stretch))))
         name, mixed = found[-1]
-        found.append((f"{name}, centres coupled", CoupledSum(mixed, embedding(species, len(species), alike), SHARE)))
+        found.append((f"{name}, centres coupled", CoupledSum(mixed, embedding(species, len(species)), SHARE)))
     return found
 
 
