@@ -116,7 +116,7 @@ def errors(model, frames: list[Atoms]) -> dict:
 
 
 def compared(train, tests: dict, timed: bool = False) -> dict:
-    """Errors of plain SOAP and of what the fit chose, processor time of each, and what was tried; ``timed``: beside the chosen one alone."""
+    """Errors of plain SOAP and of what the fit chose, processor time of each, and what was tried; ``timed``: beside the chosen one."""
     result: dict = {}
     for title, search in (("plain", False), ("sharing", True)):
         start = time.process_time()
