@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -19,6 +20,7 @@ from soapkrr.execution.blocks import halved_group, split_on_out_of_memory
 from soapkrr.execution.memory import device_limit
 from soapkrr.execution.resources import GROUP, TASK, Division, Resources, pool_of
 from soapkrr.labels import Labels, Observations, read_labels
+from soapkrr.labels.lookup import stated_types
 from soapkrr.metrics import error_table
 from soapkrr.planning import Plan, Task, fit_work, prediction_work, unfitted_prediction_work
 from soapkrr.prediction import Prediction, wanted_uncertainties
@@ -122,7 +124,7 @@ class Potential(PosteriorMethods):
         order = np.argsort(data.order)
         frames, std = [data.frames[s] for s in order], [(prediction.energies_std or [])[s] for s in order]
         stated = self._unmoved_noise(fit.noise) if stated is None else stated
-        return learnt(left, frames, fit.process, std, stated) if len(left) else None
+        return learnt(left, frames, fit.process, std, stated, self.observations) if len(left) else None
 
     def _check_client(self, scheme: Scheme, client) -> None:
         if client is None:
@@ -205,9 +207,11 @@ class Potential(PosteriorMethods):
         sklearn.exceptions.NotFittedError : the model is not fitted.
         InputError : a structure cannot be used; the message names it. Or ``memory_limit`` does not hold the work for one structure.
         """
-        predictor = self._predictor()
-        calibrated = predictor if self.calibration_ is None else CalibratedPredictor(predictor, self.calibration_)
-        return self._predicted(calibrated, as_frames(frames), wanted_uncertainties(uncertainty), client)
+        predictor, frames, wanted = self._predictor(), as_frames(frames), wanted_uncertainties(uncertainty)
+        if self.calibration_ is None:
+            return self._predicted(predictor, frames, wanted, client)
+        p = self._predicted(CalibratedPredictor(predictor, self.calibration_), frames, wanted, client)
+        return replace(p, config_types=stated_types(frames, self.fitted_parameters_["observations"]))
 
     def _predicted(
         self, predictor: Predictor | CalibratedPredictor, frames: list[Atoms], wanted: frozenset[str] = frozenset(), client=None

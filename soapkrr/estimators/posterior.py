@@ -190,7 +190,7 @@ class PosteriorMethods(Estimator):
         stated, self.calibration_ = self._stated_noise(), None
         std = self.predict(frames, uncertainty=("energies",)).energies_std or []
         with serial_blas():
-            self.calibration_ = learnt(left, frames, self.process_, std, stated)
+            self.calibration_ = learnt(left, frames, self.process_, std, stated, self.fitted_parameters_["observations"])
         return self
 
     def _stated_noise(self) -> dict[str, float]:
