@@ -8,6 +8,7 @@ from small import crystals, labelled, lennard_jones, small_gp
 
 import soapkrr
 from soapkrr import InputError
+from soapkrr.choices import calibration_row
 from soapkrr.structures import Batch
 from soapkrr.uncertainty.calibrated import CalibratedPrediction
 from soapkrr.uncertainty.calibration import projections
@@ -261,3 +262,22 @@ def test_as_many_structures_as_a_coverage_needs():
     few = Scores.of(np.ones(900), np.repeat(np.arange(9), 100))
     assert few.promises(0.9) and not few.promises(0.95)
     assert Scores.of(np.ones(1900), np.repeat(np.arange(19), 100)).promises(0.95)
+
+
+def test_weighted_promises_end_with_what_was_left_out(labelled_model, new):
+    """Surroundings more novel than any left-out one: nothing is promised of any kind, however like the data a single number may seem."""
+    far = [rattled(atoms, 0.6) for atoms in new[:5]]
+    w = labelled_model.predict([*new[:5], *far], uncertainty=True).weighted()
+    assert max(x.max() for x in w.novelty[:5]) < 3 < min(x.max() for x in w.novelty[5:])
+    for kind in ("energy", "forces", "stress"):
+        assert not w.promised(kind)[5:].any()
+
+
+def test_a_fit_says_what_its_error_bars_are_learnt_from(labelled_model, tmp_path):
+    row = calibration_row(labelled_model.calibration_)
+    assert row.value == "120 left-out structures" and "configuration type (noisy, quiet)" in row.reason
+    model = soapkrr.fit(crystals(6))
+    model.save(tmp_path / "m.soapkrr")
+    for fitted in (model, soapkrr.load(tmp_path / "m.soapkrr")):
+        assert {c.name: c.value for c in fitted.choices_}["calibration"] == "6 left-out structures"
+    assert {c.name: c.value for c in soapkrr.fit(crystals(2)).choices_}["calibration"] == "none"

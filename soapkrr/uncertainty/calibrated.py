@@ -69,16 +69,23 @@ class CalibratedPrediction(Prediction):
     def promised(self, kind: str, coverage: float = 0.9) -> np.ndarray:
         """(n_structures,) whether a finite interval of this ``coverage`` can be promised for all labels of a kind.
 
-        It cannot where too few structures have scores (c > K/(K + 1)), where atoms are closer than any in the data, or more novel than 99 %
-        of them; of a `weighted` prediction where a label has too large a part of the weights, or is more novel than all scores.
+        It cannot where too few structures have scores (c > K/(K + 1)), or atoms are closer than any in the data, or more novel than 99 % of
+        them; of a `weighted` prediction where atoms or labels are more novel than all, or a label has too large a part of the weights.
         """
         check_coverage(coverage)
         self._std(kind)
         enough = np.array([bool(np.all(known)) for _, known in self._quantiles(kind, coverage)], dtype=bool)
         inside = np.ones(len(self), dtype=bool) if self.outside is None else ~self.outside
-        if self.novelty is not None and self._tilt(kind) is None:
-            inside &= np.array([x.max() <= 1.0 for x in self.novelty], dtype=bool)
+        if self.novelty is not None:
+            most = 1.0 if self._tilt(kind) is None else self._most_novel
+            inside &= np.array([x.max() <= most for x in self.novelty], dtype=bool)
         return enough & inside
+
+    @property
+    def _most_novel(self) -> float:
+        """The largest novelty of a left-out force; where there are none, and without standard deviations of forces, 1."""
+        sample = self._cells("forces")[EVERY].sample
+        return 1.0 if self.forces_std is None or not len(sample) else max(1.0, float(np.exp(sample[:, 1].max())) * (1 + 1e-9))
 
     def weighted(self) -> CalibratedPrediction:
         """The same with intervals for structures that are more novel, or less, than the data: weighted conformal prediction.

@@ -14,7 +14,7 @@ from soapkrr.regression import stored
 from soapkrr.regression.process import Predictor, Process
 from soapkrr.structures import Batch
 from soapkrr.uncertainty.calibrated import CalibratedPrediction
-from soapkrr.uncertainty.conformal import Cell, Scores, cells_state, restored_cells
+from soapkrr.uncertainty.conformal import ANY, EVERY, Cell, Scores, cells_state, restored_cells
 from soapkrr.uncertainty.novelty import Neighbourhood, restored_neighbourhood
 from soapkrr.uncertainty.repeats import Noise, restored_noise
 from soapkrr.uncertainty.scales import ForceScale, TotalScale, restored_force, restored_total
@@ -39,6 +39,16 @@ class Calibration:
     scores: Mapping[str, Mapping[Cell, Scores]]
     surroundings: Mapping[str, Neighbourhood]
     noise: Mapping[str, Noise]
+
+    @property
+    def structures(self) -> int:
+        """Left-out structures that it is learnt from, of the kind that has most."""
+        return max((cells[EVERY].structures for cells in self.scores.values()), default=0)
+
+    @property
+    def config_types(self) -> list[str]:
+        """Configuration types that have intervals of their own, of any kind."""
+        return sorted({name for cells in self.scores.values() for _, name in cells} - {ANY})
 
     def applied(self, p: Prediction, batch: Batch, process: Process, xp=np) -> CalibratedPrediction:
         """The prediction of a batch with calibrated standard deviations; where it has any, those of atoms' energies must be there."""
