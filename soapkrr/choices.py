@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from ase import Atoms
 
+from soapkrr.display import text_table
 from soapkrr.errors import InputError
 from soapkrr.labels import Observations, read_labels
 from soapkrr.metrics import UNIT_NAMES, UNITS
@@ -26,9 +27,7 @@ class Choice:
 
 def choices_text(choices: list[Choice]) -> str:
     """Names, values and reasons in columns."""
-    rows = [(c.name, _value_text(c.value), c.reason) for c in choices]
-    widths = [max(len(row[k]) for row in rows) for k in range(2)]
-    return "\n".join(f"{name:<{widths[0]}}  {value:<{widths[1]}}  {reason}".rstrip() for name, value, reason in rows)
+    return text_table(("chosen", "value", "why"), [(c.name, _value_text(c.value), c.reason) for c in choices], left=3)
 
 
 def _value_text(value) -> str:

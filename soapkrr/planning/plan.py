@@ -9,7 +9,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from soapkrr.display import html_lines, html_table
+from soapkrr.display import html_lines, html_table, text_table
 from soapkrr.execution.memory import format_memory
 from soapkrr.threads import serial_blas
 
@@ -163,9 +163,7 @@ class Plan:
 
     def _work(self) -> list[str]:
         """The table of the work as lines."""
-        width = max(len(step.name) for step in self.steps)
-        lines = [f"{name:<{width}}  {f:>10}  {cpu:>14}  {gpu:>10}" for name, f, cpu, gpu in (self._work_columns(), *self._work_rows())]
-        return [*lines, *self._assumptions()]
+        return [text_table(self._work_columns(), self._work_rows()), *self._assumptions()]
 
     def _memory_head(self) -> list[str]:
         limit = "no limit" if self.memory_limit is None else f"limit {format_memory(self.memory_limit)}"
