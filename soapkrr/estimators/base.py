@@ -22,7 +22,7 @@ from soapkrr.execution.resources import GROUP, TASK, Division, Resources, pool_o
 from soapkrr.labels import Labels, Observations, read_labels
 from soapkrr.labels.lookup import stated_types
 from soapkrr.metrics import error_table
-from soapkrr.planning import Plan, Task, fit_work, prediction_work, unfitted_prediction_work
+from soapkrr.planning import Plan, Task, fit_work, prediction_work, unfitted_prediction_work, with_leave_out
 from soapkrr.prediction import Prediction, wanted_uncertainties
 from soapkrr.regression import stored
 from soapkrr.regression.checks import check_data
@@ -228,12 +228,13 @@ class Potential(PosteriorMethods):
         """Atoms predicted at once, within ``memory_limit``."""
         return min(most, prediction_work(predictor.process, frames, wanted, self._budget).division.group) if self._limited else most
 
-    def plan(self, frames: list[Atoms], y=None, *, optimize: bool | str = False, predict: bool = False, uncertainty=False) -> Plan:
+    def plan(self, frames: list[Atoms], y=None, *, optimize: bool | str = False, calibrate=False, predict=False, uncertainty=False) -> Plan:
         """Rows, operations, memory and time of `fit`, or with ``predict`` of `predict`, before anything large is allocated.
 
         Parameters
         ----------
         frames : structures, with labels for a fit.  y : None, as in `fit`.
+        calibrate : count the leave-out too with which a fit by `soapkrr.fit` ends, and the rows that it keeps on a disk.
         optimize, uncertainty : as in `fit` and `predict`. Predictions of a model that is not fitted can be planned for a `SparseGP` of
             environments only.
 
@@ -251,7 +252,9 @@ class Potential(PosteriorMethods):
             scheme, terms = self._scheme(), self._terms()
             task = Task(terms, frames, read_labels(frames, self.observations, self._noise()), scheme.optimizer(optimize))
             descriptors = [t.descriptor for t in terms]
-            return fit_work(scheme, task, budget).plan(f"fit of {name}", frames, descriptors, budget.limit)
+            work = fit_work(scheme, task, budget)
+            work = with_leave_out(scheme, task, work) if calibrate else work
+            return work.plan(f"fit of {name}", frames, descriptors, budget.limit)
         wanted = wanted_uncertainties(uncertainty)
         if hasattr(self, "process_"):
             work, descriptors = prediction_work(self.process_, frames, wanted, budget), self.process_.descriptors
