@@ -27,6 +27,8 @@ from soapkrr.kernels import DotProduct
 from soapkrr.labels import Labels, Observations, read_labels
 from soapkrr.metrics import error_table
 from soapkrr.regression.data import check_structures, checked_noise
+from soapkrr.solids import VARIED as OF_SOLIDS
+from soapkrr.solids import candidates as of_solids
 from soapkrr.structures import Batch, as_frames
 
 logger = logging.getLogger(__name__)
@@ -148,14 +150,17 @@ def choose(frames: list[Atoms], given: Mapping | None = None, settings: Settings
     labelled = sum(not label.empty for label in labels)
     plan = _levels(model, choices, given, [kind for kind in noise if any(label.has(kind) for label in labels)], labelled)
     plan = replace(plan, walls=settings.repulsion, score=score)
-    return replace(plan, variants=_variants(plan)) if settings.search else plan
+    return replace(plan, variants=_variants(plan, frames, given)) if settings.search else plan
 
 
-def _variants(plan: Plan) -> dict[str, Plan]:
-    """Plans with other descriptors, by what they do with the species."""
+def _variants(plan: Plan, frames: list[Atoms], given: Mapping) -> dict[str, Plan]:
+    """Plans with other descriptors, by what they do with the species; for solids, with other reach and sharpness where none was given."""
     descriptor = plan.model.descriptor
     soap = descriptor.descriptor if isinstance(descriptor, Compressed) else descriptor
-    return {name: plan.with_descriptor(other) for name, other in of_species(soap)}
+    variants = {name: plan.with_descriptor(other) for name, other in of_species(soap)}
+    if not set(given) & set(OF_SOLIDS):
+        variants |= {name: plan.with_model(model) for name, model in of_solids(frames, plan.model)}
+    return variants
 
 
 def _levels(model: Potential, choices: list[Choice], given: Mapping, kinds: list[str], labelled: int) -> Plan:

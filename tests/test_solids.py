@@ -4,7 +4,7 @@ from ase import Atoms
 from small import crystals
 from systems import build
 
-from soapkrr import SOAP, DotProduct, GaussianProcess, SparseGP, auto, solids
+from soapkrr import SOAP, DotProduct, GaussianProcess, RadialScaling, SparseGP, auto, solids
 from soapkrr.description import nearest_distance
 
 TWO = [Atoms("NaCl", positions=[[0, 0, 0], [2, 2, 2]], cell=[4, 4, 4], pbc=True)] * 2000
@@ -54,3 +54,11 @@ def test_a_candidate_fits(monkeypatch):
     frames = crystals(6)
     recipe = auto.choose(frames, {"n_sparse": 10, "r_cut": 4.5, "n_max": 3, "l_max": 2}).model
     assert all(model.fit(frames).rank_ <= 10 for _, model in solids.candidates(frames, recipe))
+
+
+def test_near_neighbours_count_more_where_they_are_nearer():
+    near, far = ([Atoms("Cu", cell=[a, a, a], pbc=True)] for a in (2.0, 4.0))
+    scaled = _recipe(["Cu"]).set_params(descriptor__scaling=RadialScaling(r0=3.0, m=4.0))
+    found = [dict(solids.candidates(frames, scaled)) for frames in (near, far)]
+    assert found[0]["nearer scaling"].descriptor.scaling == RadialScaling(r0=2.6, m=4.0)
+    assert "nearer scaling" not in found[1]
