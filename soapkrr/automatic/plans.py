@@ -10,7 +10,7 @@ from sklearn.base import clone
 
 from soapkrr.automatic.search import Score, best_fit
 from soapkrr.baselines import left_out_text
-from soapkrr.choices import Choice, left_out_rows
+from soapkrr.choices import Choice, calibration_row, left_out_rows
 from soapkrr.descriptors.base import Descriptor
 from soapkrr.descriptors.projection import Compressed
 from soapkrr.estimators.base import Potential
@@ -102,7 +102,7 @@ class Plan:
         if again:
             model.set_params(noise={**model.noise_, **self.levels}, signal=model.signals_[0] if self.signal is None else self.signal)
             model.learn(frames, False, progress, check=check, calibrate=True, stated=self.levels)
-        choices = [*self.choices, *self._found(model)]
+        choices = [*self.choices, *self._found(model), calibration_row(model.calibration_)]
         if self.walls and (wall := repulsion(model)) is not None:
             model.put_on_top(wall)
             choices.append(Choice("repulsion", wall.distances, f"Å, below {START:g} × the shortest distances of the data"))

@@ -35,7 +35,7 @@ def fit(args) -> Report:
         plan = plan_of(args, data.train)
     _check(args, plan.model, data)
     if args.plan:
-        return _planned(plan.model.plan(data.train, optimize=plan.way))
+        return _planned(plan.model.plan(data.train, optimize=plan.way, calibrate=True))
     from soapkrr.checking.fitting import checked_fit
 
     start = time.perf_counter()

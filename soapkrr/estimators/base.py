@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -19,8 +20,9 @@ from soapkrr.execution.blocks import halved_group, split_on_out_of_memory
 from soapkrr.execution.memory import device_limit
 from soapkrr.execution.resources import GROUP, TASK, Division, Resources, pool_of
 from soapkrr.labels import Labels, Observations, read_labels
+from soapkrr.labels.lookup import stated_types
 from soapkrr.metrics import error_table
-from soapkrr.planning import Plan, Task, fit_work, prediction_work, unfitted_prediction_work
+from soapkrr.planning import Plan, Task, fit_work, prediction_work, unfitted_prediction_work, with_leave_out
 from soapkrr.prediction import Prediction, wanted_uncertainties
 from soapkrr.regression import stored
 from soapkrr.regression.checks import check_data
@@ -125,7 +127,7 @@ class Potential(PosteriorMethods):
         order = np.argsort(data.order)
         frames, std = [data.frames[s] for s in order], [(prediction.energies_std or [])[s] for s in order]
         stated = self._unmoved_noise(fit.noise) if stated is None else stated
-        return learnt(left, frames, fit.process, std, stated) if len(left) else None
+        return learnt(left, frames, fit.process, std, stated, self.observations) if len(left) else None
 
     def _check_client(self, scheme: Scheme, client) -> None:
         if client is None:
@@ -209,11 +211,13 @@ class Potential(PosteriorMethods):
         sklearn.exceptions.NotFittedError : the model is not fitted.
         InputError : a structure cannot be used; the message names it. Or ``memory_limit`` does not hold the work for one structure.
         """
-        frames, predictor = as_frames(frames), self._predictor()
+        predictor, frames, wanted = self._predictor(), as_frames(frames), wanted_uncertainties(uncertainty)
         if client is None and len(frames) > 1:
             prepared(self.prior_means_, frames, self.threads)
-        calibrated = predictor if self.calibration_ is None else CalibratedPredictor(predictor, self.calibration_)
-        return self._predicted(calibrated, frames, wanted_uncertainties(uncertainty), client)
+        if self.calibration_ is None:
+            return self._predicted(predictor, frames, wanted, client)
+        p = self._predicted(CalibratedPredictor(predictor, self.calibration_), frames, wanted, client)
+        return replace(p, config_types=stated_types(frames, self.fitted_parameters_["observations"]))
 
     def _predicted(
         self, predictor: Predictor | CalibratedPredictor, frames: list[Atoms], wanted: frozenset[str] = frozenset(), client=None
@@ -230,12 +234,13 @@ class Potential(PosteriorMethods):
         """Atoms predicted at once, within ``memory_limit``."""
         return min(most, prediction_work(predictor.process, frames, wanted, self._budget).division.group) if self._limited else most
 
-    def plan(self, frames: list[Atoms], y=None, *, optimize: bool | str = False, predict: bool = False, uncertainty=False) -> Plan:
+    def plan(self, frames: list[Atoms], y=None, *, optimize: bool | str = False, calibrate=False, predict=False, uncertainty=False) -> Plan:
         """Rows, operations, memory and time of `fit`, or with ``predict`` of `predict`, before anything large is allocated.
 
         Parameters
         ----------
         frames : structures, with labels for a fit.  y : None, as in `fit`.
+        calibrate : count the leave-out too with which a fit by `soapkrr.fit` ends, and the rows that it keeps on a disk.
         optimize, uncertainty : as in `fit` and `predict`. Predictions of a model that is not fitted can be planned for a `SparseGP` of
             environments only.
 
@@ -253,7 +258,9 @@ class Potential(PosteriorMethods):
             scheme, terms = self._scheme(), self._terms()
             task = Task(terms, frames, read_labels(frames, self.observations, self._noise()), scheme.optimizer(optimize))
             descriptors = [t.descriptor for t in terms]
-            return fit_work(scheme, task, budget).plan(f"fit of {name}", frames, descriptors, budget.limit)
+            work = fit_work(scheme, task, budget)
+            work = with_leave_out(scheme, task, work) if calibrate else work
+            return work.plan(f"fit of {name}", frames, descriptors, budget.limit)
         wanted = wanted_uncertainties(uncertainty)
         if hasattr(self, "process_"):
             work, descriptors = prediction_work(self.process_, frames, wanted, budget), self.process_.descriptors

@@ -194,7 +194,7 @@ class PosteriorMethods(Estimator):
         stated, self.calibration_ = self._stated_noise(), None
         std = self._predicted(replace(self._predictor(), means=()), frames, frozenset({"energies"})).energies_std or []
         with serial_blas():
-            self.calibration_ = learnt(left, frames, self.process_, std, stated)
+            self.calibration_ = learnt(left, frames, self.process_, std, stated, self.fitted_parameters_["observations"])
         return self
 
     def _stated_noise(self) -> dict[str, float]:
