@@ -9,7 +9,8 @@ from ase import Atoms
 from sklearn.base import clone
 
 from soapkrr.automatic.search import Score, best_fit
-from soapkrr.choices import Choice, left_out_rows
+from soapkrr.baselines import left_out_text
+from soapkrr.choices import Choice, calibration_row, left_out_rows
 from soapkrr.descriptors.base import Descriptor
 from soapkrr.descriptors.projection import Compressed
 from soapkrr.estimators.base import Potential
@@ -57,6 +58,7 @@ class Plan:
     ----------
     model : the estimator.  choices : what was chosen and why.
     way : ``optimize`` of its fit: ``"evidence"``, ``"cross-validation"``, or False where noise and signal are given.
+    found : the way by which those that it is given were found.
     levels, signal : {kind: σ} and δ that were given, and take the place of what the fit found.
     walls : whether atoms repel each other below the distances of the data.
     variants : other plans for the data, by what is different in them: that with the smallest ``score`` on structures left out is taken.
@@ -70,6 +72,7 @@ class Plan:
     walls: bool = True
     variants: Mapping[str, Plan] = field(default_factory=dict)
     score: Score = field(default_factory=Score)
+    found: str = ""
 
     def with_descriptor(self, descriptor: Descriptor) -> Plan:
         """The same with another descriptor, of which an exact model of a large set takes principal components as before."""
@@ -99,7 +102,7 @@ class Plan:
         if again:
             model.set_params(noise={**model.noise_, **self.levels}, signal=model.signals_[0] if self.signal is None else self.signal)
             model.learn(frames, False, progress, check=check, calibrate=True, stated=self.levels)
-        choices = [*self.choices, *self._found(model)]
+        choices = [*self.choices, *self._found(model), calibration_row(model.calibration_)]
         if self.walls and (wall := repulsion(model)) is not None:
             model.put_on_top(wall)
             choices.append(Choice("repulsion", wall.distances, f"Å, below {START:g} × the shortest distances of the data"))
@@ -114,12 +117,14 @@ class Plan:
         return replace(self, model=clone(self.model).set_params(n_sparse=max(min(n_sparse, POINTS), round(part * n_sparse))))
 
     def _found(self, model: Potential) -> list[Choice]:
-        way, levels = self.way or "default", self.levels
+        way, levels = self.way or self.found or "default", self.levels
         found = [
             Choice(f"noise, {kind}", float(f"{model.noise_[kind]:.3g}"), f"{unit}, {'given' if kind in levels else way}")
             for kind, unit in NOISE_UNITS.items()
             if model.n_observations_.get(kind)
         ]
-        source = "given" if self.signal is not None else "evidence" if self.way else "default"
+        source = "given" if self.signal is not None else "evidence" if self.way or self.found else "default"
         found.append(Choice("signal", float(f"{model.signals_[0]:.3g}"), f"eV, {source}"))
+        if without := model.without_prior_mean_:
+            found.append(Choice("without labels", len(without), f"structures that have no prior mean: {left_out_text(without)}"))
         return [*found, *left_out_rows(model.left_out_errors_)]

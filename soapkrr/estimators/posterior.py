@@ -59,6 +59,10 @@ class PosteriorMethods(Estimator):
         """Energies, forces and stress of structures."""
 
     @abstractmethod
+    def _predicted(self, predictor: Predictor, frames: list[Atoms], wanted: frozenset[str] = frozenset(), client=None) -> Prediction:
+        """Prediction of structures by a predictor."""
+
+    @abstractmethod
     def _noise(self) -> dict[str, float]:
         """{kind of observation: σ} to start from, checked."""
 
@@ -188,9 +192,9 @@ class PosteriorMethods(Estimator):
         """
         left, frames = self.leave_out(frames, by), as_frames(frames)
         stated, self.calibration_ = self._stated_noise(), None
-        std = self.predict(frames, uncertainty=("energies",)).energies_std or []
+        std = self._predicted(replace(self._predictor(), means=()), frames, frozenset({"energies"})).energies_std or []
         with serial_blas():
-            self.calibration_ = learnt(left, frames, self.process_, std, stated)
+            self.calibration_ = learnt(left, frames, self.process_, std, stated, self.fitted_parameters_["observations"])
         return self
 
     def _stated_noise(self) -> dict[str, float]:
