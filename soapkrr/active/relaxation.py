@@ -15,6 +15,9 @@ from soapkrr.errors import InputError
 #: How far an atom may move between two reference calculations, Å: at first, at most, and at least.
 TRUST, TRUST_MOST, TRUST_LEAST = 0.3, 0.6, 0.02
 
+#: The same after predictions that were right to this part of the gain.
+RIGHT, TRUST_RIGHT = 0.1, 2.0
+
 #: Part of ``fmax`` to which the surrogate is relaxed, its longest step, Å, and its steps.
 INNER, STEP, STEPS = 0.2, 0.1, 200
 
@@ -23,6 +26,9 @@ KNOWN, DOUBT = 10, 0.15
 
 #: Parts of a predicted gain: what comes true above the first is a good prediction, below the second a bad one.
 GOOD, BAD = 0.5, 0.1
+
+#: A gain in units of |F|·|way| above which the surrogate sees a hole that nothing known points to, and eV that are never too much.
+HOLE, NO_HOLE = 1.0, 0.02
 
 #: Energies nearer than this to the lowest are as low, eV.
 TIE = 1e-4
@@ -118,8 +124,10 @@ class SurrogateRelaxation(Optimizer):
             return
         (gain, before), self._expected = self._expected, None
         real = self.values[before] - self.values[-1]
-        if real >= GOOD * gain or self._norm(-1) < 0.5 * self._norm(before):
-            self.trust = min(1.5 * self.trust, TRUST_MOST)
+        if abs(real - gain) <= RIGHT * gain:
+            self.trust = min(2.0 * self.trust, TRUST_RIGHT)
+        elif real >= GOOD * gain or self._norm(-1) < 0.5 * self._norm(before):
+            self.trust = max(min(1.5 * self.trust, TRUST_MOST), min(self.trust, 0.75 * TRUST_RIGHT))
         elif real < BAD * gain:
             self.trust = max(0.5 * self.trust, TRUST_LEAST)
 
@@ -141,13 +149,18 @@ class SurrogateRelaxation(Optimizer):
             self.optimizable.set_x(start)
             for _ in BFGS(self.atoms, logfile=None, maxstep=STEP).irun(INNER * self.fmax, STEPS):
                 x = self.optimizable.get_x()
-                if not free and moved(x, start) > self.trust:
+                if not free and (moved(x, start) > self.trust or self._hole(best, x)):
                     break
                 if free and self._std() > DOUBT:
                     break
             x, value = self.optimizable.get_x(), float(self.optimizable.get_value())
             self.optimizable.set_x(start)
         return x, value
+
+    def _hole(self, best: int, x: np.ndarray) -> bool:
+        """Whether the surrogate falls deeper than the forces of the best structure point to."""
+        most = np.linalg.norm(self.gradients[best]) * np.linalg.norm(x - self.points[best])
+        return self.values[best] - float(self.optimizable.get_value()) > HOLE * most + NO_HOLE
 
     def _std(self) -> float:
         return float(self.model.predict(underlying(self.atoms), uncertainty={"energy"}).energy_std[0])

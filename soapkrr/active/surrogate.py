@@ -149,10 +149,10 @@ class Tilted(Calculator):
     def __init__(self, model: GaussianProcess, best: Reference | None):
         super().__init__()
         self.model, self.best = model, best
-        self.by_forces, self.by_virial = 0.0, 0.0
+        self.by_energy, self.by_forces, self.by_virial = 0.0, 0.0, 0.0
         if best is not None:
             p = model.predict(best.atoms)
-            self.by_forces = best.forces - p.forces[0]
+            self.by_energy, self.by_forces = best.energy - float(p.energy[0]), best.forces - p.forces[0]
             if best.stress is not None:
                 self.by_virial = (best.stress - p.stress[0]) * best.atoms.get_volume()
 
@@ -160,8 +160,9 @@ class Tilted(Calculator):
         """Called by ASE."""
         super().calculate(atoms, properties, system_changes)
         p = self.model.predict(self.atoms)
-        shift = 0.0 if self.best is None else -float(np.sum(self.by_forces * (self.atoms.positions - self.best.atoms.positions)))
-        self.results = {"energy": float(p.energy[0]) + shift, "forces": p.forces[0] + self.by_forces}
+        way = 0.0 if self.best is None else self.atoms.positions - self.best.atoms.positions
+        energy = float(p.energy[0]) + self.by_energy - float(np.sum(self.by_forces * way))
+        self.results = {"energy": energy, "forces": p.forces[0] + self.by_forces}
         self.results["free_energy"] = self.results["energy"]
         if np.isfinite(p.stress[0]).all():
             self.results["stress"] = p.stress[0] + self.by_virial / self.atoms.get_volume()
