@@ -7,6 +7,9 @@ from soapkrr.errors import InputError
 #: Options that go to `soapkrr.auto.choose` as they are.
 PLAIN = ("species", "r_cut", "sigma", "n_max", "l_max", "rbf", "zeta", "n_sparse", "selection", "tolerance", "signal")
 
+#: Values of ``--learn`` that mean something else to `Settings`.
+LEARNT = {"none": False}
+
 
 def plan_of(args, frames):
     """The estimator for some structures as the options describe it, with what they leave open chosen from the data."""
@@ -15,7 +18,12 @@ def plan_of(args, frames):
     from soapkrr.automatic.plans import Settings
 
     baseline = [args.baseline, ZBL()] if args.zbl else args.baseline
-    ways = {"repulsion": not args.no_repulsion, "score": args.score, "search": not args.no_search}
+    ways = {
+        "repulsion": not args.no_repulsion,
+        "score": args.score,
+        "search": not args.no_search,
+        "learn": LEARNT.get(args.learn, args.learn),
+    }
     settings = Settings(observations_of(args), baseline, args.device, args.threads, args.memory_limit, **ways)
     return choose(frames, _given(args), settings)
 
