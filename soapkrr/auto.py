@@ -26,8 +26,11 @@ from soapkrr.estimators.sparse_gp import SparseGP
 from soapkrr.execution.memory import format_memory, parse_memory
 from soapkrr.kernels import DotProduct
 from soapkrr.labels import Labels, Observations, read_labels
+from soapkrr.labels.observations import weighted
 from soapkrr.metrics import error_table
 from soapkrr.regression.data import check_structures, checked_noise
+from soapkrr.solids import VARIED as OF_SOLIDS
+from soapkrr.solids import candidates as of_solids
 from soapkrr.structures import Batch, as_frames
 
 logger = logging.getLogger(__name__)
@@ -69,6 +72,7 @@ def fit(
     score: str | Mapping[str, float] = "balanced",
     search: bool = True,
     learn: str | bool | None = None,
+    weights: str | None = None,
 ) -> Potential:
     """Fit a potential to labelled structures, with nothing else to give.
 
@@ -87,6 +91,7 @@ def fit(
     learn : ``"weights"``: learn channel weights (`learn_weights`), and keep them where structures that they were not learnt from are
         predicted better; False: do not; None: for 20 to 60 molecules with forces, where it takes up to two minutes, unless ``search`` is
         False.
+    weights : ``"balanced"``: rare configuration types and species count as much as common ones (`Observations(balance=True)`).
     search : try variants of the recipe, and keep what does best on structures left out; False: the recipe alone, in less time.
     test : labelled structures that are not fitted: ``test_errors_`` of the model is their `metrics.error_table`, which `summary` shows.
     memory_limit : as in the estimators. Where the exact process would take more, a sparse one is fitted, on whatever machine.
@@ -113,7 +118,7 @@ def fit(
     'GaussianProcess'
     """
     with advice(CHOSEN):
-        frames = as_frames(frames)
+        frames, observations = as_frames(frames), weighted(observations, weights)
         settings = Settings(observations, baseline, device, threads, memory_limit, score=score, search=search, learn=learn)
         plan = choose(frames, settings=settings)
         test = None if test is None else checked_test(test, frames, observations)
@@ -155,14 +160,17 @@ def choose(frames: list[Atoms], given: Mapping | None = None, settings: Settings
     plan = _levels(model, choices, given, [kind for kind in noise if any(label.has(kind) for label in labels)], labelled)
     plan = replace(plan, walls=settings.repulsion, score=score)
     learn = suits(model, frames, labels) and settings.search if settings.learn is None else bool(settings.learn)
-    return replace(plan, variants=_variants(plan) if settings.search else {}, learn=learn)
+    return replace(plan, variants=_variants(plan, frames, given) if settings.search else {}, learn=learn)
 
 
-def _variants(plan: Plan) -> dict[str, Plan]:
-    """Plans with other descriptors, by what they do with the species."""
+def _variants(plan: Plan, frames: list[Atoms], given: Mapping) -> dict[str, Plan]:
+    """Plans with other descriptors, by what they do with the species; for solids, with other reach and sharpness where none was given."""
     descriptor = plan.model.descriptor
     soap = descriptor.descriptor if isinstance(descriptor, Compressed) else descriptor
-    return {name: plan.with_descriptor(other) for name, other in of_species(soap)}
+    variants = {name: plan.with_descriptor(other) for name, other in of_species(soap)}
+    if not set(given) & set(OF_SOLIDS):
+        variants |= {name: plan.with_model(model) for name, model in of_solids(frames, plan.model)}
+    return variants
 
 
 def _levels(model: Potential, choices: list[Choice], given: Mapping, kinds: list[str], labelled: int) -> Plan:

@@ -33,6 +33,9 @@ REACH, BOUNDS = 2.65, (4.0, 7.0)
 #: half of the environments.
 MIXED, MORE, MOST = 2 / 3, 1.8, 3_000
 
+#: Parameters that candidates have other values of.
+VARIED = ("r_cut", "scaling", "zeta", "n_sparse")
+
 
 def candidates(frames: list[Atoms], recipe: SparseGP) -> list[tuple[str, SparseGP]]:
     """Estimators to try beside the ``recipe`` for these structures, unfitted, by what is different in them; cheapest first.

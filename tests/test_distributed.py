@@ -150,8 +150,14 @@ def kill(client, count: int) -> None:
 
 @pytest.fixture
 def two_workers(client):
-    """The client, once both workers are there, after a test that killed one too."""
-    client.wait_for_workers(2)
+    """The client, once both workers are there, after a test that killed one too; a busy machine may have failed to start them again."""
+    try:
+        client.wait_for_workers(2, timeout=30)
+    except TimeoutError:
+        for n in (0, 2):
+            client.cluster.scale(n)
+            client.sync(client.cluster._correct_state)
+        client.wait_for_workers(2, timeout=90)
     return client
 
 

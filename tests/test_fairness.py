@@ -6,6 +6,10 @@ from ase.io import write
 from command_line import outcome
 from small import crystals, labelled, small_gp
 
+import soapkrr
+from soapkrr import InputError, Observations
+from soapkrr.labels import read_labels
+from soapkrr.labels.balance import importance
 from soapkrr.metrics import error_table
 
 
@@ -70,3 +74,49 @@ def test_evaluate_tells_errors_by_species_and_the_worst(frames, model, tmp_path,
     assert code == 0
     assert "forces by species, MAE / RMSE in eV/Å: Ar" in out and ", Kr " in out
     assert out.count("largest forces RMSE: ") == 2 and out.count("largest energy RMSE: ") == 1
+
+
+# --- weights ---------------------------------------------------------------------------------------------------------
+
+
+def test_importance_gives_every_group_the_same_weight():
+    weights = importance(["a"] * 6 + ["b"] * 2 + ["c"])
+    np.testing.assert_allclose([6 * weights["a"], 2 * weights["b"], weights["c"]], 3.0)
+    assert importance(["a"] * 99 + ["b"])["b"] == 10.0 and importance([]) == {}
+
+
+def test_rows_of_rare_types_and_species_have_larger_factors(frames):
+    for atoms in (some := [atoms.copy() for atoms in frames[:4]]):
+        atoms.calc = frames[[a.positions.tolist() for a in frames].index(atoms.positions.tolist())].calc
+    some[3].info["config_type"] = some[1].info["config_type"] = "b"
+    some[0].info["config_type"] = some[2].info["config_type"] = "b"
+    some[3].info["config_type"] = "rare"
+    labels = read_labels(some, Observations(balance=True), {"energy": 0.002, "forces": 0.05, "stress": 0.002})
+    np.testing.assert_allclose(labels[3].scale["energy"] ** 2, 4 / (2 * 1))
+    np.testing.assert_allclose(labels[0].scale["stress"] ** 2, 4 / (2 * 3))
+    # Twelve of sixteen atoms are argon.
+    np.testing.assert_allclose(labels[0].scale["forces"][:, 0] ** 2, 4 / (2 * 3) * 16 / (2 * np.array([12, 12, 4, 12])))
+
+
+def test_balanced_fits_trade_common_species_for_rare_ones(frames):
+    """Of few sparse points, so that not everything can be fitted."""
+    bad = [labelled(atoms, **atoms.calc.results) for atoms in frames]
+    errors = {}
+    for balance in (False, True):
+        model = small_gp(["Ar", "Kr"], n_sparse=4, observations=Observations(balance=balance, use="forces"), noise={"forces": 0.01})
+        tables = error_table(bad, model.fit(bad).predict(bad), by="species")
+        errors[balance] = {symbol: table["forces_rmse_ev_per_angstrom"] for symbol, table in tables.items()}
+    assert errors[True]["Kr"] < errors[False]["Kr"]
+
+
+def test_a_balanced_fit_without_knobs_leaves_out_its_own_data(frames):
+    model = soapkrr.fit(frames, weights="balanced", search=False)
+    assert model.observations.balance
+    np.testing.assert_allclose(model.leave_out(frames).rmse("forces"), model.left_out_errors_["forces"], rtol=1e-6)
+
+
+def test_unknown_weights_are_refused(frames):
+    with pytest.raises(InputError, match="`weights` must be 'balanced'"):
+        soapkrr.fit(frames, weights="fair")
+    with pytest.raises(InputError, match="`balance`"):
+        Observations(balance="species")

@@ -86,6 +86,16 @@ class Plan:
             descriptor = present.with_params(descriptor=descriptor)
         return replace(self, model=clone(self.model).set_params(descriptor=descriptor))
 
+    def with_model(self, model: Potential) -> Plan:
+        """The same with another estimator; ``choices`` have its parameters."""
+        present = model.get_params()
+        own = {
+            c.name: present.get(c.name, present.get(f"descriptor__{c.name}", present.get(f"kernel__{c.name}", c.value)))
+            for c in self.choices
+        }
+        choices = [c if own[c.name] == c.value else replace(c, value=own[c.name], reason="of this variant") for c in self.choices]
+        return replace(self, model=model, choices=tuple(choices))
+
     def fit(self, frames: list[Atoms], progress: bool = False, check: bool = True) -> Potential:
         """A fitted copy of the model with ``choices_``; levels that were given stand beside those that the fit found. ``check``: labels."""
         if self.learn and len(frames) >= FEWEST:

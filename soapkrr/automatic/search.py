@@ -188,7 +188,10 @@ def _lost(name: str, first: Mapping[str, Trial], last: Mapping[str, Trial], winn
     """By how much a plan lost, in the last round that both were in."""
     rounds = last if name in last else first
     trial = rounds[name]
-    return f"failed: {trial.reason}" if trial.model is None else f"{trial.score / rounds[winner.name].score:.2f} ×"
+    if trial.model is None:
+        return f"failed: {trial.reason}"
+    ratio = trial.score / rounds[winner.name].score
+    return f"{ratio:.2f} ×" if np.isfinite(ratio) else "no labels to compare by"
 
 
 def check_score(score: Score, labels: Sequence[Labels]) -> None:

@@ -32,6 +32,10 @@ def _of_data(args) -> Report:
 
     if args.html:
         raise InputError("`--html` writes the page of a model; name a model file first.")
+    if args.device != "cpu" or args.memory_limit is not None:
+        raise InputError(
+            "`--device` and `--memory-limit` are of checks of a model; labels are held against each other by a small one on CPU."
+        )
     frames, names = [], []
     for path in args.file:
         some = read_structures(path)
@@ -54,6 +58,8 @@ def _of_model(args, path: str, data: str | None) -> Report:
     if args.html:
         from soapkrr.modelfile import check_writable
 
+        if not args.html.lower().endswith((".html", ".htm")):
+            raise InputError(f"`--html` writes a page for a browser: its name must end in .html, received {args.html}.")
         check_writable(args.html)
     frames = None if data is None else read_structures(data)
     with named(data or path):

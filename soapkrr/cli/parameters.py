@@ -61,6 +61,7 @@ def _scaling(args) -> dict:
 def observations_of(args):
     """Names and noise of labels as the options state them, None where they state none."""
     from soapkrr import Observations
+    from soapkrr.labels.observations import weighted
 
     names = ("energy", "forces", "stress", "virial", "config_type")
     given = _without_none({name: getattr(args, f"{name}_key") for name in names})
@@ -69,7 +70,8 @@ def observations_of(args):
         if config_type in noise:
             raise InputError(f"`--config-noise` names {config_type!r} twice; give its levels together, {config_type}:energy=..,forces=.. .")
         noise[config_type] = levels
-    return Observations(**given, config_noise=noise) if given or noise else None
+    observations = Observations(**given, config_noise=noise) if given or noise else None
+    return weighted(observations, getattr(args, "weights", None))
 
 
 def _without_none(options: dict) -> dict:

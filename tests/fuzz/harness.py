@@ -92,6 +92,8 @@ def tried(attempt: Attempt, limits: Limits) -> Result:
         outcome = attempt.judge(value) if outcome is None else outcome
     except Wrong as error:
         return Result(attempt, WRONG, seconds, str(error))
+    except Exception as error:  # the judge could not read what was left
+        return Result(attempt, OTHER, seconds, "".join(traceback.format_exception(error)[-3:]))
     if seconds > limits.seconds:
         return Result(attempt, SLOW, seconds, f"{seconds:.1f} s")
     if grown > limits.memory:

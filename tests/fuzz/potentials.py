@@ -1,4 +1,4 @@
-"""Strange structures through four kinds of model, compared with the slow twins of the same model."""
+"""Strange structures through five kinds of model, compared with the slow twins of the same model."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from twins import affordable, models, numbers, parts_of, reach, rounding, slow_p
 
 from soapkrr import InputError
 from soapkrr.structures import Batch
+from soapkrr.uncertainty.calibrated import CalibratedPrediction
 
 #: Atoms up to which all standard deviations are asked for, and beyond which none; neighbours of an atom up to which those of forces are,
 #: which take some ten predictions.
@@ -76,6 +77,23 @@ def _check_finite(prediction, atoms) -> None:
         raise Wrong("a number that is not finite")
     if any((value < 0).any() for value in (prediction.energies_std or [])):
         raise Wrong("a negative standard deviation")
+    if isinstance(prediction, CalibratedPrediction) and prediction.energies_std is not None:
+        _check_error_bars(prediction)
+
+
+def _check_error_bars(prediction: CalibratedPrediction) -> None:
+    """Parts add up, intervals hold the prediction (without end where nothing is promised), and novelty is a number."""
+    parts = prediction.parts("energies")
+    for s, std in enumerate(prediction.energies_std or []):
+        if not np.allclose(np.sqrt(sum(part[s] ** 2 for part in parts.values())), std, rtol=1e-9, atol=1e-12):
+            raise Wrong("parts of a standard deviation that do not add up to it")
+    for kind in ("energies", *(["forces"] if prediction.forces_std is not None else [])):
+        lower, upper = prediction.interval(kind, 0.9)
+        for low, value, high in zip(lower, getattr(prediction, kind), upper, strict=True):
+            if not ((low <= value) & (value <= high)).all():
+                raise Wrong(f"an interval of {kind} without the prediction in it")
+    if not all(np.isfinite(x).all() and (x >= 0).all() for x in prediction.novelty or []):
+        raise Wrong("a novelty that is no number")
 
 
 def _from_rounding(model, atoms, parts, wanted, whole, expected) -> float:

@@ -85,7 +85,7 @@ def test_descriptors_are_those_of_the_ordinary_structures():
     assert compared == 80
 
 
-def test_four_kinds_of_model_predict_what_their_slow_twins_do():
+def test_five_kinds_of_model_predict_what_their_slow_twins_do():
     """Energies, forces, stresses and standard deviations from pairs found by trying every image, or an `InputError`; soon."""
     table = run("structures", potentials.attempts(4 * len(KINDS), seed=3), Limits(seconds=30))
     assert not failures(table)

@@ -15,6 +15,7 @@ from soapkrr import ACSF, ZBL, DotProduct, GaussianProcess, KernelRidge, Pair, S
 from soapkrr.kernels import Linear
 from soapkrr.regression.process import Predictor
 from soapkrr.structures import Batch, Pairs
+from soapkrr.uncertainty.calibrated import CalibratedPrediction
 
 #: (i, j) pairs times images up to which the slow twin is asked.
 AFFORDABLE = 100_000
@@ -62,7 +63,7 @@ class SlowBatch(Batch):
 
 @cache
 def models() -> dict:
-    """Four kinds of potential of silicon and copper, fitted to small crystals."""
+    """Five kinds of potential of silicon and copper, fitted to small crystals; one knows the errors of what it left out."""
     soap, frames = small_soap(SPECIES), list(training())
     sum_of_terms = [
         Term(Pair(SPECIES, r_cut=4.0, n_basis=6), Linear(), signal=0.5),
@@ -74,7 +75,8 @@ def models() -> dict:
         "ridge": KernelRidge(soap, DotProduct(zeta=2), alpha=1e-3, threads=1),
         "terms": SparseGP(sum_of_terms, baseline=["least-squares", ZBL()], threads=1),
     }
-    return {name: model.fit(frames) for name, model in kinds.items()}
+    calibrated = SparseGP(soap, DotProduct(zeta=2), n_sparse=12, threads=1).learn(frames, False, False, calibrate=True)
+    return {**{name: model.fit(frames) for name, model in kinds.items()}, "calibrated": calibrated}
 
 
 def training():
@@ -104,6 +106,8 @@ def slow_prediction(model, parts: list[Atoms], wanted: frozenset[str]):
 
 def numbers(prediction, whole: bool) -> np.ndarray:
     """What of a prediction can be compared: of atoms alone, and of the ``whole`` structure where it is one."""
-    atomic = [*prediction.energies, *(f.ravel() for f in prediction.forces), *(prediction.energies_std or [])]
+    calibrated = isinstance(prediction, CalibratedPrediction) and prediction.energies_std is not None
+    std = prediction.posterior_std("energies") if calibrated else prediction.energies_std
+    atomic = [*prediction.energies, *(f.ravel() for f in prediction.forces), *(std or [])]
     total = [[prediction.energy.sum()], *([prediction.stress.ravel()] if whole else [])]
     return np.concatenate([*atomic, *total])
