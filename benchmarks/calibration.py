@@ -3,7 +3,8 @@
     python benchmarks/calibration.py --data FOLDER [--only si li tio2 ethanol50 ...] [--json calibration.json]
 
 FOLDER holds `si_train.xyz`, `si_test.xyz` and the like; alloys are labelled here with EMT. Nothing is tuned: every model is
-`soapkrr.fit(train)`.
+`soapkrr.fit(train)`. Coverages are those of `metrics.calibration_table`, energies of isolated atoms left out; widths of intervals that all
+configuration types share, and of weighted ones, are beside those of the plain prediction.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import argparse
 import itertools
 import json
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -19,16 +21,16 @@ from ase.build import bulk
 from ase.calculators.emt import EMT
 from ase.calculators.singlepoint import SinglePointCalculator
 from ase.io import read
-from scipy.stats import spearmanr
 from sklearn.metrics import roc_auc_score
 
 import soapkrr
-from soapkrr.labels import read_labels
+from soapkrr.metrics import UNITS, calibration_table
+from soapkrr.metrics.comparison import comparisons_with_std
 
 #: Å: lattice constants of the alloys' elements.
 LATTICE = {"Cu": 3.61, "Au": 4.08, "Pd": 3.89, "Ni": 3.52}
 
-#: Components of errors, predictions and std below which a label vanishes by symmetry.
+#: Errors and forces of the training data below which they vanish by symmetry, eV/Å.
 VANISHING = 1e-5
 
 
@@ -90,58 +92,54 @@ def figures(train, test) -> dict:
     start = time.perf_counter()
     model = soapkrr.fit(train)
     seconds = time.perf_counter() - start
-    p, labels = model.predict(test, uncertainty=True), read_labels(test, None)
+    p = model.predict(test, uncertainty=True)
     result = {"estimator": type(model).__name__, "n_train": len(train), "n_test": len(test), "fit_seconds": round(seconds, 1)}
-    for name in ("energy", "forces", "stress"):
-        having = [s for s, label in enumerate(labels) if label.has(name) and (name != "energy" or len(test[s]) > 1)]
-        if having:
-            result[name] = _kind(model, train, test, p, labels, name, having)
+    result["own intervals"] = model.calibration_.config_types
+    kept = [s for s, atoms in enumerate(test) if len(atoms) > 1]
+    frames, p = [test[s] for s in kept], p.of(kept)
+    by = "config_type" if any("config_type" in atoms.info for atoms in frames) else None
+    pooled = [replace(p, config_types=None), p.weighted()]
+    table, (shared, weighted) = calibration_table(frames, p, by=by), (calibration_table(frames, q, by=by) for q in pooled)
+    one_std = {kind: part.within(1) for kind, part in comparisons_with_std(frames, p).items()}
+    for name in [name for name in UNITS if name in table]:
+        result[name] = of_kind(table[name], one_std[name], p.promised(name))
+        width = f"width_90_{UNITS[name][0]}"
+        for other, part, q in (("all types together", shared[name], pooled[0]), ("weighted", weighted[name], pooled[1])):
+            result[name][other] = {
+                "90": round(part["coverage_90"], 3),
+                "width": round(part[width] / table[name][width], 3),
+                "promised": round(float(q.promised(name).mean()), 3),
+            }
+    if "forces" in table:
+        result["forces"] |= of_forces(model, train, frames, p, table["forces"])
     return result
 
 
-def _kind(model, train, test, p, labels, name: str, having: list[int]) -> dict:
-    lower, upper = p.interval(name, 0.9)
-    error, std, inside, group = [], [], [], []
-    for s in having:
-        reference, mean, size = (np.atleast_1d(x) for x in (getattr(labels[s], name), getattr(p, name)[s], getattr(p, f"{name}_std")[s]))
-        within = (np.atleast_1d(lower[s]) <= reference) & (reference <= np.atleast_1d(upper[s]))
-        live = (np.maximum(np.abs(reference - mean), size) > (VANISHING if name == "forces" else 1e-9)) & np.isfinite(reference)
-        error.append(np.where(live, reference - mean, np.nan))
-        std.append(size)
-        inside.append(np.where(live, within, np.nan))
-        group += [kind(test[s])] * int(live.sum())
-    flat = [np.concatenate([np.ravel(x) for x in part]) for part in (error, std, inside)]
-    known = np.isfinite(flat[0])
-    errors, sizes, within, group = np.abs(flat[0][known]), flat[1][known], flat[2][known].astype(bool), np.array(group)
-    found = {
-        "n": int(known.sum()),
-        "within 68": round(float((errors <= sizes).mean()), 3),
-        "within 90": round(float(within.mean()), 3),
-        "groups": {str(g): round(float(within[group == g].mean()), 3) for g in np.unique(group)},
-        "terciles": [round(float(part.mean()), 3) for part in np.array_split(within[np.argsort(sizes)], 3)],
-    }
-    if name == "energy":
-        n = np.array([len(test[s]) for s in having])
-        return found | {"rank correlation": round(float(spearmanr(errors / n, sizes / n)[0]), 3)}
-    return found | _of_forces(model, train, p, error, std, having, sizes) if name == "forces" else found
+def of_kind(part: dict, one_std: float, promised: np.ndarray) -> dict:
+    """Coverage of intervals overall and of parts, of one standard deviation, and the rank correlation."""
+    found = {"n": part["n"], "within one std": round(one_std, 3)}
+    found |= {f"{c}": round(part[f"coverage_{c}"], 3) for c in (68, 90, 95)}
+    for parts in ("species", "groups", "terciles"):
+        if parts in part:
+            found[parts] = {name: round(some["coverage_90"], 3) for name, some in part[parts].items()}
+    return found | {"rank correlation": round(part["rank_correlation"], 3), "promised": round(float(promised.mean()), 3)}
 
 
-def _of_forces(model, train, p, error, std, having, sizes) -> dict:
-    norms = np.concatenate([np.linalg.norm(np.nan_to_num(e), axis=1) for e in error])
-    expected = np.concatenate([np.linalg.norm(s, axis=1) for s in std])
-    novelty = np.concatenate([p.novelty[s] for s in having])
+def of_forces(model, train, frames, p, part: dict) -> dict:
+    """Widths beside a constant one, and novelty beside large errors."""
     left = model.leave_out(train).of_kind("forces")
     left = left.some(np.maximum(np.abs(left.error), np.abs(left.mean)) > VANISHING)
-    found = {"rank correlation": round(float(spearmanr(norms, expected)[0]), 3), "novel": round(float((novelty > 1).mean()), 3)}
+    novelty = np.concatenate(p.novelty)
+    found = {"novel": round(float((novelty > 1).mean()), 3)}
     if len(left) < 100:
         return found | {"note": "training forces vanish by symmetry"}
-    half = np.concatenate([(p.interval("forces", 0.9)[1][s] - p.forces[s]).ravel() for s in having])
-    constant = np.quantile(np.abs(left.error), 0.9)
+    constant = 2 * np.quantile(np.abs(left.error), 0.9)
     atoms = np.unique(np.column_stack([left.structure, left.component // 3]), axis=0, return_inverse=True)[1].ravel()
     threshold = np.quantile(np.sqrt(np.bincount(atoms, left.error**2)), 0.95)
-    far = norms > threshold
+    far = np.concatenate([np.linalg.norm(f - a.get_forces(), axis=1) for f, a in zip(p.forces, frames, strict=True)]) > threshold
     auc = round(float(roc_auc_score(far, novelty)), 3) if 0 < far.mean() < 1 else None
-    return found | {"width over constant": round(float(half.mean() / constant), 3), "large errors": round(float(far.mean()), 3), "AUC": auc}
+    width = round(float(part["width_90_ev_per_angstrom"] / constant), 3)
+    return found | {"width over constant": width, "large errors": round(float(far.mean()), 3), "AUC": auc}
 
 
 def main() -> None:

@@ -15,6 +15,7 @@ _HOME = {
     "element_similarity": "descriptors.elements",
     "element_embedding": "descriptors.elements",
     "Coupled": "descriptors.coupling",
+    "CoupledSum": "descriptors.coupling",
     "WeightedSOAP": "descriptors.weighting",
     "Compressed": "descriptors.projection",
     "Projected": "descriptors.projection",

@@ -12,8 +12,10 @@ from sklearn.base import clone
 
 from soapkrr.automatic.learnt import check_learn, suits
 from soapkrr.automatic.plans import MEMORY_LIMIT, Plan, Settings
+from soapkrr.automatic.prior_mean import with_prior_mean
 from soapkrr.automatic.search import Score, check_score
 from soapkrr.automatic.variants import of_species
+from soapkrr.baselines import automatic_name, without_auto
 from soapkrr.checking.fitting import checked_fit
 from soapkrr.choices import Choice, advice, checked_test, choices_text, test_rows
 from soapkrr.description import OF_DESCRIPTOR, described
@@ -84,7 +86,9 @@ def fit(
     Parameters
     ----------
     frames : structures with energies, forces or stresses (`atoms.calc.results`, or as ``observations`` names them).
-    observations, baseline, device, threads : as in the estimators.  progress : draw bars on a terminal.
+    observations, baseline, device, threads : as in the estimators. A ``baseline`` may be, or hold, ``"auto"``: GFN2-xTB as prior mean of
+        molecules where structures left out are predicted better with it, or ``"auto:NAME"``: so with another prior mean.
+    progress : draw bars on a terminal.
     strict : make what a fit warns of labels (`DataWarning`) an error; `soapkrr.check` looks at them more closely.
     score : which errors of left-out structures are to be small where there is a choice: ``"balanced"`` (the geometric mean of those of
         energies, forces and stresses), ``"energy"``, ``"forces"``, or weights {kind: w}.
@@ -148,6 +152,7 @@ def choose(frames: list[Atoms], given: Mapping | None = None, settings: Settings
     if unknown:
         raise InputError(f"`given` has unknown names {unknown}; it takes {list(NAMES)}.")
     Batch.from_atoms(frames)
+    name, settings = automatic_name(settings.baseline), replace(settings, baseline=without_auto(settings.baseline))
     noise = checked_noise(given.get("noise"))
     labels = read_labels(frames, settings.observations, noise)
     choices = described(frames, given)
@@ -159,8 +164,11 @@ def choose(frames: list[Atoms], given: Mapping | None = None, settings: Settings
     labelled = sum(not label.empty for label in labels)
     plan = _levels(model, choices, given, [kind for kind in noise if any(label.has(kind) for label in labels)], labelled)
     plan = replace(plan, walls=settings.repulsion, score=score)
-    learn = suits(model, frames, labels) and settings.search if settings.learn is None else bool(settings.learn)
-    return replace(plan, variants=_variants(plan, frames, given) if settings.search else {}, learn=learn)
+    plan = replace(plan, variants=_variants(plan, frames, given)) if settings.search else plan
+    # Unasked, either a prior mean is tried or weights are learnt: both would take too long.
+    unasked = settings.search and name is None and suits(model, frames, labels)
+    plan = with_prior_mean(plan, frames, name, given, settings.search)
+    return replace(plan, learn=unasked if settings.learn is None else bool(settings.learn))
 
 
 def _variants(plan: Plan, frames: list[Atoms], given: Mapping) -> dict[str, Plan]:

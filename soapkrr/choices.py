@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from ase import Atoms
 
+from soapkrr.display import text_table
 from soapkrr.errors import InputError
 from soapkrr.labels import Observations, read_labels
 from soapkrr.metrics import UNIT_NAMES, UNITS
@@ -26,9 +27,7 @@ class Choice:
 
 def choices_text(choices: list[Choice]) -> str:
     """Names, values and reasons in columns."""
-    rows = [(c.name, _value_text(c.value), c.reason) for c in choices]
-    widths = [max(len(row[k]) for row in rows) for k in range(2)]
-    return "\n".join(f"{name:<{widths[0]}}  {value:<{widths[1]}}  {reason}".rstrip() for name, value, reason in rows)
+    return text_table(("chosen", "value", "why"), [(c.name, _value_text(c.value), c.reason) for c in choices], left=3)
 
 
 def _value_text(value) -> str:
@@ -49,6 +48,17 @@ def left_out_rows(errors: Mapping[str, float]) -> list[Choice]:
     """Root mean square errors of structures left out of the fit, {kind: eV/atom, eV/Å, eV/Å³}, in the units of tables."""
     found = {kind: factor * errors[kind] for kind, (_, factor) in UNITS.items() if kind in errors}
     return _error_rows("left out", found, "root mean square error of structures left out of the fit")
+
+
+def calibration_row(calibration) -> Choice:
+    """What standard deviations and intervals are learnt from: a `Calibration`, or None, where they are the posterior's own."""
+    if calibration is None:
+        return Choice(
+            "calibration", "none", "standard deviations are the posterior's: too few structures, labels or memory for a leave-out"
+        )
+    types = f" and configuration type ({', '.join(calibration.config_types)})" if calibration.config_types else ""
+    reason = f"standard deviations are those of errors, intervals conformal, by species{types}"
+    return Choice("calibration", f"{calibration.structures} left-out structures", reason)
 
 
 def _error_rows(name: str, errors: Mapping[str, float], where: str) -> list[Choice]:

@@ -10,18 +10,17 @@ from html import escape
 SHOWN = 12
 
 
-def text_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Lines of a table: the first column to the left, the others to the right; of names and values, both to the left."""
+def text_table(columns: Sequence[str], rows: Sequence[Sequence[str]], left: int | None = None) -> str:
+    """Lines of a table: so many columns to the ``left``, the others to the right; None: the first, and of names and values both."""
     widths = [max(map(len, column)) for column in zip(columns, *rows, strict=True)]
-    return "\n".join(_line(row, widths).rstrip() for row in (columns, *rows))
+    left = (2 if len(columns) == 2 else 1) if left is None else left
+    return "\n".join(_line(row, widths, left).rstrip() for row in (columns, *rows))
 
 
-def _line(row: Sequence[str], widths: Sequence[int]) -> str:
-    cells = [
-        f"{cell:<{width}}" if k == 0 or len(row) == 2 else f"{cell:>{width}}"
-        for k, (cell, width) in enumerate(zip(row, widths, strict=True))
-    ]
-    return "  ".join(cells)
+def _line(row: Sequence[str], widths: Sequence[int], left: int) -> str:
+    return "  ".join(
+        f"{cell:<{width}}" if k < left else f"{cell:>{width}}" for k, (cell, width) in enumerate(zip(row, widths, strict=True))
+    )
 
 
 def html_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

@@ -7,10 +7,11 @@ import os
 from ase.data import atomic_numbers
 
 from soapkrr import estimators
+from soapkrr.baselines import named
 from soapkrr.errors import InputError, ModelFileError
 from soapkrr.estimators.fitted import Estimator
 from soapkrr.execution.memory import parse_memory
-from soapkrr.modelfile import calculator_places, damage, from_json, read
+from soapkrr.modelfile import calculator_places, damage, from_json, prior_mean_names, read
 from soapkrr.regression.origin import restored_origin
 
 
@@ -31,22 +32,32 @@ def load(
 
     Raises
     ------
-    InputError : the model needs ``baseline_calculator``, or has no use for it; or it is of a property and the ``device`` is a GPU.
+    InputError : the model needs ``baseline_calculator``, or has no use for it; its prior mean has a name that is not known here, or needs
+        a package that is not installed; or it is of a property and the ``device`` is a GPU.
     ModelFileError : not a soapkrr model, truncated, corrupt, or written by a newer version.
     FileNotFoundError : there is no such file.
     """
     parse_memory(memory_limit)  # raises
-    file = read(path)
-    places = calculator_places(file.header)
-    _check_calculator(places, baseline_calculator)
-    for place in places:
-        place |= {"calculator": baseline_calculator}
-    with damage(path):
-        model = _rebuilt(file.header, file.arrays)
+    model = opened(path, baseline_calculator)
+    for mean in getattr(model, "prior_means_", ()):
+        mean.check()
     runtime = {"threads": threads, "memory_limit": memory_limit} | ({"device": device} if "device" in model.get_params() else {})
     if device == "cuda" and "device" not in runtime:
         raise InputError(f"`device`='cuda' is for potentials; this is a {type(model).__name__}, which is computed on the CPU.")
     return model.set_params(**runtime)
+
+
+def opened(path: str | os.PathLike, baseline_calculator=None) -> Estimator:
+    """The model of a file, to look at: what its prior mean needs may be missing here."""
+    file = read(path)
+    places = calculator_places(file.header)
+    _check_calculator(places, baseline_calculator)
+    for name in prior_mean_names(file.header):
+        named(name)  # raises for one that is unknown here, which is no damage
+    for place in places:
+        place |= {"calculator": baseline_calculator}
+    with damage(path):
+        return _rebuilt(file.header, file.arrays)
 
 
 def _rebuilt(header: dict, arrays: dict) -> Estimator:

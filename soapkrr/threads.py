@@ -112,11 +112,16 @@ def one_thread() -> Iterator[None]:
         _ALONE.reset(token)
 
 
-def thread_map(function: Callable, items: Iterable, threads: int | None = None) -> Iterator:
-    """Yield ``function(item)`` in order, at most ``threads`` at a time and ``threads`` results waiting."""
+def threads_for(threads: int | None) -> int:
+    """How many may be used where ``threads`` are asked for, None for every core: one for a task beside other tasks."""
     if threads is not None and not (isinstance(threads, Integral) and threads >= 0):
         raise InputError(f"`threads` must be a positive integer, or None for every core, received {threads!r}.")
-    threads = 1 if _ALONE.get() else threads or default_threads()
+    return 1 if _ALONE.get() else threads or default_threads()
+
+
+def thread_map(function: Callable, items: Iterable, threads: int | None = None) -> Iterator:
+    """Yield ``function(item)`` in order, at most ``threads`` at a time and ``threads`` results waiting."""
+    threads = threads_for(threads)
     with serial_blas():
         if threads == 1:
             yield from map(function, items)

@@ -57,6 +57,7 @@ EXAMPLES = {
     "WeightedSOAP": _weighted,
     "Compressed": lambda names: soapkrr.Compressed(small_soap(names), n_components=5),
     "Projected": _projected,
+    "CoupledSum": lambda names: soapkrr.CoupledSum(small_soap(names), _matrix(len(names) + 1, 2)[: len(names)], 0.3),
     "Coupled": lambda names: soapkrr.Coupled(small_soap(names), _matrix(len(names) + 1, 2)[: len(names)]),
     "DScribe": _dscribe,
     "Sum": lambda: DotProduct(2) + SquaredExponential(0.7),

@@ -15,7 +15,7 @@ from soapkrr.student import student_loss
 from soapkrr.threads import serial_blas
 from soapkrr.uncertainty.calibrated import PARTS, CalibratedPrediction
 from soapkrr.uncertainty.calibration import restored_calibration
-from soapkrr.uncertainty.conformal import ALL, KEPT, Scores, cells_of, quantiles
+from soapkrr.uncertainty.conformal import EVERY, KEPT, Scores, cells_of, quantiles
 from soapkrr.uncertainty.novelty import Neighbourhood
 from soapkrr.uncertainty.repeats import GIVEN, REPEATED, Noise
 from soapkrr.uncertainty.scales import TotalScale, anisotropy, learnt_weights
@@ -98,13 +98,13 @@ def test_too_few_scores_promise_nothing():
     few = Scores.of(np.array([0.5, 1.0, 2.0]))
     assert not few.promises(0.9) and few.promises(0.7)
     assert few.quantile(0.9) > 2.0 and few.quantile(0.99) > few.quantile(0.9)
-    assert Scores(np.zeros(0), 0).quantile(0.9) > 1.645
+    assert Scores.of(np.zeros(0)).quantile(0.9) > 1.645
 
 
 def test_cells_with_few_members_share_the_scores_of_all():
     scores, names = np.r_[np.full(100, 1.0), np.full(10, 9.0)], np.r_[np.full(100, "Cu"), np.full(10, "Au")]
-    cells = cells_of(scores, names)
-    assert set(cells) == {ALL, "Cu"}
+    cells = cells_of(scores, names, np.arange(110), np.full(110, ""))
+    assert set(cells) == {EVERY, ("Cu", "")}
     np.testing.assert_array_equal(quantiles(cells, np.array(["Cu", "Au"]), 0.999) > 5, [False, True])
 
 
@@ -303,7 +303,8 @@ def damaged(state, path, value):
     """A copy of a nested state with another value at a path."""
     if not path:
         return value
-    return {**state, path[0]: damaged(state[path[0]], path[1:], value)}
+    changed = damaged(state[path[0]], path[1:], value)
+    return [changed, *state[1:]] if path[0] == 0 else {**state, path[0]: changed}
 
 
 @pytest.mark.parametrize(
@@ -315,9 +316,13 @@ def damaged(state, path, value):
         (("forces", "Ar", "weights"), np.zeros(1)),
         (("forces", "Ar", "offset"), 0.0),
         (("forces", "Ar", "limits"), np.full((2, 3), np.inf)),
-        (("scores", "forces", ALL, "values"), np.array([2.0, 1.0])),
-        (("scores", "forces", ALL, "n"), -1),
-        (("scores", "forces"), {}),
+        (("scores", "forces", 0, "values"), np.array([2.0, 1.0])),
+        (("scores", "forces", 0, "values"), np.zeros(0)),
+        (("scores", "forces", 0, "n"), -1),
+        (("scores", "forces", 0, "structures"), None),
+        (("scores", "forces", 0, "sample"), np.zeros(3)),
+        (("scores", "forces"), []),
+        (("scores", "forces"), {"all": {"values": np.ones(3), "n": 3}}),
         (("surroundings", "Ar", "structure"), np.zeros(1)),
         (("surroundings", "Ar", "energy"), -1.0),
         (("surroundings",), None),

@@ -11,11 +11,13 @@ import time
 
 import numpy as np
 import pytest
+from ase.calculators.lj import LennardJones
 from dask.distributed import Client, LocalCluster
 from small import crystals, small_gp, soap
 from systems import small_soap, species, variations
 from threadpoolctl import threadpool_info, threadpool_limits
 
+import soapkrr
 from soapkrr import (
     ACSF,
     DotProduct,
@@ -140,6 +142,17 @@ def test_every_potential_predicts_on_workers(client, frames, model):
 
 
 # --- workers that are lost ---
+
+
+def test_workers_make_named_prior_means_themselves(client, frames, tmp_path):
+    """One of ASE's by its name, and one that only this process has registered; also from a file."""
+    soapkrr.baselines.register("argon-on-workers", lambda: LennardJones(sigma=3.0, epsilon=0.01, rc=6.0, smooth=True))
+    baseline = [soapkrr.baselines.ScaledBaseline("argon-on-workers", 0.9), "zbl"]
+    model = small_gp(n_sparse=40, baseline=baseline, threads=1).fit(frames, client=client)
+    same_models(small_gp(n_sparse=40, baseline=baseline, threads=1).fit(frames), model, frames[:3])
+    model.save(tmp_path / "m.soapkrr")
+    loaded = soapkrr.load(tmp_path / "m.soapkrr")
+    same_predictions(model.predict(frames, uncertainty=True), loaded.predict(frames, uncertainty=True, client=client))
 
 
 def kill(client, count: int) -> None:

@@ -14,6 +14,7 @@ from soapkrr import (
     ACSF,
     Compressed,
     CompressedSOAP,
+    CoupledSum,
     DotProduct,
     GaussianProcess,
     InputError,
@@ -78,6 +79,7 @@ MODELS = {
         "dimer",
         SparseGP(CompressedSOAP(["H", "Cl"], r_cut=4.0, n_max=3, l_max=2, compression="mu1nu1"), DotProduct(2), n_sparse=6),
     ),
+    "coupled centres": ("dimer", SparseGP(CoupledSum(small_soap(["H", "Cl"]), np.eye(2)), DotProduct(2), n_sparse=6)),
     "components": ("primitive", SparseGP(Compressed(small_soap(SI), n_components=5), DotProduct(2), n_sparse=6)),
 }
 

@@ -8,7 +8,7 @@ from ase import Atoms
 from gpu_loops import assert_same
 from systems import build
 
-from soapkrr import SOAP, CompressedSOAP, WeightedSOAP, backends
+from soapkrr import SOAP, CompressedSOAP, Coupled, CoupledSum, WeightedSOAP, backends, element_embedding
 from soapkrr.descriptors.environments import Environments
 from soapkrr.structures import Batch
 
@@ -91,6 +91,13 @@ def test_contraction_of_species_and_radial_functions(cuda):
 def test_weighted_channels(cuda):
     names, weights = ["O", "Sr", "Ti"], np.random.default_rng(0).uniform(0.5, 2.0, (3, 3, 9))
     assert_twins(cuda, WeightedSOAP(**soap(names).get_params(deep=False), weights=weights), [build("alloy")], 1, 4)
+
+
+@pytest.mark.parametrize("kind", [Coupled, CoupledSum])
+def test_coupled_centres(cuda, kind):
+    names = ["O", "Sr", "Ti"]
+    inner = soap(names, embedding=element_embedding(names, 2))
+    assert_twins(cuda, kind(inner, element_embedding(names, 3)), [build("alloy")], 1, 4)
 
 
 def test_tables_that_do_not_fit_into_shared_memory_come_in_parts(cuda, monkeypatch):

@@ -470,7 +470,7 @@ def test_loading_takes_little_more_than_the_file(tmp_path):
     [
         ({"parameters__signal": -1.0}, "`signal` must be a positive"),
         ({"parameters__noise": {"energy": 0.0}}, "noise..energy... must be a positive"),
-        ({"parameters__baseline": "zbl"}, "`baseline` must be a mapping"),
+        ({"parameters__baseline": 3}, "`baseline` must be a mapping"),
         ({"parameters__baseline": 7}, "`baseline` must be a mapping"),
         ({"parameters__baseline": {"Ar": float("nan")}}, "`baseline` must give elements a finite energy"),
         ({"parameters__baseline": [{"type": "DotProduct"}]}, "`baseline` must be"),
@@ -525,7 +525,7 @@ def test_structures_of_an_exact_process_fit_its_environments(tmp_path):
 
 def test_version_1_is_checked_too(tmp_path):
     path = stored_models.HERE / "1-sparse-terms.soapkrr"
-    for changes in ({"parameters__baseline": "zbl"}, {"noise": {"energy": -1.0}}):
+    for changes in ({"parameters__baseline": 3}, {"noise": {"energy": -1.0}}):
         with pytest.raises(ModelFileError):
             soapkrr.load(rewritten(path, tmp_path / "changed.soapkrr", **changes))
 

@@ -24,6 +24,7 @@ from soapkrr import (
     SquaredExponential,
     Term,
 )
+from soapkrr.execution.scratch import Scratch
 from soapkrr.planning.plan import CARD, product_rate
 from soapkrr.planning.sizes import neighbours
 from soapkrr.structures import Batch
@@ -269,3 +270,21 @@ def test_labels_of_a_calculator_that_ran_are_enough():
     atoms = bulk("Ar", cubic=True)
     atoms.calc = SinglePointCalculator(atoms, energy=-1.0)
     assert small_gp().plan([atoms]).rows == {"energy": 1}
+
+
+@pytest.mark.parametrize("name", ["environments", "exact", "observations"])
+def test_a_calibrated_fit_is_planned_with_its_leave_out(name, frames):
+    """Eight bytes on a disk for each row and sparse point where there are environments; an exact process keeps nothing."""
+    model = MODELS[name]()
+    bare, whole = model.plan(frames), model.plan(frames, calibrate=True)
+    assert bare.scratch == 0 and whole.scratch == {"environments": 8 * whole.n_rows * whole.representers}.get(name, 0)
+    assert ("TMPDIR" in str(whole)) == (name == "environments") and "TMPDIR" not in str(bare)
+    assert whole.steps[: len(bare.steps)] == bare.steps
+    assert (whole.flops > bare.flops) == (name != "observations")
+
+
+def test_scratch_is_what_a_fit_keeps(monkeypatch):
+    frames, model, made = crystals(6), small_gp(), []
+    monkeypatch.setattr("soapkrr.regression.sparse.kept.Scratch", lambda: made.append(Scratch()) or made[-1])
+    model.learn(frames, False, False, calibrate=True)
+    assert [scratch._end for scratch in made] == [model.plan(frames, calibrate=True).scratch]

@@ -11,9 +11,9 @@ from systems import variations
 from taylor import assert_derivative
 
 import soapkrr
-from soapkrr import CoreRepulsion, InputError
+from soapkrr import CompressedSOAP, CoreRepulsion, DotProduct, GaussianProcess, InputError
 from soapkrr.auto import Settings, choose
-from soapkrr.repulsion import RISES
+from soapkrr.repulsion import RISES, repulsion
 from soapkrr.structures import Batch
 
 
@@ -92,6 +92,19 @@ def test_few_distances_say_little(model):
     frames[0] = lennard_jones(frames[0], "energy", "forces")
     wall = choose(frames).fit(frames).prior_means_[0]
     assert wall.distances["Ar-Kr"] < 2.0 < wall.distances["Ar-Ar"]
+
+
+@pytest.mark.parametrize("compression, shares", [("mu1nu1", True), ("crossover", False)])
+def test_pairs_know_how_close_others_come_where_species_share(alloys, compression, shares):
+    """A wall starts at the shortest distance of all pairs in units of covalent radii, yet not far below that of its own pair."""
+    soap = CompressedSOAP(["Cu", "Au"], r_cut=5.0, n_max=3, l_max=2, compression=compression)
+    model = GaussianProcess(soap, DotProduct(2), threads=1).fit(alloys)
+    shortest = model.domain_.shortest
+    contact = {"Cu-Cu": 2 * 1.32, "Cu-Au": 1.32 + 1.36, "Au-Au": 2 * 1.36}
+    least = min(shortest[name] / contact[name] for name in contact)
+    known = {name: max(0.9 * shortest[name], least * contact[name]) if shares else shortest[name] for name in contact}
+    assert repulsion(model).distances == pytest.approx({name: 0.95 * r for name, r in known.items()}, rel=1e-3)
+    assert not np.array_equal([known[name] for name in contact], [shortest[name] for name in contact]) or not shares
 
 
 @pytest.mark.parametrize("system", ["alloy", "skewed"])

@@ -75,6 +75,13 @@ def test_few_structures_take_one_round():
     assert [plan.sizes for plan in plans.values()] == [[50], [50]]
 
 
+def test_few_structures_take_two_rounds_of_more_plans():
+    plans = {"recipe": Fixed(1.0, n=50), "other": Fixed(2.0, n=50), "third": Fixed(3.0, n=50)}
+    with pytest.warns(soapkrr.DataWarning):
+        best_fit(plans, FRAMES[:50], LABELS[:50], Score())
+    assert [plan.sizes for plan in plans.values()] == [[31, 50], [31], [31]]
+
+
 def test_a_part_has_every_species_and_label_whatever_the_order():
     frames = FRAMES[:98] + [lennard_jones(build("molecule"), "energy"), lennard_jones(build("alloy"), "forces")]
     part = subset(frames, read_labels(frames))

@@ -10,7 +10,8 @@ from sklearn.base import clone
 
 from soapkrr.automatic.learnt import weightable, with_learnt_weights
 from soapkrr.automatic.search import Score, best_fit
-from soapkrr.choices import Choice, left_out_rows
+from soapkrr.baselines import left_out_text
+from soapkrr.choices import Choice, calibration_row, left_out_rows
 from soapkrr.descriptors.base import Descriptor
 from soapkrr.descriptors.projection import Compressed
 from soapkrr.estimators.base import Potential
@@ -63,6 +64,7 @@ class Plan:
     ----------
     model : the estimator.  choices : what was chosen and why.
     way : ``optimize`` of its fit: ``"evidence"``, ``"cross-validation"``, or False where noise and signal are given.
+    found : the way by which those that it is given were found.
     levels, signal : {kind: σ} and δ that were given, and take the place of what the fit found.
     walls : whether atoms repel each other below the distances of the data.
     variants : other plans for the data, by what is different in them: that with the smallest ``score`` on structures left out is taken.
@@ -77,6 +79,7 @@ class Plan:
     walls: bool = True
     variants: Mapping[str, Plan] = field(default_factory=dict)
     score: Score = field(default_factory=Score)
+    found: str = ""
     learn: bool = False
 
     def with_descriptor(self, descriptor: Descriptor) -> Plan:
@@ -109,7 +112,7 @@ class Plan:
         if again:
             model.set_params(noise={**model.noise_, **self.levels}, signal=model.signals_[0] if self.signal is None else self.signal)
             model.learn(frames, False, progress, check=check, calibrate=True, stated=self.levels)
-        model.choices_ = [*self.choices, *self._found(model), *self._walled(model)]
+        model.choices_ = [*self.choices, *self._found(model), calibration_row(model.calibration_), *self._walled(model)]
         return model
 
     def _walled(self, model: Potential) -> list[Choice]:
@@ -126,7 +129,7 @@ class Plan:
         if model is plain:
             plain.choices_ = [*plain.choices_, weights]
             return plain
-        new = {choice.name: choice for choice in (*self._found(model, FOLDED), *self._walled(model))}
+        new = {choice.name: choice for choice in (*self._found(model, FOLDED), calibration_row(model.calibration_), *self._walled(model))}
         choices = [new.get(choice.name, choice) for choice in recipe.choices_]
         if recipe is not plain:
             best = next(choice.value for choice in plain.choices_ if choice.name == "variant")
@@ -142,12 +145,14 @@ class Plan:
         return replace(self, model=clone(self.model).set_params(n_sparse=max(min(n_sparse, POINTS), round(part * n_sparse))))
 
     def _found(self, model: Potential, way: str | None = None) -> list[Choice]:
-        way, levels = way or self.way or "default", self.levels
+        way, levels = way or self.way or self.found or "default", self.levels
         found = [
             Choice(f"noise, {kind}", float(f"{model.noise_[kind]:.3g}"), f"{unit}, {'given' if kind in levels else way}")
             for kind, unit in NOISE_UNITS.items()
             if model.n_observations_.get(kind)
         ]
-        source = "given" if self.signal is not None else "learnt" if way == FOLDED else "evidence" if self.way else "default"
+        source = "given" if self.signal is not None else "learnt" if way == FOLDED else "evidence" if self.way or self.found else "default"
         found.append(Choice("signal", float(f"{model.signals_[0]:.3g}"), f"eV, {source}"))
+        if without := model.without_prior_mean_:
+            found.append(Choice("without labels", len(without), f"structures that have no prior mean: {left_out_text(without)}"))
         return [*found, *left_out_rows(model.left_out_errors_)]

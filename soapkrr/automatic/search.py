@@ -1,7 +1,8 @@
 """The best of several plans for the same data, by their errors on structures that they leave out.
 
-All plans are fitted to a part of the structures, the best two to all of them. Errors are those of left-out structures with noise and
-signals as each fit found them; plans are compared by the weighted geometric mean of the errors of energies, forces and stresses.
+All plans are fitted to a part of the structures, the best two to all of them; of few structures, all plans to all of them. Errors are those
+of left-out structures with noise and signals as each fit found them; plans are compared by the weighted geometric mean of the errors of
+energies, forces and stresses.
 """
 
 from __future__ import annotations
@@ -28,11 +29,11 @@ logger = logging.getLogger(__name__)
 #: Weights of the kinds of labels by what the user wants.
 SCORES = {"balanced": dict.fromkeys(KINDS, 1.0), "energy": {"energy": 1.0}, "forces": {"forces": 1.0}}
 
-#: Structures of the first round: this part of all, and at least so many.
-PART, AT_LEAST = 0.25, 40
+#: Structures of the first round: this part of all, and at least so many, but no more than that part.
+PART, AT_LEAST, AT_MOST = 0.25, 40, 0.625
 
-#: Structures up to which there is one round, on all of them.
-ONE_ROUND = 60
+#: Structures up to which there is one round, on all of them: of two plans, and of more.
+ONE_ROUND, OF_MORE = 60, 24
 
 #: A plan is better than one listed before it if its error is smaller by this part; by so much, there is no second of the last round.
 MARGIN, CLEAR = 0.01, 0.15
@@ -106,7 +107,7 @@ def best_fit(
     ------
     InputError : the first plan fails, and no other one does better.
     """
-    few = len(frames) <= ONE_ROUND
+    few = len(frames) <= (ONE_ROUND if len(plans) <= 2 else OF_MORE)
     first = {} if few else _tried({n: plan.smaller(_part(frames)) for n, plan in plans.items()}, subset(frames, labels), score, progress)
     finalists = _finalists(list(first.values())) if first else list(plans)
     last = _tried({name: plans[name] for name in finalists}, frames, score, progress, check=check)
@@ -145,7 +146,7 @@ def _contents(frames, labels, indices) -> set:
 
 
 def _part(frames: list[Atoms]) -> float:
-    return min(1.0, max(PART, AT_LEAST / len(frames)))
+    return max(PART, min(AT_MOST, AT_LEAST / len(frames)))
 
 
 def _tried(plans: Mapping[str, Fits], frames: list[Atoms], score: Score, progress: bool, check: bool = False) -> dict[str, Trial]:
@@ -153,6 +154,7 @@ def _tried(plans: Mapping[str, Fits], frames: list[Atoms], score: Score, progres
     trials, caught = {}, {}
     for name in track(list(plans), len(plans), f"{len(plans)} variants, {len(frames)} structures", progress):
         with warnings.catch_warnings(record=True) as caught[name]:
+            warnings.simplefilter("always")  # those of a plan that loses are no errors either
             trials[name] = _trial(name, plans[name], frames, score, check)
         logger.info("%s on %d structures: %s", name, len(frames), trials[name].reason or trials[name].score)
     for warning in caught[_winner(list(trials.values())).name] if check else ():

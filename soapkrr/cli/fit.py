@@ -35,7 +35,7 @@ def fit(args) -> Report:
         plan = plan_of(args, data.train)
     _check(args, plan.model, data)
     if args.plan:
-        return _planned(plan.model.plan(data.train, optimize=plan.way))
+        return _planned(plan.model.plan(data.train, optimize=plan.way, calibrate=True))
     from soapkrr.checking.fitting import checked_fit
 
     start = time.perf_counter()
@@ -45,9 +45,10 @@ def fit(args) -> Report:
     model.save(output)
     # Standard deviations of every training force would cost more than the fit, and of an exact process those of energies too.
     wanted = "energy" if hasattr(model, "n_sparse_") and args.uncertainty != "none" else "none"
-    train = errors(model, data.train, wanted, not args.quiet, args.by)
+    known = [atoms for s, atoms in enumerate(data.train) if s not in model.without_prior_mean_]
+    train = errors(model, known, wanted, not args.quiet, args.by)
     test = None if data.test is None else errors(model, data.test, args.uncertainty, not args.quiet, args.by)
-    cv = None if args.cv is None else cross_validated(plan, data.train, args)
+    cv = None if args.cv is None else cross_validated(plan, known, args)
     told = {**train, "fit_seconds": seconds, "peak_memory_mb": memory, "test": test, "cv": cv, "test_places": data.places}
     return Report(told | _described(model, args), "\n\n".join([_head(model, args, seconds, memory), *_tables(args, data, train, test, cv)]))
 

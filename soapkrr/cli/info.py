@@ -50,11 +50,11 @@ def _chosen(model) -> str:
 
 def _loaded(path: str):
     """The model, with a stand-in where it needs a calculator; loading it checks everything that can be checked."""
-    from soapkrr import load
+    from soapkrr.loading import opened
     from soapkrr.modelfile import baseline_calculator_name
 
     name = baseline_calculator_name(path)
-    return load(path, **({} if name is None else {"baseline_calculator": _absent(name)}))
+    return opened(path, **({} if name is None else {"baseline_calculator": _absent(name)}))
 
 
 def _verified(path: str, model, header: dict) -> Report:

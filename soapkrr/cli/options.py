@@ -168,9 +168,11 @@ def _regression_arguments(group) -> None:
     group.add_argument(
         "--baseline",
         type=baseline,
+        action="append",
         metavar="B",
         help="reference energies: isolated, least-squares, or Si=-158.2,O=-432.1 in eV (default: isolated atoms where every species has "
-        "one in FILE, otherwise least-squares)",
+        "one in FILE, otherwise least-squares); or a prior mean by name: gfn2, gfn1, d3:pbe, emt, zbl; auto: gfn2 for molecules where "
+        "left-out structures are predicted better with it; may be repeated",
     )
     group.add_argument(
         "--zbl", action="store_true", help="core repulsion (Ziegler, Biersack, Littmark) as prior mean; the fit learns the rest"

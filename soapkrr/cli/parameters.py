@@ -17,7 +17,8 @@ def plan_of(args, frames):
     from soapkrr.auto import choose
     from soapkrr.automatic.plans import Settings
 
-    baseline = [args.baseline, ZBL()] if args.zbl else args.baseline
+    parts = [*(args.baseline or [None]), *([ZBL()] if args.zbl else [])]
+    baseline = parts[0] if len(parts) == 1 else parts
     ways = {
         "repulsion": not args.no_repulsion,
         "score": args.score,

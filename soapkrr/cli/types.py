@@ -69,11 +69,17 @@ def assignments(text: str, kind) -> dict:
 
 
 def baseline(text: str):
-    if text in ("isolated", "least-squares"):
-        return text
-    if "=" not in text:
-        raise argparse.ArgumentTypeError(f"expected isolated, least-squares or Si=-158.2,O=-432.1, received {text!r}")
-    return assignments(text, float)
+    if "=" in text and ":" not in text:
+        return assignments(text, float)
+    from soapkrr.baselines import automatic_name, split_baseline
+    from soapkrr.errors import InputError
+
+    try:
+        if automatic_name(text) is None:
+            split_baseline(text)
+    except InputError as error:
+        raise argparse.ArgumentTypeError(str(error).replace("`baseline`=", "")) from None
+    return text
 
 
 def config_noise(text: str) -> tuple[str, dict[str, float]]:

@@ -117,3 +117,61 @@ class Coupled(ByValue, Wrapper):
 
     def _inner(self, env: Environments) -> Environments:
         return env.inner(self.descriptor, env.state[0], tuple(env.state[1:]))
+
+
+@dataclass(frozen=True, eq=False)
+class CoupledSum(Coupled):
+    """√(1 − a) x beside √a w_z, products (1 − a) x·x′ + a κ_zz′: the cheaper coupling, R features more instead of R times as many.
+
+    `DotProduct` (ζ) makes Σ_j (ζ over j) a^j (1 − a)^(ζ−j) κ_zz′^j (x·x′)^(ζ−j) of it: what all centres share, and what only like ones do,
+    the more the larger ``share``. It cannot keep species apart entirely, as `Coupled` can: a part of the kernel is without κ.
+
+    Parameters
+    ----------
+    descriptor, coupling : as of `Coupled`.  share : a, between 0 and 1.
+
+    Raises
+    ------
+    InputError : as of `Coupled`, or ``share`` is out of range.
+
+    Examples
+    --------
+    >>> from soapkrr import SOAP, element_embedding
+    >>> metals = ["Ni", "Cu", "Pd"]
+    >>> CoupledSum(SOAP(metals, r_cut=4.0, n_max=3, l_max=2), coupling=element_embedding(metals, 3)).n_features
+    138
+    """
+
+    share: float = 0.5
+
+    def __post_init__(self):
+        super().__post_init__()
+        if not (isinstance(self.share, (float, np.floating)) and 0 < self.share < 1):
+            raise InputError(f"`share` must be a number between 0 and 1, received {self.share!r}.")
+
+    @property
+    def n_features(self):
+        """R more than those of the other descriptor."""
+        return self.descriptor.n_features + self.coupling.shape[1]
+
+    def feature_names(self):
+        """Those of the other descriptor, and those of the centre's species."""
+        return [*self.descriptor.feature_names(), *(f"centre{r}" for r in range(self.coupling.shape[1]))]
+
+    def _expanded(self, V, species):
+        """√(1 − a) v and zeros: the species of a centre do not change with positions."""
+        out = backends.namespace(V).zeros((*V.shape[:-1], self.n_features))
+        out[..., : V.shape[-1]] = np.sqrt(1 - self.share) * V
+        return out
+
+    def compute(self, start, stop, arrays):
+        """X, and the state (x, state of the inner descriptor)."""
+        X, state = super().compute(start, stop, arrays)
+        X[:, self.descriptor.n_features :] = np.sqrt(self.share) * self._on(X, "coupling")[arrays.kinds[start:stop]]
+        return X, state
+
+    def pullback(self, start, stop, arrays, X, state, gradient, out):
+        """See `Descriptor.pullback`."""
+        x, *inner = state
+        G = backends.namespace(gradient).ascontiguousarray(np.sqrt(1 - self.share) * gradient[:, : x.shape[1]])
+        self.descriptor.pullback(start, stop, arrays, x, tuple(inner), G, out)

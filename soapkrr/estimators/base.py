@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
 from ase import Atoms
 from sklearn.utils.validation import check_is_fitted
 
-from soapkrr.baselines import Baseline, check_baseline, split_baseline
+from soapkrr.baselines import Baseline, check_baseline, prepared, split_baseline, warn_left_out
 from soapkrr.calculator import EVERY, PotentialCalculator
 from soapkrr.choices import Choice
 from soapkrr.errors import InputError, MemoryLimitError
@@ -19,8 +20,9 @@ from soapkrr.execution.blocks import halved_group, split_on_out_of_memory
 from soapkrr.execution.memory import device_limit
 from soapkrr.execution.resources import GROUP, TASK, Division, Resources, pool_of
 from soapkrr.labels import Labels, Observations, read_labels
+from soapkrr.labels.lookup import stated_types
 from soapkrr.metrics import error_table
-from soapkrr.planning import Plan, Task, fit_work, prediction_work, unfitted_prediction_work
+from soapkrr.planning import Plan, Task, fit_work, prediction_work, unfitted_prediction_work, with_leave_out
 from soapkrr.prediction import Prediction, wanted_uncertainties
 from soapkrr.regression import stored
 from soapkrr.regression.checks import check_data
@@ -49,6 +51,7 @@ class Potential(PosteriorMethods):
     log_likelihood_ : log evidence of the data, NaN where it is not known.
     domain_ : shortest distances of the training data, `Domain`; None from a file that does not state them.
     left_out_errors_ : {kind: root mean square error, eV/atom, eV/Å, eV/Å³} of structures left out of a fit by `soapkrr.fit`; else empty.
+    without_prior_mean_ : {index: reason} of structures of the fit that have no prior mean, and whose labels were left out.
     calibration_ : sizes and scores of errors, by which standard deviations are those of (prediction − reference); None: they are the
         posterior's own.
     suspects_ : labels that the others contradict, `checks.Suspect`, worst first; a `DataWarning` names them.
@@ -87,7 +90,8 @@ class Potential(PosteriorMethods):
         frames = as_frames(frames)
         domain = check_structures(frames, [t.descriptor for t in terms])
         labels = read_labels(frames, self.observations, noise)
-        data = TrainingData.of(frames, labels, self.baseline)
+        data = TrainingData.of(frames, labels, self.baseline, self.threads)
+        warn_left_out(data.without_prior, len(frames))
         division = fit_work(scheme, Task(terms, frames, labels, way), self._budget).division if self._limited else None
         with serial_blas(), device_limit(self._xp, self.memory_limit):
             resources, calibrate = self._resources(division, progress, client), calibrate and len(frames) >= FEWEST
@@ -101,6 +105,7 @@ class Potential(PosteriorMethods):
         self.origin_ = origin(data_hash(frames, map(Labels.numbers, labels)))
         self.suspects_, self.domain_, self.calibration_ = found, domain, calibration
         self.left_out_errors_ = {} if left is None else left.errors()
+        self.without_prior_mean_ = dict(data.without_prior)
         return self
 
     def _of_the_data(self, data: TrainingData, fit: Fit, deviations: bool, client) -> Prediction | None:
@@ -122,7 +127,7 @@ class Potential(PosteriorMethods):
         order = np.argsort(data.order)
         frames, std = [data.frames[s] for s in order], [(prediction.energies_std or [])[s] for s in order]
         stated = self._unmoved_noise(fit.noise) if stated is None else stated
-        return learnt(left, frames, fit.process, std, stated) if len(left) else None
+        return learnt(left, frames, fit.process, std, stated, self.observations) if len(left) else None
 
     def _check_client(self, scheme: Scheme, client) -> None:
         if client is None:
@@ -176,6 +181,7 @@ class Potential(PosteriorMethods):
         self._set_fitted(restored_fit(process, state), stored.references(state["reference_energies"]))
         self.domain_, self.calibration_ = restored_domain(state.get("domain")), restored_calibration(state.get("calibration"))
         self.left_out_errors_ = dict(stored.mapping(state.get("left_out_errors", {}), "left_out_errors"))
+        self.without_prior_mean_ = {}
         if "choices" in state:
             self.choices_ = [Choice(**stored.mapping(choice, "choices")) for choice in state["choices"]]
         if "test_errors" in state:
@@ -205,9 +211,13 @@ class Potential(PosteriorMethods):
         sklearn.exceptions.NotFittedError : the model is not fitted.
         InputError : a structure cannot be used; the message names it. Or ``memory_limit`` does not hold the work for one structure.
         """
-        predictor = self._predictor()
-        calibrated = predictor if self.calibration_ is None else CalibratedPredictor(predictor, self.calibration_)
-        return self._predicted(calibrated, as_frames(frames), wanted_uncertainties(uncertainty), client)
+        predictor, frames, wanted = self._predictor(), as_frames(frames), wanted_uncertainties(uncertainty)
+        if client is None and len(frames) > 1:
+            prepared(self.prior_means_, frames, self.threads)
+        if self.calibration_ is None:
+            return self._predicted(predictor, frames, wanted, client)
+        p = self._predicted(CalibratedPredictor(predictor, self.calibration_), frames, wanted, client)
+        return replace(p, config_types=stated_types(frames, self.fitted_parameters_["observations"]))
 
     def _predicted(
         self, predictor: Predictor | CalibratedPredictor, frames: list[Atoms], wanted: frozenset[str] = frozenset(), client=None
@@ -224,12 +234,13 @@ class Potential(PosteriorMethods):
         """Atoms predicted at once, within ``memory_limit``."""
         return min(most, prediction_work(predictor.process, frames, wanted, self._budget).division.group) if self._limited else most
 
-    def plan(self, frames: list[Atoms], y=None, *, optimize: bool | str = False, predict: bool = False, uncertainty=False) -> Plan:
+    def plan(self, frames: list[Atoms], y=None, *, optimize: bool | str = False, calibrate=False, predict=False, uncertainty=False) -> Plan:
         """Rows, operations, memory and time of `fit`, or with ``predict`` of `predict`, before anything large is allocated.
 
         Parameters
         ----------
         frames : structures, with labels for a fit.  y : None, as in `fit`.
+        calibrate : count the leave-out too with which a fit by `soapkrr.fit` ends, and the rows that it keeps on a disk.
         optimize, uncertainty : as in `fit` and `predict`. Predictions of a model that is not fitted can be planned for a `SparseGP` of
             environments only.
 
@@ -247,7 +258,9 @@ class Potential(PosteriorMethods):
             scheme, terms = self._scheme(), self._terms()
             task = Task(terms, frames, read_labels(frames, self.observations, self._noise()), scheme.optimizer(optimize))
             descriptors = [t.descriptor for t in terms]
-            return fit_work(scheme, task, budget).plan(f"fit of {name}", frames, descriptors, budget.limit)
+            work = fit_work(scheme, task, budget)
+            work = with_leave_out(scheme, task, work) if calibrate else work
+            return work.plan(f"fit of {name}", frames, descriptors, budget.limit)
         wanted = wanted_uncertainties(uncertainty)
         if hasattr(self, "process_"):
             work, descriptors = prediction_work(self.process_, frames, wanted, budget), self.process_.descriptors

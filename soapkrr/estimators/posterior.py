@@ -59,6 +59,10 @@ class PosteriorMethods(Estimator):
         """Energies, forces and stress of structures."""
 
     @abstractmethod
+    def _predicted(self, predictor: Predictor, frames: list[Atoms], wanted: frozenset[str] = frozenset(), client=None) -> Prediction:
+        """Prediction of structures by a predictor."""
+
+    @abstractmethod
     def _noise(self) -> dict[str, float]:
         """{kind of observation: σ} to start from, checked."""
 
@@ -191,9 +195,9 @@ class PosteriorMethods(Estimator):
     def calibrate_on(self, left: LeaveOut, frames: list[Atoms], stated: Mapping[str, float]) -> PosteriorMethods:
         """`calibrate` by these errors of left-out labels of ``frames``; ``stated``: noise that is known to be that of the labels."""
         frames, self.calibration_ = as_frames(frames), None
-        std = self.predict(frames, uncertainty=("energies",)).energies_std or []
+        std = self._predicted(replace(self._predictor(), means=()), frames, frozenset({"energies"})).energies_std or []
         with serial_blas():
-            self.calibration_ = learnt(left, frames, self.process_, std, stated)
+            self.calibration_ = learnt(left, frames, self.process_, std, stated, self.fitted_parameters_["observations"])
         return self
 
     def _stated_noise(self) -> dict[str, float]:

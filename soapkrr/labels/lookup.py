@@ -8,6 +8,7 @@ from ase.calculators.calculator import all_properties
 from ase.stress import full_3x3_to_voigt_6_stress
 
 from soapkrr.errors import LabelError
+from soapkrr.labels.observations import Observations
 
 
 def lookup(atoms: Atoms, name: str, index: int, per_atom: bool):
@@ -54,3 +55,9 @@ def voigt(value, name: str, index: int) -> np.ndarray:
 def config_type(atoms: Atoms, name: str = "config_type") -> str:
     """Configuration type of a structure, `info` [name]; ``"default"`` where it states none."""
     return str(atoms.info.get(name, "default"))
+
+
+def stated_types(frames: list[Atoms], observations: Observations | None = None) -> np.ndarray:
+    """(n_structures,) configuration types, ``""`` where none is stated."""
+    name = "config_type" if observations is None else observations.config_type
+    return np.array([str(atoms.info.get(name, "")) for atoms in frames], dtype=str)

@@ -5,7 +5,7 @@ itself; arrays lie beside it, not compressed. What an estimator is, `loading` kn
 """
 
 from soapkrr.modelfile.archive import ModelFile, baseline_calculator_name, damage, read, read_header, write
-from soapkrr.modelfile.encoding import calculator_places, from_json, specifications, to_json
+from soapkrr.modelfile.encoding import calculator_places, from_json, prior_mean_names, specifications, to_json
 from soapkrr.modelfile.versions import FORMAT, VERSION
 from soapkrr.modelfile.writing import check_writable, write_whole
 
@@ -18,6 +18,7 @@ __all__ = [
     "check_writable",
     "damage",
     "from_json",
+    "prior_mean_names",
     "read",
     "read_header",
     "specifications",

@@ -13,7 +13,7 @@ import numpy as np
 from ase.calculators.calculator import BaseCalculator
 
 from soapkrr import descriptors
-from soapkrr.baselines import CalculatorBaseline
+from soapkrr.baselines import KEYWORDS, CalculatorBaseline, NamedBaseline, ScaledBaseline, parts_of
 from soapkrr.errors import ModelFileError
 from soapkrr.specification import Specification
 
@@ -88,7 +88,19 @@ def references(value) -> Iterator[str]:
 
 def calculator_places(header: dict) -> list[dict]:
     """Where the ``baseline`` of a header stands for a calculator."""
+    return [part for part in _baseline_parts(header) if isinstance(part, dict) and part.get("type") == CalculatorBaseline.__name__]
+
+
+def prior_mean_names(header: dict) -> list[str]:
+    """Names of prior means in the ``baseline`` of a header."""
+    parts = _baseline_parts(header)
+    inside = [part.get("name") for part in parts if isinstance(part, dict) and part.get("type") == NamedBaseline.__name__]
+    return [part for part in [*parts, *inside] if isinstance(part, str) and part not in KEYWORDS]
+
+
+def _baseline_parts(header: dict) -> list:
+    """The parts of the ``baseline`` of a header, and those inside of scaled ones."""
     parameters = header.get("parameters")
-    baseline = parameters.get("baseline") if isinstance(parameters, dict) else None
-    parts = baseline if isinstance(baseline, list) else [baseline]
-    return [part for part in parts if isinstance(part, dict) and part.get("type") == CalculatorBaseline.__name__]
+    parts = parts_of(parameters.get("baseline") if isinstance(parameters, dict) else None)
+    scaled = [part for part in parts if isinstance(part, dict) and part.get("type") == ScaledBaseline.__name__]
+    return [*parts, *(part.get("mean") for part in scaled)]

@@ -9,7 +9,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from soapkrr.display import html_lines, html_table
+from soapkrr.display import html_lines, html_table, text_table
 from soapkrr.execution.memory import format_memory
 from soapkrr.threads import serial_blas
 
@@ -70,7 +70,7 @@ class Plan:
     steps : the work.  memory : {stage: {item: bytes}} of what stages hold at once.
     threads, group : threads used, and atoms that each handles at once (None: the work is not divided so).
     memory_limit : bytes, or None.  rate : matrix-product operations a second of one thread, measured here.
-    notes : what else there is to say.
+    notes : what else there is to say.  scratch : bytes that wait in the system's temporary folder, where it has twice as many.
     """
 
     task: str
@@ -88,6 +88,7 @@ class Plan:
     memory_limit: int | None
     rate: float
     notes: tuple[str, ...] = ()
+    scratch: float = 0.0
 
     @property
     def n_rows(self) -> int:
@@ -163,14 +164,14 @@ class Plan:
 
     def _work(self) -> list[str]:
         """The table of the work as lines."""
-        width = max(len(step.name) for step in self.steps)
-        lines = [f"{name:<{width}}  {f:>10}  {cpu:>14}  {gpu:>10}" for name, f, cpu, gpu in (self._work_columns(), *self._work_rows())]
-        return [*lines, *self._assumptions()]
+        return [text_table(self._work_columns(), self._work_rows()), *self._assumptions()]
 
     def _memory_head(self) -> list[str]:
         limit = "no limit" if self.memory_limit is None else f"limit {format_memory(self.memory_limit)}"
         blocks = "" if self.group is None else f", groups of {self.group:,} atoms"
+        disk = [f"on a disk, for the leave-out: {format_memory(self.scratch)} in the temporary folder (`TMPDIR`)"] if self.scratch else []
         return [
+            *disk,
             f"peak memory {format_memory(self.peak_memory)} ({limit}; {self.threads} threads{blocks}), beside Python and the structures",
             f"`memory_limit` that holds it, with a margin for small arrays: {format_memory(self.enough)}",
         ]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import numpy as np
 from ase import Atoms
@@ -210,6 +210,13 @@ def _block_bytes(sizes: Sequence[TermSize], data: Data, wanted: frozenset[str], 
     return block
 
 
+def prior_variances(sizes: Sequence[TermSize], data: Data, wanted: Collection[str]) -> Step:
+    """Those of forces and stress, where wanted."""
+    forces, stress = "forces" in wanted, "stress" in wanted
+    prior = sum((24 * (1 + t.neighbours) ** 2 * forces + 48 * data.largest * stress) * t.features for t in sizes)
+    return Step("prior variances of derivatives", "blocks", data.atoms * prior)
+
+
 def _prediction_steps(terms: Sequence, sizes: Sequence[TermSize], data: Data, wanted: frozenset[str]) -> tuple[Step, ...]:
     n, R, points = data.atoms, sum(t.rank for t in sizes), [max(t.points, default=0) for t in sizes]
     forces, stress = "forces" in wanted, "stress" in wanted
@@ -224,7 +231,6 @@ def _prediction_steps(terms: Sequence, sizes: Sequence[TermSize], data: Data, wa
         rows = 3 * n * forces + 6 * data.structures * stress
         asked = data._replace(rows={kind: 0 for kind in ("forces", "stress") if kind in wanted})
         steps += design_steps([term.descriptor for term in terms], sizes, asked, rows)
-        prior = sum((24 * (1 + t.neighbours) ** 2 * forces + 48 * data.largest * stress) * t.features for t in sizes)
-        steps.append(Step("prior variances of derivatives", "blocks", n * prior))
+        steps.append(prior_variances(sizes, data, wanted))
         steps.append(Step("variances of derivatives", "factorisation", rows * R**2))
     return tuple(steps)

@@ -79,6 +79,7 @@ class Work:
     sizes : of the terms.  data : what is fitted or predicted.  representers : at most.
     steps : the operations.  memory : {stage: {item: bytes}} of what stages hold at once.
     division : of the work.  group : atoms that each thread handles at once, None where the work is not divided so.
+    scratch : bytes that wait on a disk.
     """
 
     sizes: Sequence[TermSize]
@@ -88,6 +89,7 @@ class Work:
     memory: Mapping[str, Mapping[str, float]]
     division: Division
     group: int | None = None
+    scratch: float = 0.0
 
     def plan(self, task: str, frames: list[Atoms], descriptors: Sequence[Descriptor], limit: int | None) -> Plan:
         """The table of it."""
@@ -106,6 +108,7 @@ class Work:
             group=self.group,
             memory_limit=limit,
             rate=product_rate(),
+            scratch=self.scratch,
         )
 
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from ase import Atoms
 
-from soapkrr.baselines import reference_energies, split_baseline, subtract
+from soapkrr.baselines import reduced, reference_energies, split_baseline
 from soapkrr.descriptors.base import Descriptor
 from soapkrr.errors import InputError, require_positive
 from soapkrr.labels import Labels
@@ -29,21 +29,23 @@ class TrainingData:
     ----------
     frames : the structures.  labels : theirs less the prior means, not the reference energies.
     references : reference energies {symbol: eV}.  order : (n_structures,) place of each in the list that the user gave.
+    without_prior : {index in that list: reason} of structures that have no prior mean, and therefore no labels left.
     """
 
     frames: list[Atoms]
     labels: list[Labels]
     references: dict[str, float]
     order: np.ndarray
+    without_prior: Mapping[int, str] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, frames: list[Atoms], labels: list[Labels], baseline) -> TrainingData:
-        """From checked structures and their labels; ``baseline`` as in `SparseGP`."""
+    def of(cls, frames: list[Atoms], labels: list[Labels], baseline, threads: int | None = None) -> TrainingData:
+        """From checked structures and their labels; ``baseline`` as in `SparseGP`, computed with so many threads or processes."""
         reference, means = split_baseline(baseline)
-        labels = subtract(means, frames, labels)
+        labels, without = reduced(means, frames, labels, threads)
         order = canonical_order(frames, labels)
         frames, labels = [frames[i] for i in order], [labels[i] for i in order]
-        return cls(frames, labels, reference_energies(frames, labels, reference), order)
+        return cls(frames, labels, reference_energies(frames, labels, reference), order, without)
 
     @cached_property
     def sizes(self) -> np.ndarray:

@@ -14,7 +14,7 @@ from soapkrr.regression import stored
 from soapkrr.regression.process import Predictor, Process
 from soapkrr.structures import Batch
 from soapkrr.uncertainty.calibrated import CalibratedPrediction
-from soapkrr.uncertainty.conformal import Scores, restored_cells
+from soapkrr.uncertainty.conformal import ANY, EVERY, Cell, Scores, cells_state, restored_cells
 from soapkrr.uncertainty.novelty import Neighbourhood, restored_neighbourhood
 from soapkrr.uncertainty.repeats import Noise, restored_noise
 from soapkrr.uncertainty.scales import ForceScale, TotalScale, restored_force, restored_total
@@ -30,15 +30,25 @@ class Calibration:
     Attributes
     ----------
     totals : {"energy" or "stress": `TotalScale`}.  forces : {symbol: `ForceScale`}.
-    scores : {"energy", "forces", "balls" or "stress": {cell: `Scores`}}; cells of forces are species and ``"all"``.
+    scores : {"energy", "forces", "balls" or "stress": {cell: `Scores`}}; cells as in `conformal.cells_of`.
     surroundings : {symbol: `Neighbourhood`}.  noise : {kind: `Noise` of labels} where it is known.
     """
 
     totals: Mapping[str, TotalScale]
     forces: Mapping[str, ForceScale]
-    scores: Mapping[str, Mapping[str, Scores]]
+    scores: Mapping[str, Mapping[Cell, Scores]]
     surroundings: Mapping[str, Neighbourhood]
     noise: Mapping[str, Noise]
+
+    @property
+    def structures(self) -> int:
+        """Left-out structures that it is learnt from, of the kind that has most."""
+        return max((cells[EVERY].structures for cells in self.scores.values()), default=0)
+
+    @property
+    def config_types(self) -> list[str]:
+        """Configuration types that have intervals of their own, of any kind."""
+        return sorted({name for cells in self.scores.values() for _, name in cells} - {ANY})
 
     def applied(self, p: Prediction, batch: Batch, process: Process, xp=np) -> CalibratedPrediction:
         """The prediction of a batch with calibrated standard deviations; where it has any, those of atoms' energies must be there."""
@@ -84,7 +94,7 @@ class Calibration:
         return {
             "totals": {kind: scale.state() for kind, scale in self.totals.items()},
             "forces": {symbol: scale.state() for symbol, scale in self.forces.items()},
-            "scores": {kind: {name: part.state() for name, part in cells.items()} for kind, cells in self.scores.items()},
+            "scores": {kind: cells_state(cells) for kind, cells in self.scores.items()},
             "surroundings": {symbol: place.state() for symbol, place in self.surroundings.items()},
             "noise": {kind: vars(noise).copy() for kind, noise in self.noise.items()},
         }
@@ -133,7 +143,7 @@ def restored_calibration(state) -> Calibration | None:
     return Calibration(
         {kind: restored_total(scale, f"calibration.totals.{kind}") for kind, scale in parts["totals"].items()},
         {symbol: restored_force(scale, f"calibration.forces.{symbol}") for symbol, scale in parts["forces"].items()},
-        {kind: restored_cells(cells) for kind, cells in parts["scores"].items()},
+        {kind: restored_cells(cells, f"calibration.scores.{kind}") for kind, cells in parts["scores"].items()},
         {symbol: restored_neighbourhood(place, f"calibration.surroundings.{symbol}") for symbol, place in parts["surroundings"].items()},
         {kind: restored_noise(noise, f"calibration.noise.{kind}") for kind, noise in parts["noise"].items()},
     )

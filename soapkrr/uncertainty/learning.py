@@ -10,14 +10,17 @@ from ase import Atoms
 from ase.data import atomic_numbers, chemical_symbols
 
 from soapkrr.errors import InputError
+from soapkrr.labels import Observations
+from soapkrr.labels.lookup import stated_types
 from soapkrr.regression.leave_out import LeaveOut
 from soapkrr.regression.process import Process
 from soapkrr.structures import Batch, split_by_atoms
 from soapkrr.uncertainty.calibration import Calibration, projections
-from soapkrr.uncertainty.conformal import ALL, Scores, cells_of
+from soapkrr.uncertainty.conformal import ALL, cells_of
 from soapkrr.uncertainty.novelty import Neighbourhood
 from soapkrr.uncertainty.repeats import known_noise
 from soapkrr.uncertainty.scales import ENDS, LEAST, ONE_STD, ForceScale, TotalScale, anisotropy, learnt_weights, root_mean
+from soapkrr.uncertainty.shift import log_novelty
 
 #: Atoms described at once.
 GROUP = 1024
@@ -42,11 +45,17 @@ TOP = 0.1
 
 
 def learnt(
-    left: LeaveOut, frames: list[Atoms], process: Process, energies_std: list[np.ndarray], noise: Mapping[str, float]
+    left: LeaveOut,
+    frames: list[Atoms],
+    process: Process,
+    energies_std: list[np.ndarray],
+    noise: Mapping[str, float],
+    observations: Observations | None = None,
 ) -> Calibration:
     """Sizes of errors and their scores, from every label as predicted without its own structure.
 
     ``energies_std`` : posterior standard deviations of the atoms' energies.  ``noise`` : of labels, where it was stated.
+    ``observations`` names the configuration types.
 
     Raises
     ------
@@ -54,6 +63,7 @@ def learnt(
     """
     if not len(left):
         raise InputError("there are no labels to calibrate on: energies of more than isolated atoms, forces or stresses are needed.")
+    types = stated_types(frames, observations)
     totals, scores = {}, {}
     for kind in ("energy", "stress"):
         mine = left.of_kind(kind)
@@ -62,8 +72,9 @@ def learnt(
         if len(mine):
             n = left.sizes[mine.structure] if kind == "energy" else np.ones(len(mine))
             totals[kind] = TotalScale.learnt(mine.error, mine.std, n)
-            scores[kind] = {ALL: Scores.of(np.abs(mine.error) / totals[kind](mine.std, n))}
-    forces, known, places = _forces(left.of_kind("forces"), frames, process, np.concatenate(energies_std))
+            score, everything = np.abs(mine.error) / totals[kind](mine.std, n), np.full(len(mine), ALL)
+            scores[kind] = cells_of(score, everything, mine.structure, types[mine.structure], log_novelty(mine.std / np.sqrt(n)))
+    forces, known, places = _forces(left.of_kind("forces"), frames, process, np.concatenate(energies_std), types)
     return Calibration(totals, forces, scores | known, places, known_noise(noise, left, frames))
 
 
@@ -101,7 +112,7 @@ class ForceErrors:
         return np.maximum(np.abs(self.error), np.abs(self.mean)) > VANISHING
 
 
-def _forces(left: LeaveOut, frames: list[Atoms], process: Process, energies_std: np.ndarray) -> tuple[dict, dict, dict]:
+def _forces(left: LeaveOut, frames: list[Atoms], process: Process, energies_std: np.ndarray, types: np.ndarray) -> tuple[dict, dict, dict]:
     """{symbol: scale}, {"forces" and "balls": scores} and {symbol: surroundings}."""
     numbers, sizes = np.concatenate([atoms.numbers for atoms in frames]), np.array([len(atoms) for atoms in frames])
     structure, starts = np.repeat(np.arange(len(frames)), sizes), np.cumsum(sizes) - sizes
@@ -114,15 +125,13 @@ def _forces(left: LeaveOut, frames: list[Atoms], process: Process, energies_std:
         scales[symbol], size = _scale(flat, mine, y[np.searchsorted(own, mine.atom)])
         some, live = mine.live.any(axis=1), mine.live
         norms = np.linalg.norm(size, axis=1)
-        scores["forces"].append((symbol, (np.abs(mine.error) / size)[live]))
-        scores["balls"].append((symbol, (np.linalg.norm(mine.error, axis=1) / norms)[some]))
-        places[symbol] = Neighbourhood.learnt(y, structure[own], own - starts[structure[own]], energies_std[own], norms[some])
-    return scales, {kind: _cells(parts) for kind, parts in scores.items() if sum(len(part) for _, part in parts)}, places
-
-
-def _cells(parts: list[tuple[str, np.ndarray]]) -> dict[str, Scores]:
-    """Scores by species."""
-    return cells_of(np.concatenate([part for _, part in parts]), np.concatenate([np.full(len(part), symbol) for symbol, part in parts]))
+        place = Neighbourhood.learnt(y, structure[own], own - starts[structure[own]], energies_std[own], norms[some])
+        columns = (np.full(len(live), symbol), mine.structure, types[mine.structure], log_novelty(norms / place.force))
+        scores["forces"].append([(np.abs(mine.error) / size)[live], *(np.repeat(x, live.sum(axis=1)) for x in columns)])
+        scores["balls"].append([x[some] for x in (np.linalg.norm(mine.error, axis=1) / norms, *columns)])
+        places[symbol] = place
+    joined = {kind: [np.concatenate(column) for column in zip(*parts, strict=True)] for kind, parts in scores.items()}
+    return scales, {kind: cells_of(*columns) for kind, columns in joined.items() if len(columns[0])}, places
 
 
 def _flat_scales(frames: list[Atoms], process: Process, numbers: np.ndarray) -> dict[str, ForceScale]:
