@@ -29,8 +29,8 @@ from soapkrr.regression.checks import check_data
 from soapkrr.regression.data import TrainingData, check_structures
 from soapkrr.regression.domain import restored_domain
 from soapkrr.regression.fit import Fit, Problem, Scheme, restored_fit
-from soapkrr.regression.grouping import FEWEST, groups_by
-from soapkrr.regression.leave_out import LeaveOut, leave_out
+from soapkrr.regression.grouping import FEWEST
+from soapkrr.regression.leave_out import LeaveOut, structures_left_out
 from soapkrr.regression.origin import data_hash, origin
 from soapkrr.regression.process import Predictor, restored
 from soapkrr.structures import Batch, as_frames, split_by_atoms
@@ -98,7 +98,7 @@ class Potential(PosteriorMethods):
             fit = scheme.fit(Problem(terms, data, noise, way, keep=calibrate), resources)
             prediction = self._of_the_data(data, fit, calibrate, client) if check or calibrate else None
             found = [] if prediction is None or not check else check_data(data, fit, prediction, bool(way))
-            left = None if prediction is None or not calibrate else self._left_out(fit, data, labels, resources)
+            left = None if prediction is None or not calibrate else structures_left_out(fit, data, labels, resources)
             calibration = None if left is None or prediction is None else self._calibration(fit, data, left, prediction, stated)
         self._remember_parameters()
         self._set_fitted(fit, data.references)
@@ -117,11 +117,6 @@ class Potential(PosteriorMethods):
             logger.info("labels are not checked, error bars not calibrated: %s", error)
             return None
 
-    def _left_out(self, fit: Fit, data: TrainingData, labels: list[Labels], resources: Resources) -> LeaveOut:
-        """Every label without its own structure."""
-        frames = [data.frames[s] for s in np.argsort(data.order)]
-        return leave_out(fit, data, groups_by("structure", frames, fit.process.descriptors), resources).with_labels(labels)
-
     def _calibration(self, fit: Fit, data: TrainingData, left: LeaveOut, prediction: Prediction, stated) -> Calibration | None:
         """What labels without their own structure say of error bars; None where there are none."""
         order = np.argsort(data.order)
@@ -138,8 +133,9 @@ class Potential(PosteriorMethods):
             raise InputError("`memory_limit` is of one process; with a `client`, give its workers limits of their own.")
 
     def _resources(self, division: Division | None, progress: bool, client) -> Resources:
-        division = division or self._budget.unlimited
-        return Resources(pool_of(client, division.threads), self.device, division, progress)
+        return Resources(
+            pool_of(client, (division or self._budget.unlimited).threads), self.device, division or self._budget.unlimited, progress
+        )
 
     def _set_fitted(self, fit: Fit, references: Mapping[str, float]) -> None:
         self.process_, self.triangles_ = fit.process, dict(fit.triangles)
@@ -211,13 +207,12 @@ class Potential(PosteriorMethods):
         sklearn.exceptions.NotFittedError : the model is not fitted.
         InputError : a structure cannot be used; the message names it. Or ``memory_limit`` does not hold the work for one structure.
         """
-        predictor, frames, wanted = self._predictor(), as_frames(frames), wanted_uncertainties(uncertainty)
+        predictor, frames, known = self._predictor(), as_frames(frames), self.calibration_
         if client is None and len(frames) > 1:
             prepared(self.prior_means_, frames, self.threads)
-        if self.calibration_ is None:
-            return self._predicted(predictor, frames, wanted, client)
-        p = self._predicted(CalibratedPredictor(predictor, self.calibration_), frames, wanted, client)
-        return replace(p, config_types=stated_types(frames, self.fitted_parameters_["observations"]))
+        calibrated = predictor if known is None else CalibratedPredictor(predictor, known)
+        p = self._predicted(calibrated, frames, wanted_uncertainties(uncertainty), client)
+        return p if known is None else replace(p, config_types=stated_types(frames, self.fitted_parameters_["observations"]))
 
     def _predicted(
         self, predictor: Predictor | CalibratedPredictor, frames: list[Atoms], wanted: frozenset[str] = frozenset(), client=None

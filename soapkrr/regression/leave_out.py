@@ -12,7 +12,7 @@ from soapkrr.execution.resources import Resources
 from soapkrr.labels import KINDS, Labels
 from soapkrr.regression.data import TrainingData
 from soapkrr.regression.fit import Fit
-from soapkrr.regression.grouping import Groups
+from soapkrr.regression.grouping import Groups, groups_by
 from soapkrr.regression.known import KnownLabels, unpredicted
 from soapkrr.regression.without import Partition, without_groups
 
@@ -117,3 +117,9 @@ def leave_out(fit: Fit, data: TrainingData, groups: Groups, resources: Resources
     )
     found = replace(found, structure=data.order[labels.structure]).some(~unpredicted(data, labels))
     return found.some(np.lexsort((found.component, found.structure, found.kind)))
+
+
+def structures_left_out(fit: Fit, data: TrainingData, labels: Sequence[Labels], resources: Resources) -> LeaveOut:
+    """Every label without its own structure; ``labels``: of the structures as the user gave them, prior means not taken off."""
+    frames = [data.frames[s] for s in np.argsort(data.order)]
+    return leave_out(fit, data, groups_by("structure", frames, fit.process.descriptors), resources).with_labels(labels)
