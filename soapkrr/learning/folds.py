@@ -28,7 +28,7 @@ from soapkrr.threads import serial_blas
 FOLDS = 3
 
 #: Steps of each ascent, and the parts of them after which it may be stopped.
-STEPS, STOPS = 20, (0.4, 0.7, 1.0)
+STEPS, STOPS = 23, (0.4, 0.7, 1.0)
 
 #: Labelled structures below which parts of them say too little of weights.
 FEWEST = 2 * FOLDS
