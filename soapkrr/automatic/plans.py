@@ -96,7 +96,11 @@ class Plan:
             c.name: present.get(c.name, present.get(f"descriptor__{c.name}", present.get(f"kernel__{c.name}", c.value)))
             for c in self.choices
         }
-        choices = [c if own[c.name] == c.value else replace(c, value=own[c.name], reason="of this variant") for c in self.choices]
+        same = {
+            c.name: own[c.name] == c.value or isinstance(c.value, (list, tuple)) and list(own[c.name]) == list(c.value)
+            for c in self.choices
+        }
+        choices = [c if same[c.name] else replace(c, value=own[c.name], reason="of this variant") for c in self.choices]
         return replace(self, model=model, choices=tuple(choices))
 
     def fit(self, frames: list[Atoms], progress: bool = False, check: bool = True) -> Potential:
