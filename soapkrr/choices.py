@@ -26,14 +26,17 @@ class Choice:
 
 
 def choices_text(choices: list[Choice]) -> str:
-    """Names, values and reasons in columns."""
-    return text_table(("chosen", "value", "why"), [(c.name, _value_text(c.value), c.reason) for c in choices], left=3)
+    """Names, values and reasons in columns; of a mapping each part in a row of its own."""
+    return text_table(("chosen", "value", "why"), [row for c in choices for row in _rows(c)], left=3)
 
 
-def _value_text(value) -> str:
+def _rows(choice: Choice) -> list[tuple[str, str, str]]:
+    value = choice.value
     if isinstance(value, Mapping):
         value = [f"{name} {part}" for name, part in value.items()]
-    return ", ".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)
+        first, *others = value or [""]
+        return [(choice.name, first, choice.reason), *(("", other, "") for other in others)]
+    return [(choice.name, ", ".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value), choice.reason)]
 
 
 def test_rows(errors: Mapping | None) -> list[Choice]:

@@ -152,7 +152,7 @@ def test_a_plan_is_printed_and_nothing_written(run, folder):
 
 def test_a_plan_as_json_has_what_its_table_has(run, folder):
     data = strict(run("fit", "train.xyz", "--plan", "--json", *OPTIONS)[1])
-    plan = small_gp().plan(read(folder / "train.xyz", ":"))
+    plan = small_gp().plan(read(folder / "train.xyz", ":"), calibrate=True)
     assert data["rows"] == plan.rows and data["flops"] == pytest.approx(plan.flops)
     assert data["peak_memory"] == pytest.approx(plan.peak_memory)
 

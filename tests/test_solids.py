@@ -62,3 +62,15 @@ def test_near_neighbours_count_more_where_they_are_nearer():
     found = [dict(solids.candidates(frames, scaled)) for frames in (near, far)]
     assert found[0]["nearer scaling"].descriptor.scaling == RadialScaling(r0=2.6, m=4.0)
     assert "nearer scaling" not in found[1]
+
+
+def test_what_a_variant_changes_stands_among_its_choices(monkeypatch):
+    """And a reach that was given is no one's to change."""
+    monkeypatch.setattr(auto, "EXACT", 10)
+    monkeypatch.setattr(auto, "EXACT_SMALL", 10)
+    frames = crystals(6)
+    plan = auto.choose(frames, {"n_max": 3, "l_max": 2})
+    longer = {c.name: c for c in plan.variants["longer cutoff"].choices}
+    assert longer["r_cut"].value == plan.variants["longer cutoff"].model.descriptor.r_cut > plan.model.descriptor.r_cut
+    assert [name for name, c in longer.items() if c.reason == "of this variant"] == ["r_cut"]
+    assert not auto.choose(frames, {"n_max": 3, "l_max": 2, "r_cut": 4.5}).variants

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from ase import Atoms
 from sklearn.base import clone
 
+from soapkrr.automatic.learnt import weightable, with_learnt_weights
 from soapkrr.automatic.search import Score, best_fit
 from soapkrr.baselines import left_out_text
 from soapkrr.choices import Choice, calibration_row, left_out_rows
@@ -25,6 +26,9 @@ MEMORY_LIMIT = "8GB"
 #: What a plan is called that is none of its variants.
 RECIPE = "plain SOAP"
 
+#: How noise levels were found that come with learnt weights.
+FOLDED = "left-out folds"
+
 #: Sparse points of a plan for a part of the data, at least, where the whole has as many.
 POINTS = 300
 
@@ -32,7 +36,8 @@ POINTS = 300
 @dataclass(frozen=True)
 class Settings:
     """What a fit is given and does not choose: parameters of the estimators, whether atoms repel each other below the distances of the
-    data, what is to be small (`Score.of`), and whether variants of the recipe are tried.
+    data, what is to be small (`Score.of`), whether variants of the recipe are tried, and what is learnt (`learnt.LEARN`; False: nothing,
+    None: what suits the data).
     """
 
     observations: Observations | None = None
@@ -43,11 +48,12 @@ class Settings:
     repulsion: bool = True
     score: str | Mapping[str, float] = "balanced"
     search: bool = True
+    learn: str | bool | None = None
 
     @property
     def parameters(self) -> dict:
         """As arguments of an estimator."""
-        return {name: value for name, value in vars(self).items() if name not in ("repulsion", "score", "search")}
+        return {name: value for name, value in vars(self).items() if name not in ("repulsion", "score", "search", "learn")}
 
 
 @dataclass(frozen=True)
@@ -62,6 +68,7 @@ class Plan:
     levels, signal : {kind: σ} and δ that were given, and take the place of what the fit found.
     walls : whether atoms repel each other below the distances of the data.
     variants : other plans for the data, by what is different in them: that with the smallest ``score`` on structures left out is taken.
+    learn : whether channel weights of the best one are learnt.
     """
 
     model: Potential
@@ -73,6 +80,7 @@ class Plan:
     variants: Mapping[str, Plan] = field(default_factory=dict)
     score: Score = field(default_factory=Score)
     found: str = ""
+    learn: bool = False
 
     def with_descriptor(self, descriptor: Descriptor) -> Plan:
         """The same with another descriptor, of which an exact model of a large set takes principal components as before."""
@@ -88,11 +96,17 @@ class Plan:
             c.name: present.get(c.name, present.get(f"descriptor__{c.name}", present.get(f"kernel__{c.name}", c.value)))
             for c in self.choices
         }
-        choices = [c if own[c.name] == c.value else replace(c, value=own[c.name], reason="of this variant") for c in self.choices]
+        same = {
+            c.name: own[c.name] == c.value or isinstance(c.value, (list, tuple)) and list(own[c.name]) == list(c.value)
+            for c in self.choices
+        }
+        choices = [c if same[c.name] else replace(c, value=own[c.name], reason="of this variant") for c in self.choices]
         return replace(self, model=model, choices=tuple(choices))
 
     def fit(self, frames: list[Atoms], progress: bool = False, check: bool = True) -> Potential:
         """A fitted copy of the model with ``choices_``; levels that were given stand beside those that the fit found. ``check``: labels."""
+        if self.learn and len(frames) >= FEWEST:
+            return self._with_weights(replace(self, learn=False).fit(frames, progress, check), frames, progress)
         if self.variants and len(frames) >= FEWEST:
             plans = {RECIPE: replace(self, variants={}), **self.variants}
             labels = read_labels(frames, self.model.observations)
@@ -102,11 +116,29 @@ class Plan:
         if again:
             model.set_params(noise={**model.noise_, **self.levels}, signal=model.signals_[0] if self.signal is None else self.signal)
             model.learn(frames, False, progress, check=check, calibrate=True, stated=self.levels)
-        choices = [*self.choices, *self._found(model), calibration_row(model.calibration_)]
-        if self.walls and (wall := repulsion(model)) is not None:
-            model.put_on_top(wall)
-            choices.append(Choice("repulsion", wall.distances, f"Å, below {START:g} × the shortest distances of the data"))
-        model.choices_ = choices
+        model.choices_ = [*self.choices, *self._found(model), calibration_row(model.calibration_), *self._walled(model)]
+        return model
+
+    def _walled(self, model: Potential) -> list[Choice]:
+        """Atoms closer than any in the data made to repel, and what is said of it."""
+        if not self.walls or (wall := repulsion(model)) is None:
+            return []
+        model.put_on_top(wall)
+        return [Choice("repulsion", wall.distances, f"Å, below {START:g} × the shortest distances of the data")]
+
+    def _with_weights(self, plain: Potential, frames: list[Atoms], progress: bool) -> Potential:
+        """With learnt weights where they help; rows of what the fit found are those of the model that is kept."""
+        recipe = plain if weightable(plain) else replace(self, learn=False, variants={}).fit(frames, check=False)
+        model, weights = with_learnt_weights(plain, recipe, self, frames, progress)
+        if model is plain:
+            plain.choices_ = [*plain.choices_, weights]
+            return plain
+        new = {choice.name: choice for choice in (*self._found(model, FOLDED), calibration_row(model.calibration_), *self._walled(model))}
+        choices = [new.get(choice.name, choice) for choice in recipe.choices_]
+        if recipe is not plain:
+            best = next(choice.value for choice in plain.choices_ if choice.name == "variant")
+            choices.append(Choice("variant", RECIPE, f"with learnt weights; before, {best} had the smallest errors of left-out structures"))
+        model.choices_ = [*choices, weights]
         return model
 
     def smaller(self, part: float) -> Plan:
@@ -116,14 +148,14 @@ class Plan:
             return self
         return replace(self, model=clone(self.model).set_params(n_sparse=max(min(n_sparse, POINTS), round(part * n_sparse))))
 
-    def _found(self, model: Potential) -> list[Choice]:
-        way, levels = self.way or self.found or "default", self.levels
+    def _found(self, model: Potential, way: str | None = None) -> list[Choice]:
+        way, levels = way or self.way or self.found or "default", self.levels
         found = [
             Choice(f"noise, {kind}", float(f"{model.noise_[kind]:.3g}"), f"{unit}, {'given' if kind in levels else way}")
             for kind, unit in NOISE_UNITS.items()
             if model.n_observations_.get(kind)
         ]
-        source = "given" if self.signal is not None else "evidence" if self.way or self.found else "default"
+        source = "given" if self.signal is not None else "learnt" if way == FOLDED else "evidence" if self.way or self.found else "default"
         found.append(Choice("signal", float(f"{model.signals_[0]:.3g}"), f"eV, {source}"))
         if without := model.without_prior_mean_:
             found.append(Choice("without labels", len(without), f"structures that have no prior mean: {left_out_text(without)}"))

@@ -179,6 +179,9 @@ def _regression_arguments(group) -> None:
     )
     group.add_argument("--no-repulsion", action="store_true", help="no walls between atoms closer than any in FILE")
     group.add_argument("--score", choices=SCORES, default="balanced", help="errors of left-out structures that are to be small")
+    learn = "weights: learn channel weights, where they help (default: for 20 to 60 molecules, up to two minutes); none: do not"
+    group.add_argument("--learn", choices=["weights", "none"], help=learn)
+    group.add_argument("--weights", choices=["balanced"], help="let rare config types and species count as much as common ones")
     group.add_argument("--no-search", action="store_true", help="the recipe alone, without trying variants of it; takes less time")
     _number(group, "--tolerance", float, None, "kernel eigenvalues below this fraction of the largest are dropped; means the sparse model")
 

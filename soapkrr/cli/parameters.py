@@ -7,6 +7,9 @@ from soapkrr.errors import InputError
 #: Options that go to `soapkrr.auto.choose` as they are.
 PLAIN = ("species", "r_cut", "sigma", "n_max", "l_max", "rbf", "zeta", "n_sparse", "selection", "tolerance", "signal")
 
+#: Values of ``--learn`` that mean something else to `Settings`.
+LEARNT = {"none": False}
+
 
 def plan_of(args, frames):
     """The estimator for some structures as the options describe it, with what they leave open chosen from the data."""
@@ -16,7 +19,12 @@ def plan_of(args, frames):
 
     parts = [*(args.baseline or [None]), *([ZBL()] if args.zbl else [])]
     baseline = parts[0] if len(parts) == 1 else parts
-    ways = {"repulsion": not args.no_repulsion, "score": args.score, "search": not args.no_search}
+    ways = {
+        "repulsion": not args.no_repulsion,
+        "score": args.score,
+        "search": not args.no_search,
+        "learn": LEARNT.get(args.learn, args.learn),
+    }
     settings = Settings(observations_of(args), baseline, args.device, args.threads, args.memory_limit, **ways)
     return choose(frames, _given(args), settings)
 
@@ -54,6 +62,7 @@ def _scaling(args) -> dict:
 def observations_of(args):
     """Names and noise of labels as the options state them, None where they state none."""
     from soapkrr import Observations
+    from soapkrr.labels.observations import weighted
 
     names = ("energy", "forces", "stress", "virial", "config_type")
     given = _without_none({name: getattr(args, f"{name}_key") for name in names})
@@ -62,7 +71,8 @@ def observations_of(args):
         if config_type in noise:
             raise InputError(f"`--config-noise` names {config_type!r} twice; give its levels together, {config_type}:energy=..,forces=.. .")
         noise[config_type] = levels
-    return Observations(**given, config_noise=noise) if given or noise else None
+    observations = Observations(**given, config_noise=noise) if given or noise else None
+    return weighted(observations, getattr(args, "weights", None))
 
 
 def _without_none(options: dict) -> dict:

@@ -59,6 +59,8 @@ def error_tables(frames, prediction, observations=None, by: str | None = None) -
     from soapkrr.metrics import error_table, members_by
 
     table = _complete(error_table(frames, prediction, observations=observations), frames)
+    if len({z for atoms in frames for z in atoms.numbers}) > 1 and table["forces_rmse_ev_per_angstrom"] is not None:
+        table["species"] = dict(error_table(frames, prediction, by="species", observations=observations))
     if by is None:
         return table
     parts, members = error_table(frames, prediction, by=by, observations=observations), members_by(frames, by)
@@ -85,8 +87,25 @@ def error_text(title: str, errors: dict, by: str | None = None) -> str:
         lines.append(f"  not counted in the last two columns: {', '.join(zero)} components that are zero by symmetry")
     if errors.get("n_outside"):
         lines.append(f"  {errors['n_outside']} structures have atoms closer than any in the training data: outside the model's domain")
+    lines += _species_lines(errors.get("species") or {})
     lines += _calibration_lines(errors["calibration"]) if errors.get("calibration") else []
     return "\n".join([*lines, *(_by_lines(errors["by"], by) if by else [])])
+
+
+def _species_lines(parts: dict[str, dict]) -> list[str]:
+    """One line for the forces on the atoms of each species, and which are worst."""
+    _, mae, rmse, _ = ROWS["forces"]
+    known = {symbol: part for symbol, part in parts.items() if rmse in part}
+    cells = [f"{symbol} {part[mae]:.4f} / {part[rmse]:.4f}" for symbol, part in known.items()]
+    lines = [f"  forces by species, MAE / RMSE in eV/Å: {', '.join(cells)}"] if cells else []
+    return lines + ([_worst_line({symbol: part[rmse] for symbol, part in known.items()}, "forces")] if len(known) > 1 else [])
+
+
+def _worst_line(errors: dict[str, float], what: str) -> str:
+    """Which group has the largest error, beside the average."""
+    worst, mean = max(errors, key=lambda name: errors[name]), sum(errors.values()) / len(errors)
+    ratio = f", {errors[worst] / mean:.2f} × the average of the groups" if mean > 0 else ""
+    return f"  largest {what} RMSE: {worst}{ratio}"
 
 
 def _calibration_lines(table: dict) -> list[str]:
@@ -118,6 +137,9 @@ def _by_lines(parts: dict[str, dict], by: str) -> list[str]:
             for kind, (_, mae, _, decimals) in ROWS.items()
         ]
         lines.append(f"  {name:<{width}}{part['n_structures']:>12}{part['n_atoms']:>8}{''.join(cells)}")
+    for kind, (_, _, rmse, _) in ROWS.items():
+        known = {name: part[rmse] for name, part in parts.items() if part[rmse] is not None}
+        lines += [_worst_line(known, kind)] if len(known) > 1 else []
     return lines
 
 

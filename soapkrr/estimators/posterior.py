@@ -190,8 +190,11 @@ class PosteriorMethods(Estimator):
         ------
         InputError : ``frames`` are not the data of the fit, are fewer than three or of one group, or nothing of them can be left out.
         """
-        left, frames = self.leave_out(frames, by), as_frames(frames)
-        stated, self.calibration_ = self._stated_noise(), None
+        return self.calibrate_on(self.leave_out(frames, by), frames, self._stated_noise())
+
+    def calibrate_on(self, left: LeaveOut, frames: list[Atoms], stated: Mapping[str, float]) -> PosteriorMethods:
+        """`calibrate` by these errors of left-out labels of ``frames``; ``stated``: noise that is known to be that of the labels."""
+        frames, self.calibration_ = as_frames(frames), None
         std = self._predicted(replace(self._predictor(), means=()), frames, frozenset({"energies"})).energies_std or []
         with serial_blas():
             self.calibration_ = learnt(left, frames, self.process_, std, stated, self.fitted_parameters_["observations"])

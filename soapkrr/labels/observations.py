@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+
+import numpy as np
 
 from soapkrr.errors import InputError, require_positive
 from soapkrr.labels.labels import KINDS
@@ -51,6 +53,8 @@ class Observations(ByValue, Specification):
         virial (eV) are read from `info`; forces (eV/Å) from `arrays`, (n_atoms,) or (n_atoms, 3), or from `info`.
     mask : name of a boolean array (n_atoms,) or (n_atoms, 3): forces where it is True are ignored, and may be NaN.
     weight : name of a weight in `info`; 0 leaves out the labels of the structure.
+    balance : whether rare configuration types, and in forces rare species, count as much as common ones (`labels.balance`): their weights
+        are the larger the fewer there are among the structures of a fit, up to tenfold.
 
     Raises
     ------
@@ -73,6 +77,7 @@ class Observations(ByValue, Specification):
     noise_keys: Mapping[str, str | Sequence[str]] = field(default_factory=lambda: dict(DEFAULT_NOISE_KEYS))
     mask: str | None = "force_mask"
     weight: str | None = "weight"
+    balance: bool = False
 
     def __post_init__(self):
         use = (self.use,) if isinstance(self.use, str) else tuple(self.use)
@@ -80,6 +85,8 @@ class Observations(ByValue, Specification):
             raise InputError(f"`use` must name some of {KINDS}, received {self.use!r}.")
         if self.virial is not None and self.stress != "stress":
             raise InputError(f"`stress`={self.stress!r} and `virial`={self.virial!r} both name the stress; give one of them.")
+        if not isinstance(self.balance, (bool, np.bool_)):
+            raise InputError(f"`balance` must be True or False, received {self.balance!r}.")
         object.__setattr__(self, "use", use)
         object.__setattr__(self, "config_noise", _config_noise(self.config_noise))
         object.__setattr__(self, "noise_keys", _noise_keys(self.noise_keys))
@@ -98,6 +105,15 @@ class Observations(ByValue, Specification):
         names = {"config_type": (self.config_type,), "mask": (self.mask,), "weight": (self.weight,)}
         names |= {f"noise_keys[{quantity!r}]": keys for quantity, keys in self.noise_keys.items() if NOISE_OF[quantity] in self.use}
         return chosen | {parameter: keys for parameter, keys in names.items() if not set(keys) <= CUSTOMARY}
+
+
+def weighted(observations: Observations | None, weights: str | None) -> Observations | None:
+    """The observations with importance weights: ``"balanced"``, or None for those that they have."""
+    if weights is None:
+        return observations
+    if weights != "balanced":
+        raise InputError(f"`weights` must be 'balanced' or None, received {weights!r}.")
+    return replace(observations or Observations(), balance=True)
 
 
 def _config_noise(given) -> dict[str, dict[str, float]]:

@@ -9,6 +9,7 @@ import numpy as np
 from ase import Atoms
 
 from soapkrr.errors import InputError, LabelError
+from soapkrr.labels.balance import balanced
 from soapkrr.labels.families import advice, label_names, warn_of_unread
 from soapkrr.labels.labels import KINDS, Labels
 from soapkrr.labels.lookup import calculated, lookup, numeric, voigt
@@ -100,6 +101,7 @@ def read_labels(frames: list[Atoms], observations: Observations | None = None, n
         check_names(frames, observations)
         warn_of_unread(frames, observations)
         labels = scaled(frames, labels, observations, noise)
+        labels = balanced(frames, labels, observations.config_type) if observations.balance else labels
     if all(label.empty for label in labels):
         raise LabelError(_nothing(frames, observations))
     return labels

@@ -93,7 +93,7 @@ class Objective:
         ------
         np.linalg.LinAlgError : the covariance is singular to working precision.
         """
-        K, weighted = self._covariance(point)
+        K, weighted = self.prior(point)
         variance, density = self._density(K, point, slope)
         if density.gradient is None:
             return Value(density.value, density.errors, None)
@@ -101,7 +101,7 @@ class Objective:
 
     def levelled(self, point: Point, factors: np.ndarray, score: Callable[[Value], float]) -> tuple[Point, Value] | None:
         """The point with the noise levels of lowest score, kind after kind among ``factors`` × its own; None where all are singular."""
-        K, _ = self._covariance(point)
+        K, _ = self.prior(point)
         best: tuple[float, Point, Value] | None = None
         for k in range(len(self.names)):
             here = point if best is None else best[1]
@@ -110,7 +110,7 @@ class Objective:
                 noise[k] += np.log(factor)
                 candidate = replace(here, noise=noise)
                 try:
-                    density = self._density(K, candidate, False)[1]
+                    density = self.density(K, candidate)
                 except np.linalg.LinAlgError:
                     continue
                 value = Value(density.value, density.errors, None)
@@ -118,13 +118,17 @@ class Objective:
                     best = score(value), candidate, value
         return None if best is None else (best[1], best[2])
 
-    def _covariance(self, point: Point) -> tuple[np.ndarray, list[Composition]]:
+    def prior(self, point: Point) -> tuple[np.ndarray, list[Composition]]:
         """δ²K of all observations, and the structures with weighted spectra."""
         scales = feature_scales(np.exp(point.weights))
         weighted = [_weighted(same, scales, self.threads) for same in self.seen]
         K = covariance(DotProduct(float(np.exp(point.zeta))), weighted, threads=self.threads)
         K *= np.exp(2 * point.signal)
         return K, weighted
+
+    def density(self, K: np.ndarray, point: Point) -> Density:
+        """Density, without its gradient, of the labels with this `prior` covariance and the noise of a point."""
+        return self._density(K, point, False)[1]
 
     def _density(self, K: np.ndarray, point: Point, slope: bool) -> tuple[np.ndarray, Density]:
         """Noise variances of the labels, and their density."""

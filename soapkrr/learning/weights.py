@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
@@ -80,9 +81,9 @@ def learnt(
     """
     if not (isinstance(steps, (int, np.integer)) and steps >= 1):
         raise InputError(f"`steps` must be a positive integer, received {steps!r}.")
-    term, soap, kernel = _checked(model)
+    term, soap, kernel = weighted_parts(model)
     with serial_blas():
-        task = _task(model, (term, soap, kernel), as_frames(frames), seed)
+        task = task_of(model, (term, soap, kernel), learning_data(model, as_frames(frames), seed))
         return task.result(model, *task.run(steps, progress))
 
 
@@ -94,7 +95,7 @@ class _Found(NamedTuple):
 
 
 @dataclass(frozen=True, eq=False)
-class _Task:
+class Task:
     """Objective, start, and the sizes that errors of energies are divided by."""
 
     objective: Objective
@@ -105,29 +106,34 @@ class _Task:
 
     def run(self, steps: int, progress: bool) -> tuple[_Found, _Found | None, int]:
         """What there is before and after, None where that is nothing, and the number of steps."""
-        before, done = self._levelled(self.start), 0
+        before = self.levelled(self.start)
         if before is None:
             raise InputError("no `noise` makes the covariance of the observations positive definite; raise it.")
-        point, n = before.point, before.point.weights.size
         bar = track(range(steps), steps, "learning weights", progress)
+        *way, end = self.climb(before.point, steps, bar)
+        return before, self.levelled(end), len(way)
+
+    def climb(self, point: Point, steps: int, bar: Iterator) -> list[Point]:
+        """The points at which an ascent from ``point`` takes its steps, and where it ends."""
+        n, points = point.weights.size, []
         moving = np.isin(np.arange(n + 2 + len(point.noise)), n, invert=True)
         moving[n + 2 :] = False
 
         def slope(x):
-            nonlocal done
             try:
                 value = self.objective(point.at(x), dtype=np.float32)
             except np.linalg.LinAlgError:
                 return None
-            done += 1
+            points.append(point.at(x))
             next(bar, None)
             g = np.zeros_like(x) if value.gradient is None else value.gradient.vector()
             g[:n] -= x[:n] / PRIOR**2
             return np.where(moving, g, 0.0) if np.isfinite(g).all() else None
 
-        return before, self._levelled(point.at(ascend(slope, point.vector(), steps, RATE))), done
+        end = ascend(slope, point.vector(), steps, RATE)
+        return [*points, point.at(end)]
 
-    def _levelled(self, point: Point) -> _Found | None:
+    def levelled(self, point: Point) -> _Found | None:
         """With the noise levels of smallest left-out errors; None where no covariance is finite and positive definite."""
         if not np.isfinite(point.vector()).all():
             return None
@@ -140,9 +146,14 @@ class _Task:
 
     def errors(self, value: Value) -> dict[str, float]:
         """{kind: root mean square error of left-out labels}."""
+        return {name: float(np.sqrt(np.mean(part))) for name, part in self.squares(value.errors).items()}
+
+    def squares(self, errors: np.ndarray, structures: np.ndarray | None = None) -> dict[str, np.ndarray]:
+        """{kind: squared errors of its labels}, energies per atom; of some structures."""
         of = self.objective
-        errors = value.errors / np.where(np.array(of.names)[of.kind] == "energy", self.sizes[of.structure], 1.0)
-        return {name: float(np.sqrt(np.mean(errors[of.kind == k] ** 2))) for k, name in enumerate(of.names)}
+        errors = errors / np.where(np.array(of.names)[of.kind] == "energy", self.sizes[of.structure], 1.0)
+        some = np.ones(len(errors), dtype=bool) if structures is None else np.isin(of.structure, structures)
+        return {name: errors[(of.kind == k) & some] ** 2 for k, name in enumerate(of.names)}
 
     def result(self, model: Potential, before: _Found, after: _Found | None, steps: int) -> tuple[Potential, LearningReport]:
         """The model with weights, or as it was, and the report."""
@@ -154,16 +165,20 @@ class _Task:
             *(helped, "weights learnt" if helped else why, *errors, *density, steps),
             structures=int(self.objective.structure[-1]) + 1,
         )
+        return self.put(model, end.point if helped else None), report
+
+    def put(self, model: Potential, point: Point | None) -> Potential:
+        """An unfitted copy of the model with weights, noise and signal of a point, or as it is."""
         copy: Any = clone(model)
-        if not helped:
-            return copy, report
-        weighted = replace(self.soap, weights=np.exp(end.point.weights))
-        noise = {**model._noise(), **dict(zip(self.objective.names, np.exp(end.point.noise).tolist(), strict=True))}
-        changes = {"descriptor": _put(self.term.descriptor, weighted), "noise": noise, "signal": float(np.exp(end.point.signal))}
-        return copy.set_params(**changes), report
+        if point is None:
+            return copy
+        weighted = replace(self.soap, weights=np.exp(point.weights))
+        noise = {**model._noise(), **dict(zip(self.objective.names, np.exp(point.noise).tolist(), strict=True))}
+        changes = {"descriptor": _put(self.term.descriptor, weighted), "noise": noise, "signal": float(np.exp(point.signal))}
+        return copy.set_params(**changes)
 
 
-def _checked(model: Potential) -> tuple[Term, WeightedSOAP, DotProduct]:
+def weighted_parts(model: Potential) -> tuple[Term, WeightedSOAP, DotProduct]:
     """The model's term and its SOAP, with weights."""
     terms = model._terms() if isinstance(model, Potential) else []
     soap = None
@@ -188,12 +203,19 @@ def _put(descriptor: Descriptor, soap: WeightedSOAP) -> Descriptor:
     return replace(descriptor, descriptor=soap) if isinstance(descriptor, Compressed) else soap
 
 
-def _task(model: Potential, parts: tuple[Term, WeightedSOAP, DotProduct], frames: list[Atoms], seed: int) -> _Task:
-    (term, soap, kernel), noise = parts, model._noise()
-    check_structures(frames, [soap])
+def learning_data(model: Potential, frames: list[Atoms], seed: int, fewest: int = FEWEST) -> TrainingData:
+    """The labelled structures that weights are learnt from, `MOST` observations of them; raises `InputError` where there are too few."""
+    noise, term = model._noise(), model._terms()[0]
+    check_structures(frames, [term.descriptor])
     data = subset(TrainingData.of(frames, read_labels(frames, model.observations, noise), model.baseline).labelled(), MOST, seed)
-    if len(data.frames) < FEWEST:
-        raise InputError(f"`frames`: weights are learnt from {FEWEST} labelled structures or more, received {len(data.frames)}.")
+    if len(data.frames) < fewest:
+        raise InputError(f"`frames`: weights are learnt from {fewest} labelled structures or more, received {len(data.frames)}.")
+    return data
+
+
+def task_of(model: Potential, parts: tuple[Term, WeightedSOAP, DotProduct], data: TrainingData) -> Task:
+    """The task of learning weights of a model from some structures."""
+    (term, soap, kernel), noise = parts, model._noise()
     structures = ObservedStructures.of(data)
     y, sigma = observation_targets(data, noise)
     known = np.flatnonzero(np.isfinite(sigma))
@@ -205,4 +227,4 @@ def _task(model: Potential, parts: tuple[Term, WeightedSOAP, DotProduct], frames
     shape = (len(soap.species), soap.l_max + 1, soap.n_channels)
     start = objective.start(shape, kernel.zeta, term.signal, noise)
     weights = np.zeros(shape) if soap.weights is None else np.log(soap.weights)
-    return _Task(objective, replace(start, weights=weights), data.sizes, term, soap)
+    return Task(objective, replace(start, weights=weights), data.sizes, term, soap)

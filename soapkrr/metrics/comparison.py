@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from ase import Atoms, units
@@ -49,6 +49,12 @@ class Comparison:
         parts = [np.ravel(value) for value in values]
         starts = np.cumsum([0, *map(len, parts)])
         return UNITS[self.kind][1] * (np.concatenate(parts)[starts[self.structure] + self.component] / self.size)
+
+    def some(self, chosen: np.ndarray) -> Comparison:
+        """A part of the components."""
+        std = None if self.std is None else self.std[chosen]
+        arrays = {name: getattr(self, name)[chosen] for name in ("errors", "reference", "structure", "component", "size")}
+        return replace(self, std=std, **arrays)
 
     @property
     def predicted(self) -> np.ndarray:

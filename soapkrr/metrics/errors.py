@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import numpy as np
+from ase import Atoms
+from ase.data import atomic_numbers
 
 from soapkrr.display import Tabular
 from soapkrr.labels import Observations, read_labels
@@ -41,6 +43,26 @@ class ErrorTables(Tabular, dict):
     def _rows(self) -> list[list[str]]:
         return [[name, *(cell for kind in UNITS for cell in _mean_error(table, kind))] for name, table in self.items()]
 
+    def _notes(self) -> list[str]:
+        return [
+            f"largest {kind} errors: {name}, RMSE {rmse:.3g} {UNIT_NAMES[kind]}, {rmse / mean:.2f} × the average of the groups"
+            for kind, (name, rmse, mean) in self.worst().items()
+            if mean > 0
+        ]
+
+    def worst(self) -> dict[str, tuple[str, float, float]]:
+        """{kind: (name of the group with the largest root mean square error, that error, average of those of all groups)}.
+
+        In the units of the tables; kinds that two groups or more have labels of.
+        """
+        found = {}
+        for kind, (unit, _) in UNITS.items():
+            errors = {name: table[key] for name, table in self.items() if (key := f"{kind}_rmse_{unit}") in table}
+            if len(errors) > 1:
+                name = max(errors, key=lambda group: errors[group])
+                found[kind] = name, errors[name], float(np.mean(list(errors.values())))
+        return found
+
 
 def _mean_error(table: dict, kind: str) -> tuple[str, str]:
     """Mean absolute error and coverage as texts."""
@@ -63,19 +85,35 @@ def error_table(frames, prediction: Prediction, by: str | None = None, observati
     Parameters
     ----------
     by : a name in `info`, for example ``"config_type"``: a table for each of its values, {value: table}; structures without it
-        are ``"default"``. Values none of whose structures has a label have an empty table.
+        are ``"default"``. Values none of whose structures has a label have an empty table. ``"species"``, where no `info` has it: errors
+        of the forces on the atoms of each element, {symbol: table}. `ErrorTables.worst` names the group with the largest errors.
     observations : names of labels and masks, as in a fit; None: the calculators' results.
     """
     frames = as_frames(frames)
     if by is None:
         return _table(comparisons(frames, prediction, observations))
     check_lengths(frames, prediction)
+    if by == "species" and not any("species" in atoms.info for atoms in frames):
+        return _of_species(frames, comparisons(frames, prediction, observations))
     members = named_members(frames, by)
     labelled = {s for s, label in enumerate(read_labels(frames, observations)) if not label.empty}
     tables = ErrorTables()
     for name, group in sorted(members.items()):
         some = labelled & set(group)
         tables[name] = _table(comparisons([frames[s] for s in group], prediction.of(group), observations)) if some else ErrorTable()
+    return tables
+
+
+def _of_species(frames: list[Atoms], found: dict[str, Comparison]) -> ErrorTables:
+    """{symbol: table of the forces on its atoms}; empty ones where there are no forces."""
+    forces, tables = found.get("forces"), ErrorTables()
+    for symbol in sorted({symbol for atoms in frames for symbol in atoms.symbols}):
+        tables[symbol] = ErrorTable()
+        if forces is not None:
+            element = np.concatenate([atoms.numbers for atoms in frames])
+            starts = np.cumsum([0, *(len(atoms) for atoms in frames)])
+            mine = element[starts[forces.structure] + forces.component // 3] == atomic_numbers[symbol]
+            tables[symbol] |= _table({"forces": forces.some(mine)}) if mine.any() else {}
     return tables
 
 
