@@ -55,6 +55,7 @@ _HOME = {
     "PropertyPrediction": "prediction",
     "LeaveOut": "regression.leave_out",
     "check": "lint",
+    "SurrogateRelaxation": "active.relaxation",
     "fit": "auto",
     "learn_weights": "learning.weights",
     "load": "loading",

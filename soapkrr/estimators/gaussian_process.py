@@ -16,8 +16,8 @@ from soapkrr.kernels import Kernel
 from soapkrr.labels import KINDS, Observations, read_labels
 from soapkrr.regression.data import TrainingData, check_structures, checked_noise
 from soapkrr.regression.exact.cholesky import Cholesky
-from soapkrr.regression.exact.iterative import BySize, ConjugateGradients
 from soapkrr.regression.exact.growing import grown
+from soapkrr.regression.exact.iterative import BySize, ConjugateGradients
 from soapkrr.regression.exact.posterior import ExactProcess
 from soapkrr.regression.fit import Fit, Scheme
 from soapkrr.regression.origin import origin
@@ -81,7 +81,9 @@ class ExactPotential(Potential):
         check_is_fitted(self)
         process, fitted, frames = self.process_, type(self)(**self.fitted_parameters_), as_frames(frames)
         if not isinstance(process, ExactProcess):
-            raise InputError("`update` adds rows to a Cholesky factor; a fit by conjugate gradients has none: fit again with all structures.")
+            raise InputError(
+                "`update` adds rows to a Cholesky factor; a fit by conjugate gradients has none: fit again with all structures."
+            )
         domain = check_structures(frames, process.descriptors, pairs=False)
         labels = read_labels(frames, fitted.observations, fitted._noise())
         references = self.reference_energies_ if references is None else dict(references)
