@@ -54,6 +54,7 @@ _HOME = {
     "Prediction": "prediction",
     "PropertyPrediction": "prediction",
     "LeaveOut": "regression.leave_out",
+    "SurrogateNEB": "active.barrier",
     "check": "lint",
     "fit": "auto",
     "learn_weights": "learning.weights",

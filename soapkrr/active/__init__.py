@@ -1,5 +1,6 @@
 """Models that ask a reference calculator for what they do not know yet: relaxations that spare its calls."""
 
+from soapkrr.active.barrier import Barrier, SurrogateNEB
 from soapkrr.active.relaxation import SurrogateRelaxation
 
-__all__ = ["SurrogateRelaxation"]
+__all__ = ["Barrier", "SurrogateNEB", "SurrogateRelaxation"]

@@ -81,7 +81,9 @@ class ExactPotential(Potential):
         check_is_fitted(self)
         process, fitted, frames = self.process_, type(self)(**self.fitted_parameters_), as_frames(frames)
         if not isinstance(process, ExactProcess):
-            raise InputError("`update` adds rows to a Cholesky factor; a fit by conjugate gradients has none: fit again with all structures.")
+            raise InputError(
+                "`update` adds rows to a Cholesky factor; a fit by conjugate gradients has none: fit again with all structures."
+            )
         domain = check_structures(frames, process.descriptors, pairs=False)
         labels = read_labels(frames, fitted.observations, fitted._noise())
         references = self.reference_energies_ if references is None else dict(references)

@@ -32,7 +32,9 @@ def data_hash(frames: Sequence[Atoms], values: Iterable[Sequence]) -> str:
 def check_origin(stated: Mapping[str, str], frames: Sequence[Atoms], values: Iterable[Sequence]) -> None:
     """Raise `InputError` unless structures and the numbers learnt of each are those of the fit that ``stated`` is the origin of."""
     if "data_sha256" not in stated:
-        raise InputError("the model does not state which data it was fitted to, as files of version 1 and models after an `update` do not; fit it again.")
+        raise InputError(
+            "the model does not state which data it was fitted to, as files of version 1 and models after an `update` do not; fit it again."
+        )
     if data_hash(frames, values) != stated["data_sha256"]:
         raise InputError(
             f"`frames`: these {len(frames)} structures with their labels are not those that the model was fitted to (SHA-256 of the data "
