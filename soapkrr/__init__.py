@@ -54,6 +54,7 @@ _HOME = {
     "Prediction": "prediction",
     "PropertyPrediction": "prediction",
     "LeaveOut": "regression.leave_out",
+    "OnTheFly": "active.on_the_fly",
     "SurrogateNEB": "active.barrier",
     "check": "lint",
     "fit": "auto",

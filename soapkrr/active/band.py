@@ -22,7 +22,7 @@ class Bent:
     """
 
     def __init__(self, model: GaussianProcess, at: Reference | None = None):
-        self.model, self.at = model, at
+        self.model, self.at = model, None if at is None else at.atoms.positions
         if at is not None:
             p = model.predict(at.atoms)
             self.energy, self.forces = at.energy - float(p.energy[0]), at.forces - p.forces[0]
@@ -31,9 +31,10 @@ class Bent:
         """Energies (n,), eV, and forces, (n_atoms, 3) eV/Å, of structures."""
         p = self.model.predict(images)
         energies, forces = np.array(p.energy, dtype=float), list(p.forces)
-        for k, image in enumerate(images if self.at is not None else ()):
-            energy, force = self._more(image.positions - self.at.atoms.positions)
-            energies[k], forces[k] = energies[k] + energy, forces[k] + force
+        if self.at is not None:
+            for k, image in enumerate(images):
+                energy, force = self._more(image.positions - self.at)
+                energies[k], forces[k] = energies[k] + energy, forces[k] + force
         return energies, forces
 
     def _more(self, way: np.ndarray) -> tuple[float, np.ndarray]:

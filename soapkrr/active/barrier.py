@@ -147,8 +147,10 @@ class SurrogateNEB:
         self._started = False
 
     @property
-    def model(self) -> GaussianProcess | None:
-        """The surrogate, which has learnt from all calculations."""
+    def model(self) -> GaussianProcess:
+        """The surrogate, which has learnt from all calculations; `InputError` before the first."""
+        if self.surrogate.model is None:
+            raise InputError("`model`: nothing was calculated yet; call `run` first.")
         return self.surrogate.model
 
     @property
@@ -207,10 +209,11 @@ class SurrogateNEB:
     def _relax(self, view: _View | None, fmax: float) -> None:
         """Relax the band on the surrogate, as far as it is trusted."""
         sure = view is not None and view.doubt < KNOWN
-        band = Band(self.images, Bent(self.model, self._at), climb=sure and view.climbs)
+        band = Band(self.images, Bent(self.model, self._at), climb=view is not None and sure and view.climbs)
         start = [image.positions.copy() for image in self.images]
         enough = INNER * fmax if sure else max(INNER * fmax, ENOUGH)
-        for _ in FIRE(band, logfile=None, maxstep=STEP).irun(enough, LATE if sure else EARLY):
+        optimizer = FIRE(band, logfile=None, maxstep=STEP)  # pyright: ignore[reportArgumentType]  (ASE takes bands, and no file)
+        for _ in optimizer.irun(enough, LATE if sure else EARLY):
             if max(np.linalg.norm(image.positions - x, axis=1).max() for image, x in zip(self.images, start, strict=True)) > TRUST:
                 break
 

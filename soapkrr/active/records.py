@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from io import StringIO
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 from ase import Atoms
@@ -77,7 +78,7 @@ def _read(path: Path) -> list[HeldReference]:
             file.truncate(len(whole.encode()))
     frames = read(StringIO(whole), index=":", format="extxyz") if whole else []
     found = []
-    for k, atoms in enumerate(frames):
+    for k, atoms in enumerate(cast("list[Atoms]", frames)):
         results = getattr(atoms.calc, "results", {})
         if not {"energy", "forces"} <= set(results):
             raise InputError(f"{path}, frame {k}: a record needs energy and forces; received {sorted(results)}. Give another path.")
