@@ -83,7 +83,7 @@ def _read(path: Path) -> list[HeldReference]:
         if not {"energy", "forces"} <= set(results):
             raise InputError(f"{path}, frame {k}: a record needs energy and forces; received {sorted(results)}. Give another path.")
         bare = Atoms(atoms.numbers, atoms.positions, cell=atoms.cell, pbc=atoms.pbc, constraint=atoms.constraints)
-        found.append(HeldReference(bare, float(results["energy"]), np.array(results["forces"]), results.get("stress")))
+        found.append(HeldReference(bare, float(results["energy"]), np.array(results["forces"], order="C"), results.get("stress")))
     return found
 
 
