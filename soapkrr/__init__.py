@@ -56,6 +56,7 @@ _HOME = {
     "LeaveOut": "regression.leave_out",
     "OnTheFly": "active.on_the_fly",
     "SurrogateNEB": "active.barrier",
+    "SurrogateDimer": "active.dimer",
     "check": "lint",
     "fit": "auto",
     "learn_weights": "learning.weights",

@@ -10,7 +10,7 @@ from ase.constraints import FixAtoms
 from ase.mep import NEB
 from ase.optimize import BFGS, MDMin
 
-from soapkrr import InputError, SurrogateNEB
+from soapkrr import InputError, SurrogateDimer, SurrogateNEB
 from soapkrr.active.asking import ask
 from soapkrr.active.band import Bent
 from soapkrr.active.records import Records
@@ -198,6 +198,38 @@ def test_without_a_barrier_the_higher_end_is_the_top():
     path = SurrogateNEB(initial, final, EMT(), n_images=5).run(fmax=0.05)
     assert path.converged and path.saddle == 4
     assert path.barrier == pytest.approx(path.energies[-1], abs=1e-12) and path.reverse == 0
+
+
+def displaced(atoms, way):
+    """(n_atoms, 3) Å that moves the last atom."""
+    displacement = np.zeros((len(atoms), 3))
+    displacement[-1] = way
+    return displacement
+
+
+def test_a_dimer_climbs_from_one_end_to_the_same_saddle(ends, full):
+    reference = Counting()
+    found = SurrogateDimer(ends[0], reference, displaced(ends[0], [0.5, 0.15, 0.1])).run(fmax=0.01)
+    energies, _ = full
+    assert found.converged and found.force < 0.01 and found.curvature < 0
+    assert found.calls == reference.calls <= 15
+    assert found.barrier == pytest.approx(energies.max() - energies[0], abs=0.002)
+    found.atoms.calc = EMT()
+    assert np.abs(found.atoms.get_forces()).max() < 0.01
+    sides = []
+    for sign in (1, -1):
+        moved = found.atoms.copy()
+        moved.set_positions(found.atoms.positions + 0.01 * sign * found.mode)
+        moved.calc = EMT()
+        sides.append(np.sum(moved.get_forces() * found.mode))
+    curvature = (sides[1] - sides[0]) / 0.02
+    assert curvature < 0 and curvature == pytest.approx(found.curvature, rel=0.2)
+
+
+@pytest.mark.parametrize(("displacement", "message"), [(np.zeros((9, 3)), "must move an atom"), (np.ones((2, 3)), r"of shape \(9, 3\)")])
+def test_displacements_that_lead_nowhere_are_refused(ends, displacement, message):
+    with pytest.raises(InputError, match=message):
+        SurrogateDimer(ends[0], EMT(), displacement)
 
 
 def bent_ends(change):

@@ -38,6 +38,12 @@ def held(atoms: Atoms) -> np.ndarray:
     return mask
 
 
+def force_of(reference: HeldReference) -> float:
+    """The largest force on an atom that is not fixed, eV/Å."""
+    forces = np.where(held(reference.atoms)[:, None], 0.0, reference.forces)
+    return float(np.linalg.norm(forces, axis=1).max())
+
+
 def check_calculator(calculator, name: str = "reference") -> BaseCalculator:
     """The calculator; raises `InputError` where it is none."""
     if not hasattr(calculator, "get_property"):

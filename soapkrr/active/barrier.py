@@ -11,7 +11,7 @@ from ase import Atoms
 from ase.calculators.singlepoint import SinglePointCalculator
 from ase.optimize import FIRE
 
-from soapkrr.active.asking import HeldReference, ask, check_calculator, held
+from soapkrr.active.asking import HeldReference, ask, check_calculator, force_of
 from soapkrr.active.band import Band, Bent
 from soapkrr.active.records import Records, same
 from soapkrr.active.surrogate import Surrogate, as_prior, grows
@@ -274,12 +274,6 @@ class _View:
     @property
     def barrier(self) -> float:
         return float(self.energies.max() - self.energies[0])
-
-
-def force_of(reference: HeldReference) -> float:
-    """The largest force on an atom that is not fixed, eV/Å."""
-    forces = np.where(held(reference.atoms)[:, None], 0.0, reference.forces)
-    return float(np.linalg.norm(forces, axis=1).max())
 
 
 def _check_ends(initial: Atoms, final: Atoms) -> None:
