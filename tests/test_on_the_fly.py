@@ -18,6 +18,7 @@ from ase.optimize import BFGS
 from small import small_gp
 
 from soapkrr import InputError, OnTheFly
+from soapkrr.active.asking import ask
 from soapkrr.active.records import Records
 from soapkrr.errors import ExtrapolationError, ExtrapolationWarning
 
@@ -118,6 +119,38 @@ def test_other_models_are_fitted_again():
     run = OnTheFly(small_gp(["Cu"]).fit(frames), EMT(), verlet, threshold=0.05, refit=refit).run(copper(), 12)
     assert fitted == list(range(1, len(run.references) + 1)) and fitted
     assert run.model.n_observations_["energy"] == len(frames) + len(run.references)
+
+
+@pytest.fixture(scope="module")
+def calibrated():
+    """A model whose error bars are learnt from its own leave-out, and the structures it knows."""
+    rng, frames = np.random.default_rng(2), []
+    for _ in range(24):
+        atoms = bulk("Cu", cubic=True)
+        atoms.positions += rng.normal(scale=0.1, size=(4, 3))
+        frames.append(ask(EMT(), atoms).labelled())
+    return small_gp(["Cu"], n_sparse=40).learn(frames, False, False, calibrate=True), frames
+
+
+def test_a_calibrated_model_asks_where_its_conformal_balls_are_too_large(calibrated):
+    model, frames = calibrated
+    atoms, fitted = copper(), []
+
+    def refit(model, labelled):
+        fitted.append(labelled[-1])
+        return small_gp(["Cu"], n_sparse=40).learn(frames + labelled, False, False, calibrate=True)
+
+    run = OnTheFly(model, EMT(), verlet, threshold=0.02, rate=0.1, refit=refit).run(atoms, 4)
+    first = run.calls[0]
+    ball = model.predict(fitted[0], uncertainty={"forces"}).balls(0.9)[0]
+    assert np.isfinite(ball).all()
+    assert first.deviation == pytest.approx(ball.max()) and first.deviation > 0.02
+
+
+def test_the_threshold_is_that_of_the_model_where_none_is_given(calibrated):
+    model, _ = calibrated
+    model.left_out_errors_ = {"forces": 0.123}
+    assert OnTheFly(model, EMT(), verlet, refit=lambda *given: model).threshold == 0.123
 
 
 #: A run on a disk whose process is killed at the third call, before, within or after what it writes.

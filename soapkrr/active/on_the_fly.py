@@ -21,6 +21,7 @@ from soapkrr.errors import InputError, require_positive
 from soapkrr.estimators.base import Potential
 from soapkrr.estimators.gaussian_process import GaussianProcess
 from soapkrr.modelfile.writing import write_whole
+from soapkrr.uncertainty.calibrated import CalibratedPrediction
 
 logger = logging.getLogger(__name__)
 
@@ -50,10 +51,11 @@ class Call:
 class OnTheFly:
     """Any ASE dynamics on a model that asks a reference where a force may be wrong by more than a threshold.
 
-    A structure is calculated where q·s exceeds ``threshold``, with s the largest standard deviation of a force on an atom, as a length,
-    and q what the errors at the last calls were in units of theirs: their 1 − ``rate`` quantile of the last `WINDOW` (1 before there are
-    `FEWEST`). The model learns from it, and the dynamics are made anew by ``dynamics``, so that optimisers and thermostats forget the
-    forces that the model no longer gives; random numbers go on.
+    A structure is calculated where q·s exceeds ``threshold``, with s the largest standard deviation of a force on an atom, as a length, and
+    q what the errors at the last calls were in units of theirs: their 1 − ``rate`` quantile of the last `WINDOW` (1 before there are
+    `FEWEST`). Of a calibrated model, s is the largest radius of the conformal balls of 1 − ``rate``, where these are finite. The model
+    learns from it, and the dynamics are made anew by ``dynamics``, so that optimisers and thermostats forget the forces that the model no
+    longer gives; random numbers go on.
 
     Parameters
     ----------
@@ -161,9 +163,13 @@ class OnTheFly:
         return None
 
     def _deviation(self, atoms: Atoms) -> float:
-        """The largest standard deviation of a force on an atom that may move, eV/Å."""
-        std = self._fitted().predict(atoms, uncertainty={"forces"}).forces_std
-        return np.inf if std is None else largest_deviation(std[0][~held(atoms)])
+        """The largest standard deviation of a force on an atom that may move, or radius of a conformal ball, eV/Å."""
+        p, free = self._fitted().predict(atoms, uncertainty={"forces"}), ~held(atoms)
+        if isinstance(p, CalibratedPrediction):
+            radii = p.balls(1 - self.rate)[0][free]
+            if np.isfinite(radii).all():
+                return float(radii.max(initial=0.0))
+        return np.inf if p.forces_std is None else largest_deviation(p.forces_std[0][free])
 
     def _fitted(self) -> Potential:
         """The model, once there is one."""
