@@ -284,9 +284,7 @@ class Potential(PosteriorMethods):
         check_is_fitted(self)
         if sample is not None:
             if limits:
-                raise InputError(
-                    f"`{next(iter(limits))}` needs standard deviations, which a potential that was drawn (`sample`) has none of."
-                )
+                raise InputError(f"`{next(iter(limits))}` needs standard deviations, which a potential drawn by `sample` has none of.")
             return self.sample(sample + 1, seed).calculator(sample)
         return PotentialCalculator(self, uncertainty=uncertainty, every=every, **limits)
 
