@@ -66,6 +66,8 @@ _HOME = {
     "ConditionWarning": "errors",
     "LabelError": "errors",
     "ModelFileError": "errors",
+    "ExtrapolationError": "errors",
+    "ExtrapolationWarning": "errors",
 }
 _MODULES = ("auto", "plot", "metrics", "selection", "kernels", "similarity", "structures", "datasets")
 
