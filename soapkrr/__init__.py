@@ -54,6 +54,9 @@ _HOME = {
     "Prediction": "prediction",
     "PropertyPrediction": "prediction",
     "LeaveOut": "regression.leave_out",
+    "OnTheFly": "active.on_the_fly",
+    "SurrogateNEB": "active.barrier",
+    "SurrogateDimer": "active.dimer",
     "check": "lint",
     "SurrogateRelaxation": "active.relaxation",
     "fit": "auto",
@@ -64,6 +67,8 @@ _HOME = {
     "ConditionWarning": "errors",
     "LabelError": "errors",
     "ModelFileError": "errors",
+    "ExtrapolationError": "errors",
+    "ExtrapolationWarning": "errors",
 }
 _MODULES = ("auto", "plot", "metrics", "selection", "kernels", "similarity", "structures", "datasets")
 

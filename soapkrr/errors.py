@@ -28,6 +28,14 @@ class ConditionWarning(UserWarning):
     """A fit is so badly conditioned that rounding shows in its predictions."""
 
 
+class ExtrapolationError(InputError):
+    """A calculator with ``action="stop"`` met a structure that its model does not know well enough."""
+
+
+class ExtrapolationWarning(UserWarning):
+    """A calculator met a structure that its model does not know well enough."""
+
+
 def require_positive(**values) -> None:
     """Raise `InputError` naming the first argument that is not a positive finite number."""
     for name, value in values.items():
