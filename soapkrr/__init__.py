@@ -54,6 +54,8 @@ _HOME = {
     "Prediction": "prediction",
     "PropertyPrediction": "prediction",
     "LeaveOut": "regression.leave_out",
+    "screen": "active.screening",
+    "Campaign": "active.campaign",
     "check": "lint",
     "fit": "auto",
     "learn_weights": "learning.weights",
