@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from numbers import Integral
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from ase import Atoms
@@ -39,7 +39,7 @@ class Campaign:
     ----------
     model : a fitted potential.  candidates : as in `screen`.
     reference : an ASE calculator, or a function from a structure to one with energy (and forces), for `run`; None: labels are added.
-    training : the labelled structures of the model, when it is to be fitted again.
+    training : the labelled structures of the model, when it is to be fitted again.  optimize : raise the evidence in these fits.
     settings : as in `screen`, without ``next``, ``fmax``, ``steps`` and ``cell``.
 
     Attributes
@@ -59,6 +59,7 @@ class Campaign:
         reference: Calculator | Callable[[Atoms], Atoms] | None = None,
         *,
         training: list[Atoms] | None = None,
+        optimize: bool = False,
         **settings,
     ):
         refused = sorted({"next", "fmax", "steps", "cell"} & set(settings))
@@ -67,7 +68,7 @@ class Campaign:
         if not (reference is None or callable(reference) or isinstance(reference, Calculator)):
             raise InputError(f"`reference` must be an ASE calculator or a function, received {type(reference).__name__}.")
         self.settings, self.model, self.reference = Settings.of(settings), model, reference
-        self.training = None if training is None else as_frames(training)
+        self.training, self.optimize = None if training is None else as_frames(training), optimize
         check_source(candidates)
         self._names: dict[int, str] = {}
         self.frames: dict[int, Atoms] = {}
@@ -139,18 +140,18 @@ class Campaign:
         InputError : a structure is no candidate, or has no energy; nothing is taken in then.
         """
         frames = as_frames(labelled)
+        which = [self._which(atoms, s) for s, atoms in enumerate(frames)]
         known = read_labels(frames, self.model.fitted_parameters_.get("observations"), self.model.noise_)
-        found = {self._which(atoms, s): (atoms, label) for s, (atoms, label) in enumerate(zip(frames, known, strict=True))}
-        for k, (_, label) in found.items():
-            if label.energy is None:
+        for k, label in zip(which, known, strict=True):
+            if not np.isfinite(label.energy):
                 raise InputError(f"`labelled`: candidate {k}, {self._names[k]}, has no energy; `drop` one whose calculation failed.")
-        for k, (atoms, label) in found.items():
-            self._labelled[k], self.labels[k] = atoms, float(label.energy)  # type: ignore[arg-type]
+        for k, atoms, label in zip(which, frames, known, strict=True):
+            self._labelled[k], self.labels[k] = atoms, float(label.energy)
             self.failed.pop(k, None)
         if self.training is not None:
             self._refit()
-        which = np.array([self._numbers.index(k) for k in self.labels])
-        self._belief = self._prior.observed(which, self._as_labels(which))
+        rows = np.array([self._numbers.index(k) for k in self.labels])
+        self._belief = self._prior.observed(rows, self._as_labels(rows))
         return self
 
     def _as_labels(self, which: np.ndarray) -> np.ndarray:
@@ -164,7 +165,10 @@ class Campaign:
     def _refit(self) -> None:
         """Fit the model to its structures and the labelled candidates; error bars are learnt again where they were."""
         frames = [*(self.training or []), *self._labelled.values()]
-        model = type(self.model)(**self.model.fitted_parameters_).fit(frames)  # type: ignore[attr-defined]
+        known: dict = {"noise": dict(self.model.noise_)}
+        known |= {"signal": self.model.signals_[0]} if len(self.model.signals_) == 1 else {}
+        model: Any = type(self.model)(**{**self.model.fitted_parameters_, **known})
+        model.fit(frames, optimize=self.optimize)
         self.model = model if self.model.calibration_ is None else model.calibrate(frames)
         self._predict()
 

@@ -26,7 +26,8 @@ def fingerprint(atoms: Atoms, p) -> np.ndarray:
     parts = []
     for z in np.unique(atoms.numbers):
         mine = atoms.numbers == z
-        parts += [np.quantile(energies[mine], QUANTILES) / ENERGIES, np.quantile(forces[mine], QUANTILES) / FORCES]
+        for values, unit in ((energies, ENERGIES), (forces, FORCES)):
+            parts.append(np.quantile(values[mine], QUANTILES, method="inverted_cdf") / unit)  # the same of a supercell
     return np.concatenate(parts)
 
 
