@@ -357,10 +357,12 @@ def test_a_campaign_ends_at_the_truth_and_its_state_is_its_labels():
 
 
 def test_with_training_data_the_model_is_fitted_again():
-    frames = _candidates(6)
+    frames = _candidates(7)
     campaign = Campaign(_model(), frames, training=_training(), best=2)
     campaign.add([_labelled(frames[0]), _labelled(frames[3])])
-    assert campaign.model is not _model() and campaign.model.n_observations_["energy"] == 14
+    assert campaign.model is _model()
+    campaign.add([_labelled(frames[k]) for k in (1, 2, 4, 5)])
+    assert campaign.model.n_observations_["energy"] == 18
     row = next(row for row in campaign.ranking().ranked if row["candidate"] == 3)
     assert row["value"] == pytest.approx(EMT().get_potential_energy(frames[3]) / len(frames[3])) and row["std"] == 0
 

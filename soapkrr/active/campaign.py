@@ -27,13 +27,18 @@ if TYPE_CHECKING:
     from soapkrr.estimators.base import Potential
 
 
+#: Growth of the data, in parts, at which a model is fitted again; in between labels are conditioned on.
+GROWTH = 1.5
+
+
 class Campaign:
     """Which of many candidates to calculate next, and who is best by all that is known.
 
     The joint distribution of all candidates is conditioned on the energies that come in: of an exact process that is not calibrated this
     equals a fit with them; of a sparse one, what its representers cannot say counts as an error of the label. With ``training`` the model
-    itself is fitted again, to forces and stresses of the labels too. The value of a labelled candidate is its label. Labels may come in any
-    order and number; the state is the labels, so that `add` of all of them to a new campaign restores it.
+    itself is fitted again, to forces and stresses of the labels too, whenever the data have grown by a half. The value of a labelled
+    candidate is its label. Labels may come in any order and number; the state is the labels, so that `add` of all of them to a new campaign
+    restores it.
 
     Parameters
     ----------
@@ -69,6 +74,7 @@ class Campaign:
             raise InputError(f"`reference` must be an ASE calculator or a function, received {type(reference).__name__}.")
         self.settings, self.model, self.reference = Settings.of(settings), model, reference
         self.training, self.optimize = None if training is None else as_frames(training), optimize
+        self._fitted = len(self.training or [])
         check_source(candidates)
         self._names: dict[int, str] = {}
         self.frames: dict[int, Atoms] = {}
@@ -141,15 +147,17 @@ class Campaign:
         """
         frames = as_frames(labelled)
         which = [self._which(atoms, s) for s, atoms in enumerate(frames)]
-        known = read_labels(frames, self.model.fitted_parameters_.get("observations"), self.model.noise_)
-        for k, label in zip(which, known, strict=True):
+        labels = read_labels(frames, self.model.fitted_parameters_.get("observations"), self.model.noise_)
+        for k, label in zip(which, labels, strict=True):
             if not np.isfinite(label.energy):
                 raise InputError(f"`labelled`: candidate {k}, {self._names[k]}, has no energy; `drop` one whose calculation failed.")
-        for k, atoms, label in zip(which, frames, known, strict=True):
-            self._labelled[k], self.labels[k] = atoms, float(label.energy)
+        for k, atoms, label in zip(which, frames, labels, strict=True):
+            self.labels[k] = float(label.energy)
+            if not any(_equal(atoms, other) for other in self.training or []):
+                self._labelled[k] = atoms
             self.failed.pop(k, None)
-        if self.training is not None:
-            self._refit()
+        if self.training is not None and len(self.training) + len(self._labelled) >= GROWTH * self._fitted:
+            self._refit([*self.training, *self._labelled.values()])
         rows = np.array([self._numbers.index(k) for k in self.labels])
         self._belief = self._prior.observed(rows, self._as_labels(rows))
         return self
@@ -162,14 +170,13 @@ class Campaign:
         frames = [self.frames[self._numbers[j]] for j in which]
         return np.array([(e - self.settings.quantity.offset(a)) / len(a) for e, a in zip(energies, frames, strict=True)])
 
-    def _refit(self) -> None:
-        """Fit the model to its structures and the labelled candidates; error bars are learnt again where they were."""
-        frames = [*(self.training or []), *self._labelled.values()]
+    def _refit(self, frames: list[Atoms]) -> None:
+        """Fit the model to structures, from the noise and signal that it has; error bars are learnt again where they were."""
         known: dict = {"noise": dict(self.model.noise_)}
         known |= {"signal": self.model.signals_[0]} if len(self.model.signals_) == 1 else {}
         model: Any = type(self.model)(**{**self.model.fitted_parameters_, **known})
         model.fit(frames, optimize=self.optimize)
-        self.model = model if self.model.calibration_ is None else model.calibrate(frames)
+        self.model, self._fitted = model if self.model.calibration_ is None else model.calibrate(frames), len(frames)
         self._predict()
 
     def _which(self, atoms: Atoms, place: int) -> int:

@@ -42,6 +42,7 @@ class Quantity:
         if self.observable is not None and not callable(self.observable):
             raise InputError(f"`observable` must be a function of a structure, received {type(self.observable).__name__}.")
         object.__setattr__(self, "_phases", _phases(self.references) if self.references is not None else None)
+        object.__setattr__(self, "_kept", {})
 
     @property
     def linear(self) -> bool:
@@ -61,7 +62,12 @@ class Quantity:
         phases: Any = getattr(self, "_phases")  # noqa: B009  set where the class is frozen
         if phases is None:
             return 0.0
-        return hull_energy(_counts(atoms.numbers), *phases)
+        kept: dict[tuple, float] = getattr(self, "_kept")  # noqa: B009
+        counts = _counts(atoms.numbers)
+        key = tuple(counts.items())
+        if key not in kept:
+            kept[key] = hull_energy(counts, *phases)
+        return kept[key]
 
     def of(self, atoms: Atoms) -> Observable:
         """As an observable."""
