@@ -44,7 +44,8 @@ class Campaign:
     ----------
     model : a fitted potential.  candidates : as in `screen`.
     reference : an ASE calculator, or a function from a structure to one with energy (and forces), for `run`; None: labels are added.
-    training : the labelled structures of the model, when it is to be fitted again.  optimize : raise the evidence in these fits.
+    training : the labelled structures of the model, when it is to be fitted again.
+    optimize : raise the evidence in these fits; not for some tens of energies alone, of which it may take everything for noise.
     settings : as in `screen`, without ``next``, ``fmax``, ``steps`` and ``cell``.
 
     Attributes

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
@@ -68,8 +69,10 @@ def screen(
     """
     wanted = Settings.of(settings)
     check_source(candidates)
-    if wanted.next and isinstance(candidates, Sequence) and not isinstance(candidates, str) and wanted.next > len(candidates):
-        raise InputError(f"`next` must be at most {len(candidates)}, the number of candidates, received {wanted.next}.")
+    if isinstance(candidates, (str, Path, Sequence)):
+        there = sum(1 for _ in islice(stream(candidates), wanted.next))  # found before hours are spent
+        if wanted.next > there:
+            raise InputError(f"`next` must be at most {there}, the number of candidates, received {wanted.next}.")
     if output is None:
         with TemporaryDirectory() as folder:
             found = _screened(model, candidates, Path(folder) / "screening.db", wanted, progress)
@@ -107,6 +110,9 @@ def _screened(model: Potential, candidates, path: Path, settings: Settings, prog
     ledger = Ledger(path, identity(model, settings))
     _evaluate(model, candidates, ledger, settings, progress)
     rows = [_row(row) for row in ledger.rows()]
+    if all("failed" in row for row in rows):
+        path.unlink()
+        raise InputError(f"none of the {len(rows)} `candidates` can be predicted; the first: {rows[0]['source']}: {rows[0]['failed']}")
     decided = _decide(model, rows, ledger, settings)
     ledger.decide(decided)
     rows = [dict.fromkeys(COLUMNS) | row | decided.get(row["candidate"], {}) for row in rows]
@@ -157,8 +163,6 @@ def _row(row) -> dict:
 def _decide(model: Potential, rows: list[dict], ledger: Ledger, settings: Settings) -> dict[int, dict]:
     """{candidate: rank, probability, duplicate_of, next_label} of those that did not fail."""
     good = [row for row in rows if "failed" not in row]
-    if not good:
-        raise InputError(f"none of the {len(rows)} `candidates` can be predicted; the first: {rows[0]['source']}: {rows[0]['failed']}")
 
     def structure(k: int) -> Atoms:
         return ledger.structures([good[k]["candidate"]])[good[k]["candidate"]]
