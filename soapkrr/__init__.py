@@ -57,6 +57,8 @@ _HOME = {
     "OnTheFly": "active.on_the_fly",
     "SurrogateNEB": "active.barrier",
     "SurrogateDimer": "active.dimer",
+    "screen": "active.screening",
+    "Campaign": "active.campaign",
     "check": "lint",
     "SurrogateRelaxation": "active.relaxation",
     "fit": "auto",

@@ -21,6 +21,7 @@ from soapkrr.planning import Task, fit_work
 from soapkrr.prediction import Prediction
 from soapkrr.regression.data import TrainingData
 from soapkrr.regression.domain import Domain
+from soapkrr.regression.explained import Explained
 from soapkrr.regression.fit import Fit, Scheme
 from soapkrr.regression.grouping import groups_by
 from soapkrr.regression.leave_out import LeaveOut, leave_out
@@ -33,6 +34,7 @@ from soapkrr.uncertainty.attribution import Attribution, attribution
 from soapkrr.uncertainty.calibration import Calibration
 from soapkrr.uncertainty.joint import JointPosterior, posterior
 from soapkrr.uncertainty.learning import learnt
+from soapkrr.uncertainty.observables import as_observables, functionals_of
 from soapkrr.uncertainty.repeats import GIVEN
 from soapkrr.uncertainty.samples import PotentialSamples
 
@@ -102,6 +104,16 @@ class PosteriorMethods(Estimator):
         """
         with serial_blas(), device_limit(self._xp, self.memory_limit):
             return posterior(self._predictor(), observables)
+
+    def explained(self, observables) -> Explained:
+        """The part of the posterior covariance of observables that labels of more structures can take away; of an exact process all of it.
+
+        Raises
+        ------
+        InputError : there is no observable, or a structure cannot be described.
+        """
+        with serial_blas(), device_limit(self._xp, self.memory_limit):
+            return self._predictor().placed.explained(functionals_of(as_observables(observables))[0])
 
     def variance_drop(self, candidates, observables, cost=None, n: int = 1, labels: Sequence[str] = KINDS) -> VarianceDrop:
         """How much the labels of each candidate would lower the variance of each observable, before any is calculated.
