@@ -13,7 +13,7 @@ from sklearn.base import clone
 from soapkrr.automatic.learnt import check_learn, suits
 from soapkrr.automatic.plans import MEMORY_LIMIT, Plan, Settings
 from soapkrr.automatic.prior_mean import with_prior_mean
-from soapkrr.automatic.search import Score, check_score
+from soapkrr.automatic.search import check_score
 from soapkrr.automatic.variants import of_species
 from soapkrr.baselines import automatic_name, without_auto
 from soapkrr.checking.fitting import checked_fit
@@ -31,6 +31,7 @@ from soapkrr.labels import Labels, Observations, read_labels
 from soapkrr.labels.observations import weighted
 from soapkrr.metrics import error_table
 from soapkrr.regression.data import check_structures, checked_noise
+from soapkrr.regression.score import Score
 from soapkrr.solids import VARIED as OF_SOLIDS
 from soapkrr.solids import candidates as of_solids
 from soapkrr.structures import Batch, as_frames

@@ -18,7 +18,7 @@ from soapkrr.cli.types import baseline, config_noise, count_or_counts, folds, fr
 #: Names of `selection.specifications.NAMED`, without importing it.
 SELECTIONS = ["cur", "fps", "kmeans", "leverage", "random"]
 
-#: Names of `automatic.search.SCORES`, without importing it.
+#: Names of `regression.score.SCORES`, without importing it.
 SCORES = ["balanced", "energy", "forces"]
 
 #: Columns by which `predict` sorts.

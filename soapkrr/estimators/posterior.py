@@ -13,6 +13,7 @@ from sklearn.utils.validation import check_is_fitted
 from soapkrr.baselines import Baseline
 from soapkrr.checking.model import check_model
 from soapkrr.checking.report import ModelCheck
+from soapkrr.errors import InputError
 from soapkrr.estimators.fitted import Estimator
 from soapkrr.execution.memory import device_limit
 from soapkrr.execution.resources import Division, Resources
@@ -22,6 +23,7 @@ from soapkrr.prediction import Prediction
 from soapkrr.regression.data import TrainingData
 from soapkrr.regression.domain import Domain
 from soapkrr.regression.fit import Fit, Scheme
+from soapkrr.regression.front import Front
 from soapkrr.regression.grouping import groups_by
 from soapkrr.regression.leave_out import LeaveOut, leave_out
 from soapkrr.regression.origin import check_origin
@@ -45,6 +47,7 @@ class PosteriorMethods(Estimator):
     prior_means_: Sequence[Baseline]
     domain_: Domain | None
     calibration_: Calibration | None
+    front_: Front | None
 
     @abstractmethod
     def _scheme(self) -> Scheme:
@@ -210,6 +213,25 @@ class PosteriorMethods(Estimator):
         """{kind: σ} that were given and that the fit, which ended with these ``levels``, did not move: no starts of a search."""
         given = getattr(self, "noise", None) or {}
         return {kind: level for kind, level in given.items() if levels.get(kind) == level}
+
+    def pareto(self) -> Front:
+        """What noise levels trade: errors of energies, forces and stresses of left-out structures; none falls unless another one rises.
+
+        Of a fit whose noise levels were found by cross-validation, as those of large sets by `soapkrr.fit` are: nothing is fitted again.
+        To have another row than the chosen one, fit again with its ``noise`` and ``signal=model.signals_[0]``, or with another ``score``.
+
+        Raises
+        ------
+        sklearn.exceptions.NotFittedError : the model is not fitted.
+        InputError : its noise levels were not found by cross-validation.
+        """
+        check_is_fitted(self)
+        if self.front_ is None:
+            raise InputError(
+                "the noise of this model was given or found by evidence, so that nothing is known of other levels, expected one that was "
+                'found by cross-validation: fit a `SparseGP` with `optimize="cross-validation"`.'
+            )
+        return self.front_
 
     def check(self, frames: Atoms | list[Atoms] | None = None) -> ModelCheck:
         """Check what any potential must do: derivatives, symmetries, cutoff, dimers, free atoms, conservation of energy.
