@@ -33,6 +33,7 @@ from soapkrr.threads import serial_blas
 from soapkrr.uncertainty.acquisition import VarianceDrop, variance_drop
 from soapkrr.uncertainty.attribution import Attribution, attribution
 from soapkrr.uncertainty.calibration import Calibration
+from soapkrr.uncertainty.contributions import Contributions, contributions
 from soapkrr.uncertainty.joint import JointPosterior, posterior
 from soapkrr.uncertainty.learning import learnt
 from soapkrr.uncertainty.repeats import GIVEN
@@ -141,6 +142,21 @@ class PosteriorMethods(Estimator):
         _, data = self._data_of_the_fit(self._as_fitted(), as_frames(frames))
         with serial_blas(), device_limit(self._xp, self.memory_limit):
             return attribution(self._predictor(), data, self.noise_, frame, kind)
+
+    def contributions(self, frames: Atoms | list[Atoms]) -> Contributions:
+        """What each atom's energy is made of: reference energy, prior means, terms, pairs of species where a term is linear in them; and
+        the sensitivity to its surroundings, |∂E_i/∂x_i|.
+
+        Energies of atoms are a choice of gauge: a model learns energies of structures, and shares them among atoms and terms as its prior
+        has it. Nothing observed tells one sharing from another; compare atoms of one model only. `plot.chemistry` draws them.
+
+        Raises
+        ------
+        sklearn.exceptions.NotFittedError : the model is not fitted.
+        InputError : a structure cannot be described, or has a species that the model does not know.
+        """
+        with serial_blas():
+            return contributions(self._predictor(), as_frames(frames))
 
     def sample(self, n: int, seed: int = 0) -> PotentialSamples:
         """``n`` whole potentials drawn from the posterior, which predict together or one by one; see `PotentialSamples` for what is drawn.
