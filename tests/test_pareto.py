@@ -6,7 +6,8 @@ import pytest
 from small import crystals, small_gp
 
 import soapkrr
-from soapkrr import InputError, ModelFileError, plot
+from soapkrr import InputError, ModelFileError, auto, plot
+from soapkrr.automatic.plans import Settings
 from soapkrr.regression.front import Front, restored_front
 from soapkrr.regression.score import BOUND, Score
 from soapkrr.regression.sparse.cross_validation import Folds, NoiseSearch, optimise_noise
@@ -135,3 +136,13 @@ def test_the_figure_has_every_point_and_rings_the_chosen_one(model):
         plot.pareto(model)
     with pytest.raises(InputError, match="at least two"):
         plot.pareto(Front({"energy": np.ones(1)}, {"energy": np.ones(1)}, 0))
+
+
+def test_the_automatic_fit_hands_on_what_the_user_wants():
+    frames = crystals(10)
+    plans = {name: auto.choose(frames, {"n_sparse": 12}, Settings(score=name, search=False)) for name in ("energy", "forces")}
+    fronts = {name: plan.fit(frames).pareto() for name, plan in plans.items()}
+    chosen = {name: {kind: e[front.chosen] for kind, e in front.errors.items()} for name, front in fronts.items()}
+    assert chosen["energy"]["energy"] < chosen["forces"]["energy"]
+    assert chosen["forces"]["forces"] < chosen["energy"]["forces"]
+    assert "noise trades" in {choice.name for choice in plans["forces"].fit(frames).choices_}
