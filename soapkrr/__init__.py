@@ -54,9 +54,13 @@ _HOME = {
     "Prediction": "prediction",
     "PropertyPrediction": "prediction",
     "LeaveOut": "regression.leave_out",
+    "OnTheFly": "active.on_the_fly",
+    "SurrogateNEB": "active.barrier",
+    "SurrogateDimer": "active.dimer",
     "screen": "active.screening",
     "Campaign": "active.campaign",
     "check": "lint",
+    "SurrogateRelaxation": "active.relaxation",
     "fit": "auto",
     "learn_weights": "learning.weights",
     "load": "loading",
@@ -65,6 +69,8 @@ _HOME = {
     "ConditionWarning": "errors",
     "LabelError": "errors",
     "ModelFileError": "errors",
+    "ExtrapolationError": "errors",
+    "ExtrapolationWarning": "errors",
 }
 _MODULES = ("auto", "plot", "metrics", "selection", "kernels", "similarity", "structures", "datasets")
 

@@ -32,6 +32,14 @@ class ConditionWarning(UserWarning):
     """A fit is so badly conditioned that rounding shows in its predictions."""
 
 
+class ExtrapolationError(InputError):
+    """A calculator with ``action="stop"`` met a structure that its model does not know well enough."""
+
+
+class ExtrapolationWarning(UserWarning):
+    """A calculator met a structure that its model does not know well enough."""
+
+
 def reason(error: BaseException) -> str:
     """What an error says of a structure, without the place that it had in the list at hand."""
     text = " ".join(str(error).split()) or type(error).__name__

@@ -26,6 +26,7 @@ FLOORS = (
     ("checking", "uncertainty"),
     ("estimators",),
     ("learning",),
+    ("active",),
     ("auto", "automatic", "description", "repulsion", "solids", "loading"),
     ("lint",),
     ("active",),

@@ -31,7 +31,7 @@ from soapkrr.cli.types import (
 #: Names of `selection.specifications.NAMED`, without importing it.
 SELECTIONS = ["cur", "fps", "kmeans", "leverage", "random"]
 
-#: Names of `automatic.search.SCORES`, without importing it.
+#: Names of `regression.score.SCORES`, without importing it.
 SCORES = ["balanced", "energy", "forces"]
 
 #: Names of `active.settings.RANKED`, without importing it.

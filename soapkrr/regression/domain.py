@@ -57,6 +57,12 @@ class Domain:
             float(r_cut),
         )
 
+    def joined(self, other: Domain) -> Domain:
+        """The domain of the data of both, which were looked at within the same radius."""
+        names = {**self.shortest, **other.shortest}
+        shortest = {name: min(part.shortest.get(name, self.r_cut) for part in (self, other)) for name in names}
+        return Domain(shortest, {name: self.counts.get(name, 0) + other.counts.get(name, 0) for name in names}, self.r_cut)
+
     @cached_property
     def numbers(self) -> np.ndarray:
         """Atomic numbers of the species of the data, in ascending order."""

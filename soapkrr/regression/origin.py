@@ -16,10 +16,11 @@ from soapkrr.errors import InputError, ModelFileError
 ENTRIES = ("software", "date", "data_sha256")
 
 
-def origin(data_sha256: str) -> dict[str, str]:
-    """Of a fit made now."""
+def origin(data_sha256: str | None = None) -> dict[str, str]:
+    """Of a fit made now; None: to data that are not at hand as a whole."""
     now = datetime.now(timezone.utc).replace(microsecond=0)
-    return {"software": f"soapkrr {__version__}", "date": now.isoformat(), "data_sha256": data_sha256}
+    data = {} if data_sha256 is None else {"data_sha256": data_sha256}
+    return {"software": f"soapkrr {__version__}", "date": now.isoformat(), **data}
 
 
 def data_hash(frames: Sequence[Atoms], values: Iterable[Sequence]) -> str:
@@ -31,7 +32,9 @@ def data_hash(frames: Sequence[Atoms], values: Iterable[Sequence]) -> str:
 def check_origin(stated: Mapping[str, str], frames: Sequence[Atoms], values: Iterable[Sequence]) -> None:
     """Raise `InputError` unless structures and the numbers learnt of each are those of the fit that ``stated`` is the origin of."""
     if "data_sha256" not in stated:
-        raise InputError("the model does not state which data it was fitted to, as files of version 1 do not; fit it again.")
+        raise InputError(
+            "the model does not state which data it was fitted to, as files of version 1 and models after an `update` do not; fit it again."
+        )
     if data_hash(frames, values) != stated["data_sha256"]:
         raise InputError(
             f"`frames`: these {len(frames)} structures with their labels are not those that the model was fitted to (SHA-256 of the data "

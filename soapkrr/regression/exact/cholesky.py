@@ -61,7 +61,8 @@ def decomposed(terms: Sequence[Term], data: TrainingData, noise, resources: Reso
     weights = np.zeros(len(y))
     weights[known] = backends.host(linear.backward(L, half))
     parts = collapse(terms, compositions, weights)
-    process = ExactProcess(parts=parts, structures=structures, compositions=compositions, picked=known, factor=L, threads=threads)
+    matrices = {"factor": L, "targets": y[known]}
+    process = ExactProcess(parts=parts, structures=structures, compositions=compositions, picked=known, threads=threads, **matrices)
     return process.on(np, threads), evidence
 
 

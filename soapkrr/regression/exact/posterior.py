@@ -143,20 +143,24 @@ class ExactProcess(MatrixProcess):
     Attributes
     ----------
     factor : lower Cholesky factor of K + Σ.
+    targets : what the representers were observed to be, less references and prior means, which more observations are added to; None from
+        files that do not state it.
     """
 
     factor: np.ndarray
+    targets: np.ndarray | None = None
 
     def _moved(self, xp):
         return {"factor": backends.moved(xp, self.factor)}
 
     def state(self):
         """See `Process.state`."""
-        return {**super().state(), "factor": self.factor}
+        return {**super().state(), "factor": self.factor, **({} if self.targets is None else {"targets": self.targets})}
 
     @classmethod
     def _matrices(cls, state, n):
-        return {"factor": stored.factor(state["factor"], "factor", n)}
+        targets = stored.array(state["targets"], "targets", shape=(n,)) if "targets" in state else None
+        return {"factor": stored.factor(state["factor"], "factor", n), "targets": targets}
 
     def gains(self, cross, known, sigma):
         """See `ObservationProcess.gains`: (K + Σ)⁻¹k_L."""
