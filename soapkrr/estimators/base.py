@@ -266,10 +266,7 @@ class Potential(PosteriorMethods):
         return work.plan(f"prediction of {name}", frames, descriptors, budget.limit)
 
     def score(self, frames: list[Atoms], y=None) -> float:
-        """Negative mean absolute error of the forces (eV/Å), or of the energy per atom (eV) where no structure has forces.
-
-        ``y`` must be None, as in `fit`.
-        """
+        """Negative mean absolute error of forces (eV/Å), or of energies per atom (eV) where none are known; ``y``: None, as in `fit`."""
         self._refuse_values(y)
         check_is_fitted(self)
         table = error_table(frames, self.predict(frames), observations=self.fitted_parameters_.get("observations"))
