@@ -29,7 +29,6 @@ FLOORS = (
     ("active",),
     ("auto", "automatic", "description", "repulsion", "solids", "loading"),
     ("lint",),
-    ("active",),
     ("cli",),
 )
 

@@ -62,7 +62,7 @@ def screen(
     >>> for atoms in frames:
     ...     atoms.calc = EMT()
     ...     _ = atoms.get_forces(), atoms.get_stress()
-    >>> model = SparseGP(SOAP(["Cu"], r_cut=4.5, n_max=3, l_max=2), DotProduct(zeta=2), n_sparse=5).fit(frames)
+    >>> model = SparseGP(SOAP(["Cu"], r_cut=4.5, n_max=3, l_max=2), DotProduct(2), n_sparse=5, threads=1).fit(frames)
     >>> found = screen(model, [bulk("Cu", a=a) for a in (3.45, 3.55, 3.65)], best=1, next=1)
     >>> found.ranked[0]["candidate"], len(found.next)
     (1, 1)
