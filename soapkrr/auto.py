@@ -13,7 +13,7 @@ from sklearn.base import clone
 from soapkrr.automatic.learnt import check_learn, suits
 from soapkrr.automatic.plans import MEMORY_LIMIT, Plan, Settings
 from soapkrr.automatic.prior_mean import with_prior_mean
-from soapkrr.automatic.search import Score, check_score
+from soapkrr.automatic.search import check_score
 from soapkrr.automatic.variants import of_species
 from soapkrr.baselines import automatic_name, without_auto
 from soapkrr.checking.fitting import checked_fit
@@ -31,6 +31,7 @@ from soapkrr.labels import Labels, Observations, read_labels
 from soapkrr.labels.observations import weighted
 from soapkrr.metrics import error_table
 from soapkrr.regression.data import check_structures, checked_noise
+from soapkrr.regression.score import Score
 from soapkrr.solids import VARIED as OF_SOLIDS
 from soapkrr.solids import candidates as of_solids
 from soapkrr.structures import Batch, as_frames
@@ -90,8 +91,9 @@ def fit(
         molecules where structures left out are predicted better with it, or ``"auto:NAME"``: so with another prior mean.
     progress : draw bars on a terminal.
     strict : make what a fit warns of labels (`DataWarning`) an error; `soapkrr.check` looks at them more closely.
-    score : which errors of left-out structures are to be small where there is a choice: ``"balanced"`` (the geometric mean of those of
-        energies, forces and stresses), ``"energy"``, ``"forces"``, or weights {kind: w}.
+    score : which errors of left-out structures are to be small where there is a choice, of variants and of noise by cross-validation:
+        ``"balanced"`` (the geometric mean of those of energies, forces and stresses; noise levels keep each within 1.15 × the least that it
+        could have alone, where they can), ``"energy"``, ``"forces"``, or weights {kind: w}.
     learn : ``"weights"``: learn channel weights (`learn_weights`), and keep them where structures that they were not learnt from are
         predicted better; False: do not; None: for 20 to 60 molecules with forces, where it takes up to two minutes, unless ``search`` is
         False.

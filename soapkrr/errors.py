@@ -1,7 +1,11 @@
 """Exceptions of the package: each is also a ``ValueError``, so that callers need no new import."""
 
+import re
 from math import isfinite
 from numbers import Real
+
+#: What can go wrong with one structure and is no reason to leave out the others.
+FAILURES = (ValueError, ArithmeticError, RuntimeError, MemoryError)
 
 
 class InputError(ValueError):
@@ -34,6 +38,12 @@ class ExtrapolationError(InputError):
 
 class ExtrapolationWarning(UserWarning):
     """A calculator met a structure that its model does not know well enough."""
+
+
+def reason(error: BaseException) -> str:
+    """What an error says of a structure, without the place that it had in the list at hand."""
+    text = " ".join(str(error).split()) or type(error).__name__
+    return re.sub(r"^frame \d+(: |, | )", "", text) if isinstance(error, InputError) else f"{type(error).__name__}: {text}"
 
 
 def require_positive(**values) -> None:

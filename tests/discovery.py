@@ -18,7 +18,7 @@ from systems import R_CUT, small_soap
 
 import soapkrr
 from soapkrr import DotProduct, SquaredExponential
-from soapkrr.baselines import CoreRepulsion
+from soapkrr.baselines import ZBL, CoreRepulsion, NamedBaseline, ScaledBaseline
 from soapkrr.descriptors.base import Descriptor
 from soapkrr.kernels import Kernel
 from soapkrr.specification import Specification
@@ -65,6 +65,8 @@ EXAMPLES = {
     "Scaled": lambda: 2.5 * DotProduct(3),
     "Standardized": _standardized,
     "ACSF": lambda names: soapkrr.ACSF(names, r_cut=R_CUT, g2_params=[(1.0, 0.0), (2.0, 1.5)], g4_params=[(0.1, 2.0, -1.0)]),
+    "NamedBaseline": lambda: NamedBaseline("zbl"),
+    "ScaledBaseline": lambda: ScaledBaseline(ZBL(), 1.1),
     "CoreRepulsion": lambda: CoreRepulsion({"Si-Si": 1.9}, {"Si-Si": 50.0}),
     "GivenPoints": lambda: soapkrr.selection.GivenPoints([(0, 1), (2, 0)]),
     "Featurizer": lambda names: soapkrr.Featurizer(small_soap(names)),

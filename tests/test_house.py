@@ -29,6 +29,7 @@ FLOORS = (
     ("active",),
     ("auto", "automatic", "description", "repulsion", "solids", "loading"),
     ("lint",),
+    ("active",),
     ("cli",),
 )
 

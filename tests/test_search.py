@@ -11,8 +11,9 @@ from systems import build
 import soapkrr
 from soapkrr import CompressedSOAP, InputError, auto
 from soapkrr.automatic import search
-from soapkrr.automatic.search import SCORES, Score, best_fit, subset
+from soapkrr.automatic.search import best_fit, subset
 from soapkrr.labels import read_labels
+from soapkrr.regression.score import SCORES, Score
 
 
 class Fixed:

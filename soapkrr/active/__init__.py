@@ -1,4 +1,4 @@
-"""Models that ask a reference calculator for what they do not know yet: relaxations, barriers and dynamics that spare its calls."""
+"""Decisions that need few reference calculations: relaxations, barriers and dynamics that ask for what they do not know, screenings."""
 
 from soapkrr.active.barrier import Barrier, SurrogateNEB
 from soapkrr.active.dimer import Saddle, SurrogateDimer

@@ -9,6 +9,7 @@ from ase import Atoms
 from ase.optimize import BFGS
 from ase.optimize.optimize import DEFAULT_MAX_STEPS, Optimizer
 
+from soapkrr.active.certificate import Certificate, left_to_gain, lowest_curvature
 from soapkrr.active.surrogate import Reference, Surrogate, Tilted, as_prior, grows
 from soapkrr.errors import InputError
 
@@ -17,6 +18,9 @@ TRUST, TRUST_MOST, TRUST_LEAST = 0.3, 0.6, 0.02
 
 #: The same after predictions that were right to this part of the gain.
 RIGHT, TRUST_RIGHT = 0.1, 2.0
+
+#: The same, and the longest step, where the search stays in its basin.
+NEAREST, NEAREST_STEP = 0.15, 0.04
 
 #: Part of ``fmax`` to which the surrogate is relaxed, its longest step, Å, and its steps.
 INNER, STEP, STEPS = 0.2, 0.1, 200
@@ -35,9 +39,48 @@ TIE = 1e-4
 
 
 class SurrogateRelaxation(Optimizer):
-    """An ASE optimiser that relaxes on a Gaussian process of SOAP and asks ``atoms.calc`` once per step.
+    """An ASE optimiser that relaxes on a Gaussian process, learnt on the way, and asks ``atoms.calc`` once per step.
 
-    Works as `ase.optimize.BFGS` does, with constraints, cell filters, trajectories and observers.
+    Works as ``BFGS(atoms).run(fmax)`` does, with constraints, cell filters, ``trajectory``, ``logfile``, ``attach`` and ``restart``; any
+    ASE calculator is the reference. The surrogate (`Surrogate`: pair potential + SOAP) is relaxed within a distance from the lowest
+    structure so far that grows and shrinks with how right its last prediction was; there the reference is asked, and all its forces are
+    learnt. A constant force makes the surrogate's gradient that of the reference at the lowest structure (first-order consistency, so
+    that it cannot stall there), its curvature and all else is learnt.
+
+    Parameters
+    ----------
+    atoms : `ase.Atoms` with a calculator, or a filter of them such as `ase.filters.FrechetCellFilter`.
+    restart : file that is written after every reference calculation; where it exists, what is in it is learnt and the search goes on from
+        the lowest structure of it.
+    logfile, trajectory : as in ASE.
+    prior : a cheap calculator, a prior mean or a fitted potential: what is learnt is the difference to it.
+    model : ``model`` of an earlier relaxation of the same species, which goes on to grow in a copy: with ten structures or more it is
+        trusted as far as it says that it knows the energy to 0.15 eV, and relaxes before the reference is asked at all. Another fitted
+        potential serves as ``prior``.
+    nearest : stay in the basin of the starting structure: short steps only.
+
+    Attributes
+    ----------
+    calls : reference calculations so far, the first one counted.  model : the surrogate, a `GaussianProcess`.
+    references : all calculations, `Reference`.
+    certificate : `Certificate` of the relaxation that ended last, None before; its text ends the log.
+
+    Raises
+    ------
+    InputError : ``atoms`` have no calculator, ``model`` does not know a species, or the reference gives energies or forces that are not
+        finite; what was calculated before is in ``restart``, ``trajectory`` and ``references``.
+
+    Examples
+    --------
+    >>> from ase.build import molecule
+    >>> from ase.calculators.emt import EMT
+    >>> atoms = molecule("H2O")
+    >>> atoms.calc = EMT()
+    >>> relaxation = SurrogateRelaxation(atoms, logfile=None)
+    >>> relaxation.run(fmax=0.05)
+    True
+    >>> relaxation.calls < 10
+    True
     """
 
     def __init__(
@@ -53,10 +96,13 @@ class SurrogateRelaxation(Optimizer):
         **kwargs,
     ):
         real = underlying(atoms)
+        if real.calc is None:
+            raise InputError("`atoms` have no calculator: `atoms.calc` is the reference.")
         own = model if grows(model) else None
-        prior = as_prior(prior if own is not None or model is None else model)
-        self.surrogate = Surrogate(list(real.symbols), prior, own)
-        self.nearest = nearest
+        if own is None and model is not None and prior is not None:
+            raise InputError("`prior` and a `model` that does not grow are both prior means; give one of them.")
+        self.surrogate = Surrogate(list(real.symbols), as_prior(prior if own is not None or model is None else model), own)
+        self.nearest, self.certificate = nearest, None
         self.references: list[Reference] = []
         self.points: list[np.ndarray] = []
         self.values: list[float] = []
@@ -79,16 +125,38 @@ class SurrogateRelaxation(Optimizer):
         self.fmax = fmax
         if not self.references and len(self.surrogate) >= KNOWN and not self.nearest:
             self.optimizable.set_x(self._relaxed(None)[0])
+        converged = False
         for converged in super().irun(fmax, steps):
             self._learn()
             yield converged
+        self._certify(converged)
+
+    def _certify(self, converged: bool) -> None:
+        """Say how it ended."""
+        best, real = self._best(), underlying(self.atoms)
+        with self._on_the_surrogate(Tilted(self.model, self.references[best])):
+            without = self._steps_of_bfgs()
+            self.optimizable.set_x(self.points[-1])
+            here = real.copy()
+            for _ in BFGS(self.atoms, logfile=None, maxstep=STEP).irun(0.1 * INNER * self.fmax, STEPS // 4):
+                pass
+            there = real.copy()
+            self.optimizable.set_x(self.points[-1])
+        curvature = lowest_curvature(self.model, here) if self.atoms is real else (None, None)
+        files = [None if name is None else str(name) for name in (self._orig_trajectory, self.restart)]
+        gain = left_to_gain(self.model, here, there)
+        self.certificate = Certificate(bool(converged), self._norm(-1), self.calls, without, *gain, *curvature, *files)
+        self.logfile.write(f"{self.certificate}\n")
+
+    def _steps_of_bfgs(self) -> int | None:
+        """Calculations that BFGS takes from the first structure on the surrogate."""
+        self.optimizable.set_x(self.points[0])
+        optimizer = BFGS(self.atoms, logfile=None)
+        return optimizer.nsteps + 1 if optimizer.run(self.fmax, STEPS) else None
 
     def run(self, fmax=0.05, steps=DEFAULT_MAX_STEPS):
         """See `Optimizer.run`."""
-        converged = False
-        for converged in self.irun(fmax, steps):
-            pass
-        return converged
+        return bool(list(self.irun(fmax, steps))[-1])
 
     def step(self, forces=None):
         """Relax on the surrogate from the best structure so far."""
@@ -101,17 +169,38 @@ class SurrogateRelaxation(Optimizer):
     def _learn(self) -> None:
         """From the reference calculation of the present structure, unless it is known."""
         x = self.optimizable.get_x()
-        if self.points and np.array_equal(x, self.points[-1]):
+        if any(np.array_equal(x, known) for known in self.points[-1:]):
             return
         gradient = self.optimizable.get_gradient()
         real = underlying(self.atoms)
         reference = Reference(real.copy(), float(real.get_potential_energy()), real.get_forces(apply_constraint=False), self._stress())
+        if not reference.finite:
+            raise InputError(f"reference calculation {self.calls + 1} gives an energy, forces or a stress that are not finite.")
+        self._keep(reference, x, float(self.optimizable.get_value()), gradient)
+        self._judge()
+        self.dump([part.to_dict() | own for part, own in zip(self.references, self._own(), strict=True)])
+
+    def _keep(self, reference: Reference, x: np.ndarray, value: float, gradient: np.ndarray) -> None:
         self.surrogate.learn(reference)
         self.references.append(reference)
         self.points.append(x)
-        self.values.append(float(self.optimizable.get_value()))
+        self.values.append(value)
         self.gradients.append(gradient)
-        self._judge()
+
+    def _own(self) -> list[dict]:
+        """What the search knows of each calculation, for a restart."""
+        return [{"x": x, "value": v, "gradient": g} for x, v, g in zip(self.points, self.values, self.gradients, strict=True)]
+
+    def read(self) -> None:
+        """Learn what is in the restart file, and go on from its lowest structure."""
+        for entry in self.load():
+            parts = [np.asarray(entry[name], dtype=float) for name in ("x", "gradient")]
+            self._keep(Reference.from_dict(entry), parts[0], float(entry["value"]), parts[1])
+        if self.points:
+            best = min(range(self.calls), key=lambda k: self.values[k])
+            for known in (self.references, self.points, self.values, self.gradients):
+                known.append(known.pop(best))  # the present structure is the last one known
+            self.optimizable.set_x(self.points[-1])
 
     def _stress(self) -> np.ndarray | None:
         """Where the cell is relaxed."""
@@ -144,12 +233,13 @@ class SurrogateRelaxation(Optimizer):
         """Coordinates where the surrogate is at rest, or where it is not trusted any more; and its value there."""
         start = self.optimizable.get_x() if best is None else self.points[best]
         reference = None if best is None else self.references[best]
-        free = best is None or (len(self.surrogate) >= KNOWN and len(self.surrogate) > self.calls)
+        free = best is None or (len(self.surrogate) >= KNOWN and len(self.surrogate) > self.calls and not self.nearest)
+        trust, step = (min(self.trust, NEAREST), NEAREST_STEP) if self.nearest else (self.trust, STEP)
         with self._on_the_surrogate(Tilted(self.model, reference)):
             self.optimizable.set_x(start)
-            for _ in BFGS(self.atoms, logfile=None, maxstep=STEP).irun(INNER * self.fmax, STEPS):
+            for _ in BFGS(self.atoms, logfile=None, maxstep=step).irun(INNER * self.fmax, STEPS):
                 x = self.optimizable.get_x()
-                if not free and (moved(x, start) > self.trust or self._hole(best, x)):
+                if not free and (moved(x, start) > trust or self._hole(best, x)):
                     break
                 if free and self._std() > DOUBT:
                     break

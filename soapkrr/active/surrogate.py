@@ -21,6 +21,7 @@ from soapkrr.kernels import DotProduct, Linear
 from soapkrr.labels import Observations
 from soapkrr.regression.exact.posterior import ExactProcess
 from soapkrr.regression.terms import Term
+from soapkrr.structures import Batch
 
 #: Noise of a structure whose forces are small, eV/atom, eV/Å, eV/Å³, and of large forces in units of the largest: what a few hundred
 #: features cannot say of a structure far from rest must not spoil what they say of one near it.
@@ -41,6 +42,23 @@ class Reference:
     forces: np.ndarray
     stress: np.ndarray | None = None
 
+    @property
+    def finite(self) -> bool:
+        """Whether all its numbers are."""
+        parts = [self.energy, self.forces, *([] if self.stress is None else [self.stress])]
+        return all(bool(np.isfinite(part).all()) for part in parts)
+
+    def to_dict(self) -> dict:
+        """For a file."""
+        atoms = {name: getattr(self.atoms, name) for name in ("numbers", "positions", "pbc")} | {"cell": self.atoms.cell.array}
+        return {"atoms": atoms, "energy": self.energy, "forces": self.forces, "stress": self.stress}
+
+    @classmethod
+    def from_dict(cls, entry: Mapping) -> Reference:
+        """From `to_dict`."""
+        stress = None if entry["stress"] is None else np.asarray(entry["stress"], dtype=float)
+        return cls(Atoms(**entry["atoms"]), float(entry["energy"]), np.asarray(entry["forces"], dtype=float), stress)
+
     def labelled(self) -> Atoms:
         """The structure with its labels, and how far they are trusted."""
         atoms = Atoms(self.atoms.numbers, self.atoms.positions, cell=self.atoms.cell, pbc=self.atoms.pbc)
@@ -53,7 +71,7 @@ class Reference:
 
 def preset(species: list[str]) -> list[Term]:
     """Terms for structures of these species, of which nothing is known yet."""
-    soap = SOAP(species, r_cut=5.0, n_max=6, l_max=4, sigma=0.45)
+    soap = SOAP(species, r_cut=5.0, n_max=6, l_max=6, sigma=0.4)
     return [Term(Pair(species, r_cut=5.0), Linear(), signal=1.0), Term(soap, DotProduct(zeta=3), signal=1.0)]
 
 
@@ -69,6 +87,12 @@ class Surrogate:
 
     def __init__(self, species: list[str], prior: Baseline | None = None, model: GaussianProcess | None = None):
         self.species, self.prior, self.model = sorted(set(species)), prior, copy.copy(model)
+        if model is not None:
+            unknown = sorted(set(species) - set(model.reference_energies_))
+            if unknown:
+                raise InputError(f"`model` does not know {unknown}, only {sorted(model.reference_energies_)}; start without one.")
+            self.species = sorted(model.reference_energies_)
+            self.prior = None  # is in the model
         self.highest: dict[tuple, float] = {} if model is None else dict(highest_energies(model))
 
     def __len__(self) -> int:
@@ -89,11 +113,9 @@ class Surrogate:
             self.model.update(atoms, references=references)
 
     def _prior_energy(self, atoms: Atoms) -> float:
-        if self.prior is None:
-            return 0.0
-        from soapkrr.structures import Batch
-
-        return float(self.prior.evaluate(Batch.from_atoms([atoms])).energies.sum())
+        means = [self.prior] if self.model is None else self.model.prior_means_
+        batch = Batch.from_atoms([atoms])
+        return float(sum(mean.evaluate(batch).energies.sum() for mean in means if mean is not None))
 
     def _references(self) -> dict[str, float]:
         """Energies of atoms that give the highest energy of each composition, as far as they can."""

@@ -15,7 +15,7 @@ import numpy as np
 from ase import Atoms
 from sklearn.base import clone
 
-from soapkrr.automatic.search import MARGIN, Score
+from soapkrr.automatic.search import MARGIN
 from soapkrr.baselines import CoreRepulsion
 from soapkrr.choices import Choice
 from soapkrr.errors import ConditionWarning, InputError
@@ -25,6 +25,7 @@ from soapkrr.labels import KINDS, Labels
 from soapkrr.learning.folds import FoldedWeights, folded_weights
 from soapkrr.learning.weights import MOST, weighted_parts
 from soapkrr.regression.leave_out import UNITS, LeaveOut
+from soapkrr.regression.score import Score
 
 #: What can be learnt, as `soapkrr.fit` takes it.
 LEARN = ("weights",)
@@ -124,7 +125,7 @@ def _fitted(model: Potential, plan: Planned, frames: list[Atoms], progress: bool
     given = {} if plan.signal is None else {"signal": plan.signal}
     copy.set_params(noise={**model._noise(), **plan.levels}, **given)
     exact = isinstance(model, GaussianProcess)
-    return copy.learn(frames, False if exact or given or plan.levels else plan.way, progress, check=False)
+    return copy.learn(frames, False if exact or given or plan.levels else plan.way, progress, check=False, score=plan.score)
 
 
 def _left_out(found: FoldedWeights, plan: Planned, frames: list[Atoms]) -> LeaveOut:

@@ -9,7 +9,7 @@ from ase import Atoms
 from sklearn.base import clone
 
 from soapkrr.automatic.learnt import weightable, with_learnt_weights
-from soapkrr.automatic.search import Score, best_fit
+from soapkrr.automatic.search import best_fit
 from soapkrr.baselines import left_out_text
 from soapkrr.choices import Choice, calibration_row, left_out_rows
 from soapkrr.descriptors.base import Descriptor
@@ -18,6 +18,7 @@ from soapkrr.estimators.base import Potential
 from soapkrr.estimators.summary import NOISE_UNITS
 from soapkrr.labels import Observations, read_labels
 from soapkrr.regression.grouping import FEWEST
+from soapkrr.regression.score import Score
 from soapkrr.repulsion import START, repulsion
 
 #: Memory that a fit and its predictions may take.
@@ -112,7 +113,9 @@ class Plan:
             labels = read_labels(frames, self.model.observations)
             return best_fit(plans, frames, labels, self.score, progress, check)
         again = bool(self.way) and (bool(self.levels) or self.signal is not None)
-        model = clone(self.model).learn(frames, self.way, progress, check=check and not again, calibrate=not again, stated=self.levels)
+        model = clone(self.model).learn(
+            frames, self.way, progress, check=check and not again, calibrate=not again, stated=self.levels, score=self.score
+        )
         if again:
             model.set_params(noise={**model.noise_, **self.levels}, signal=model.signals_[0] if self.signal is None else self.signal)
             model.learn(frames, False, progress, check=check, calibrate=True, stated=self.levels)
@@ -155,6 +158,9 @@ class Plan:
             for kind, unit in NOISE_UNITS.items()
             if model.n_observations_.get(kind)
         ]
+        if model.front_ is not None and len(model.front_.errors) > 1:
+            over = {kind: f"{ratio:.2f} ×" for kind, ratio in model.front_.over_least.items()}
+            found.append(Choice("noise trades", over, "error of left-out folds beside the least that noise for this kind alone gives"))
         source = "given" if self.signal is not None else "learnt" if way == FOLDED else "evidence" if self.way or self.found else "default"
         found.append(Choice("signal", float(f"{model.signals_[0]:.3g}"), f"eV, {source}"))
         if without := model.without_prior_mean_:

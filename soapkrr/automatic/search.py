@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
@@ -23,11 +23,9 @@ from soapkrr.labels import KINDS, Labels
 from soapkrr.progress import track
 from soapkrr.regression.data import canonical_order
 from soapkrr.regression.grouping import FEWEST
+from soapkrr.regression.score import Score
 
 logger = logging.getLogger(__name__)
-
-#: Weights of the kinds of labels by what the user wants.
-SCORES = {"balanced": dict.fromkeys(KINDS, 1.0), "energy": {"energy": 1.0}, "forces": {"forces": 1.0}}
 
 #: Structures of the first round: this part of all, and at least so many, but no more than that part.
 PART, AT_LEAST, AT_MOST = 0.25, 40, 0.625
@@ -49,38 +47,6 @@ class Fits(Protocol):
     def smaller(self, part: float) -> Fits:
         """The same for this part of the structures."""
         ...
-
-
-@dataclass(frozen=True)
-class Score:
-    """What is to be small: Π_k error_k^(w_k/Σw), k over the kinds of labels that there are.
-
-    Attributes
-    ----------
-    weights : {kind: w_k}; kinds that are not named do not count.
-    """
-
-    weights: Mapping[str, float] = field(default_factory=lambda: SCORES["balanced"])
-
-    @classmethod
-    def of(cls, score: str | Mapping[str, float]) -> Score:
-        """From its name in `SCORES`, or weights; raises `InputError` for others."""
-        if isinstance(score, str) and score in SCORES:
-            return cls(SCORES[score])
-        if not isinstance(score, Mapping) or not score or not set(score) <= set(KINDS):
-            raise InputError(f"`score` must be one of {list(SCORES)} or give some of {list(KINDS)} a weight, received {score!r}.")
-        bad = {kind: w for kind, w in score.items() if not (np.isreal(w) and np.isfinite(w) and w >= 0)}
-        if bad or not sum(score.values()) > 0:
-            raise InputError(f"`score` must give weights of at least 0, one of them above it; received {dict(score)!r}.")
-        return cls({kind: float(w) for kind, w in score.items()})
-
-    def __call__(self, errors: Mapping[str, float]) -> float:
-        """Of errors by kind; NaN where none of them counts."""
-        counted = {kind: w for kind, w in self.weights.items() if w > 0 and kind in errors}
-        if not counted:
-            return np.nan
-        logs = [w * np.log(max(errors[kind], 1e-300)) for kind, w in counted.items()]
-        return float(np.exp(sum(logs) / sum(counted.values())))
 
 
 @dataclass(frozen=True, eq=False)

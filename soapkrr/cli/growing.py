@@ -4,20 +4,8 @@ from __future__ import annotations
 
 import io
 import os
-import re
 from collections.abc import Iterable
 from pathlib import Path
-
-from soapkrr.errors import InputError
-
-#: What can go wrong with one structure and is no reason to leave out the others.
-FAILURES = (ValueError, ArithmeticError, RuntimeError, MemoryError)
-
-
-def reason(error: BaseException) -> str:
-    """What an error says of a structure, without the place that it had in the list at hand."""
-    text = " ".join(str(error).split()) or type(error).__name__
-    return re.sub(r"^frame \d+(: |, | )", "", text) if isinstance(error, InputError) else f"{type(error).__name__}: {text}"
 
 
 class TextFile:

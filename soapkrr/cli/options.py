@@ -12,14 +12,30 @@ from soapkrr.cli.info import info
 from soapkrr.cli.messages import Parser
 from soapkrr.cli.predict import predict
 from soapkrr.cli.relax import relax
+from soapkrr.cli.screen import screen
 from soapkrr.cli.tables import UNCERTAINTY
-from soapkrr.cli.types import baseline, config_noise, count_or_counts, folds, fraction, memory, positive_int, seed, symbols
+from soapkrr.cli.types import (
+    baseline,
+    config_noise,
+    count,
+    count_or_counts,
+    folds,
+    fraction,
+    memory,
+    positive_int,
+    references,
+    seed,
+    symbols,
+)
 
 #: Names of `selection.specifications.NAMED`, without importing it.
 SELECTIONS = ["cur", "fps", "kmeans", "leverage", "random"]
 
-#: Names of `automatic.search.SCORES`, without importing it.
+#: Names of `regression.score.SCORES`, without importing it.
 SCORES = ["balanced", "energy", "forces"]
+
+#: Names of `active.settings.RANKED`, without importing it.
+RANKED = ["value", "lower", "probability"]
 
 #: Columns by which `predict` sorts.
 SORTED = ["id", "formula", "energy", "energy_std", "energy_per_atom", "forces_std"]
@@ -38,6 +54,11 @@ RELAXED = (
     "fails is in it as it was, with the reason. The exit code is 1 when a structure failed or did not converge."
 )
 
+SCREENED = (
+    "OUT.db grows as the work goes on; beside it are written OUT.csv and OUT.html, a page with pictures. The same command goes on where "
+    "one that was killed stopped. Candidates that cannot be used are listed with the reason, and the exit code is 1."
+)
+
 #: What naming labels brings with it.
 LABELS = (
     "Without any of these options the labels are what ASE reads as energy, forces and stress. With one of them, noise by structure "
@@ -49,7 +70,7 @@ def build_parser() -> argparse.ArgumentParser:
     """The parser of all commands."""
     parser = Parser(prog="soapkrr", description="Gaussian-process potentials with error bars.", allow_abbrev=False)
     parser.add_argument("--version", action="version", version=f"soapkrr {__version__}")
-    subparsers = parser.add_subparsers(title="commands", required=True, metavar="check | fit | evaluate | predict | relax | info")
+    subparsers = parser.add_subparsers(title="commands", required=True, metavar="check | fit | evaluate | predict | relax | screen | info")
 
     def command(run, text, epilog=None):
         sub = subparsers.add_parser(run.__name__, help=text, description=text, epilog=epilog, allow_abbrev=False)
@@ -61,6 +82,7 @@ def build_parser() -> argparse.ArgumentParser:
     _evaluate_arguments(command(evaluate, "print the errors of a model on labelled structures"))
     _predict_arguments(command(predict, "predict energies and their standard deviations of structures without labels", FAILED))
     _relax_arguments(command(relax, "relax structures with a model", RELAXED))
+    _screen_arguments(command(screen, "rank candidates by predicted energy, and name those to calculate next", SCREENED))
     _info_arguments(command(info, "print what is in a model file"))
     return parser
 
@@ -97,6 +119,30 @@ def _relax_arguments(sub) -> None:
     _number(sub, "--fmax", float, 0.01, "largest force at which a structure counts as relaxed, eV/Å")
     _number(sub, "--steps", positive_int, 500, "largest number of steps")
     sub.add_argument("--cell", action="store_true", help="relax the cell too")
+    _common_arguments(sub)
+
+
+def _screen_arguments(sub) -> None:
+    sub.add_argument("model", metavar="MODEL", help="model file")
+    sub.add_argument("candidates", metavar="CANDIDATES", help="extended XYZ, ASE's database, another file that ASE reads, or a folder")
+    _output(sub, "OUT.db", "ASE's database of the candidates, best first in OUT.csv and OUT.html", required=True)
+    sub.add_argument("--next", type=count, default=0, metavar="N", help="name N structures whose labels narrow the decision most")
+    _number(sub, "--best", positive_int, 10, "how many of the lowest values are looked for")
+    _number(sub, "--below", float, None, "who is below this value is looked for, in place of the best")
+    sub.add_argument(
+        "--rank", choices=RANKED, default="value", help="order: value, lower end of its interval, or probability (default value)"
+    )
+    sub.add_argument(
+        "--references",
+        type=references,
+        metavar="R",
+        help="Cu=-3.5,O=-4.1 in eV/atom: formation energies; a file of phases with energies: energies above their convex hull",
+    )
+    _number(sub, "--coverage", fraction, 0.9, "of the intervals")
+    _number(sub, "--merge", float, 0.01, "relative difference of descriptors up to which structures are the same; 0: none are")
+    _number(sub, "--fmax", float, None, "relax each candidate with the model first, down to this force in eV/Å")
+    _number(sub, "--steps", positive_int, 200, "largest number of steps of a relaxation")
+    sub.add_argument("--cell", action="store_true", help="relax cells too")
     _common_arguments(sub)
 
 

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from soapkrr.cli.files import model_and_structures, put_results, table_path, without_labels
-from soapkrr.cli.growing import FAILURES, reason
 from soapkrr.cli.tables import OUTSIDE, Report
 from soapkrr.cli.writers import writer
-from soapkrr.errors import InputError
+from soapkrr.errors import FAILURES, InputError, reason
 
 #: Columns of the table; the last but one only where asked for.
 COLUMNS = (

@@ -9,9 +9,9 @@ import warnings
 from pathlib import Path
 
 from soapkrr.cli.files import model_and_structures, put_results, structure_path, without_labels
-from soapkrr.cli.growing import FAILURES, TextFile, complete_records, drop_rest, extended_xyz, reason
+from soapkrr.cli.growing import TextFile, complete_records, drop_rest, extended_xyz
 from soapkrr.cli.tables import OUTSIDE, Report
-from soapkrr.errors import InputError
+from soapkrr.errors import FAILURES, InputError, reason
 
 logger = logging.getLogger(__name__)
 

@@ -12,6 +12,17 @@ def positive_int(text: str) -> int:
     return value
 
 
+def count(text: str) -> int:
+    if not text.isdigit():
+        raise argparse.ArgumentTypeError(f"expected an integer, at least 0, received {text!r}")
+    return int(text)
+
+
+def references(text: str):
+    """Energies of the elements, or the name of a file."""
+    return assignments(text, float) if "=" in text else text
+
+
 def fraction(text: str) -> float:
     value = _float(text)
     if value is None or not 0 < value < 1:

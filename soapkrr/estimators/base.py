@@ -33,6 +33,7 @@ from soapkrr.regression.grouping import FEWEST
 from soapkrr.regression.leave_out import LeaveOut, structures_left_out
 from soapkrr.regression.origin import data_hash, origin
 from soapkrr.regression.process import Predictor, restored
+from soapkrr.regression.score import Score
 from soapkrr.structures import Batch, as_frames, split_by_atoms
 from soapkrr.threads import serial_blas
 from soapkrr.uncertainty.calibration import CalibratedPredictor, Calibration, restored_calibration
@@ -54,6 +55,7 @@ class Potential(PosteriorMethods):
     without_prior_mean_ : {index: reason} of structures of the fit that have no prior mean, and whose labels were left out.
     calibration_ : sizes and scores of errors, by which standard deviations are those of (prediction − reference); None: they are the
         posterior's own.
+    front_ : what noise levels found by cross-validation trade, see `pareto`; else None.
     suspects_ : labels that the others contradict, `checks.Suspect`, worst first; a `DataWarning` names them.
     triangles_ : {kind: triangle of design rows and targets} where there are design rows.
     fitted_parameters_ : the parameters of the fit, which a fitted model predicts with, whatever is set afterwards.
@@ -77,12 +79,13 @@ class Potential(PosteriorMethods):
         check: bool = True,
         calibrate: bool = False,
         stated: Mapping[str, float] | None = None,
+        score: Score | None = None,
     ):
         """Fit to the labels that ``frames`` carry, as `fit` does; returns self.
 
         Without ``check`` the labels are taken as they are; with ``calibrate`` error bars are learnt from what the fit says of each
         structure without it (of fewer than three nothing can be learnt). ``stated``: noise that is known to be that of the labels, None:
-        what the parameter ``noise`` has and the fit did not move.
+        what the parameter ``noise`` has and the fit did not move. ``score``: what a cross-validation makes small.
         """
         noise, terms, scheme = self._noise(), tuple(self._terms()), self._scheme()
         way = scheme.optimizer(optimize)
@@ -95,7 +98,7 @@ class Potential(PosteriorMethods):
         division = fit_work(scheme, Task(terms, frames, labels, way), self._budget).division if self._limited else None
         with serial_blas(), device_limit(self._xp, self.memory_limit):
             resources, calibrate = self._resources(division, progress, client), calibrate and len(frames) >= FEWEST
-            fit = scheme.fit(Problem(terms, data, noise, way, keep=calibrate), resources)
+            fit = scheme.fit(Problem(terms, data, noise, way, calibrate, score or Score()), resources)
             prediction = self._of_the_data(data, fit, calibrate, client) if check or calibrate else None
             found = [] if prediction is None or not check else check_data(data, fit, prediction, bool(way))
             left = None if prediction is None or not calibrate else structures_left_out(fit, data, labels, resources)
@@ -104,8 +107,7 @@ class Potential(PosteriorMethods):
         self._set_fitted(fit, data.references)
         self.origin_ = origin(data_hash(frames, map(Labels.numbers, labels)))
         self.suspects_, self.domain_, self.calibration_ = found, domain, calibration
-        self.left_out_errors_ = {} if left is None else left.errors()
-        self.without_prior_mean_ = dict(data.without_prior)
+        self.left_out_errors_, self.without_prior_mean_ = {} if left is None else left.errors(), dict(data.without_prior)
         return self
 
     def _of_the_data(self, data: TrainingData, fit: Fit, deviations: bool, client) -> Prediction | None:
@@ -141,7 +143,7 @@ class Potential(PosteriorMethods):
         self.process_, self.triangles_ = fit.process, dict(fit.triangles)
         self.reference_energies_, self.prior_means_ = references, split_baseline(self.fitted_parameters_["baseline"])[1]
         self.n_observations_, self.noise_, self.log_likelihood_ = dict(fit.counts), dict(fit.noise), fit.evidence
-        self.signals_ = fit.process.signals
+        self.signals_, self.front_ = fit.process.signals, fit.front
         for name in ("choices_", "test_errors_"):  # of an earlier fit by `soapkrr.fit`
             vars(self).pop(name, None)
 
@@ -158,8 +160,8 @@ class Potential(PosteriorMethods):
         self.fitted_parameters_["baseline"], self.prior_means_ = self.baseline, (*self.prior_means_, mean)
 
     def _learnt_beside(self) -> dict:
-        """What a fit learns beside its process: domain and calibration."""
-        known = {"domain": self.domain_, "calibration": self.calibration_}
+        """What a fit learns beside its process: domain, calibration and front."""
+        known = {"domain": self.domain_, "calibration": self.calibration_, "front": self.front_}
         return {name: part.state() for name, part in known.items() if part is not None}
 
     def _automatic_state(self) -> dict:
@@ -176,8 +178,7 @@ class Potential(PosteriorMethods):
         self._remember_parameters()
         self._set_fitted(restored_fit(process, state), stored.references(state["reference_energies"]))
         self.domain_, self.calibration_ = restored_domain(state.get("domain")), restored_calibration(state.get("calibration"))
-        self.left_out_errors_ = dict(stored.mapping(state.get("left_out_errors", {}), "left_out_errors"))
-        self.without_prior_mean_ = {}
+        self.left_out_errors_, self.without_prior_mean_ = dict(stored.mapping(state.get("left_out_errors", {}), "left_out_errors")), {}
         if "choices" in state:
             self.choices_ = [Choice(**stored.mapping(choice, "choices")) for choice in state["choices"]]
         if "test_errors" in state:
@@ -265,10 +266,7 @@ class Potential(PosteriorMethods):
         return work.plan(f"prediction of {name}", frames, descriptors, budget.limit)
 
     def score(self, frames: list[Atoms], y=None) -> float:
-        """Negative mean absolute error of the forces (eV/Å), or of the energy per atom (eV) where no structure has forces.
-
-        ``y`` must be None, as in `fit`.
-        """
+        """Negative mean absolute error of forces (eV/Å), or of energies per atom (eV) where none are known; ``y``: None, as in `fit`."""
         self._refuse_values(y)
         check_is_fitted(self)
         table = error_table(frames, self.predict(frames), observations=self.fitted_parameters_.get("observations"))

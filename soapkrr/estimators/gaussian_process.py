@@ -16,8 +16,8 @@ from soapkrr.kernels import Kernel
 from soapkrr.labels import KINDS, Observations, read_labels
 from soapkrr.regression.data import TrainingData, check_structures, checked_noise
 from soapkrr.regression.exact.cholesky import Cholesky
-from soapkrr.regression.exact.iterative import BySize, ConjugateGradients
 from soapkrr.regression.exact.growing import grown
+from soapkrr.regression.exact.iterative import BySize, ConjugateGradients
 from soapkrr.regression.exact.posterior import ExactProcess
 from soapkrr.regression.fit import Fit, Scheme
 from soapkrr.regression.origin import origin

@@ -13,6 +13,7 @@ from sklearn.utils.validation import check_is_fitted
 from soapkrr.baselines import Baseline
 from soapkrr.checking.model import check_model
 from soapkrr.checking.report import ModelCheck
+from soapkrr.errors import InputError
 from soapkrr.estimators.fitted import Estimator
 from soapkrr.execution.memory import device_limit
 from soapkrr.execution.resources import Division, Resources
@@ -21,7 +22,9 @@ from soapkrr.planning import Task, fit_work
 from soapkrr.prediction import Prediction
 from soapkrr.regression.data import TrainingData
 from soapkrr.regression.domain import Domain
+from soapkrr.regression.explained import Explained
 from soapkrr.regression.fit import Fit, Scheme
+from soapkrr.regression.front import Front
 from soapkrr.regression.grouping import groups_by
 from soapkrr.regression.leave_out import LeaveOut, leave_out
 from soapkrr.regression.origin import check_origin
@@ -31,8 +34,10 @@ from soapkrr.threads import serial_blas
 from soapkrr.uncertainty.acquisition import VarianceDrop, variance_drop
 from soapkrr.uncertainty.attribution import Attribution, attribution
 from soapkrr.uncertainty.calibration import Calibration
+from soapkrr.uncertainty.contributions import Contributions, contributions
 from soapkrr.uncertainty.joint import JointPosterior, posterior
 from soapkrr.uncertainty.learning import learnt
+from soapkrr.uncertainty.observables import as_observables, functionals_of
 from soapkrr.uncertainty.repeats import GIVEN
 from soapkrr.uncertainty.samples import PotentialSamples
 
@@ -45,6 +50,7 @@ class PosteriorMethods(Estimator):
     prior_means_: Sequence[Baseline]
     domain_: Domain | None
     calibration_: Calibration | None
+    front_: Front | None
 
     @abstractmethod
     def _scheme(self) -> Scheme:
@@ -103,6 +109,16 @@ class PosteriorMethods(Estimator):
         with serial_blas(), device_limit(self._xp, self.memory_limit):
             return posterior(self._predictor(), observables)
 
+    def explained(self, observables) -> Explained:
+        """The part of the posterior covariance of observables that labels of more structures can take away; of an exact process all of it.
+
+        Raises
+        ------
+        InputError : there is no observable, or a structure cannot be described.
+        """
+        with serial_blas(), device_limit(self._xp, self.memory_limit):
+            return self._predictor().placed.explained(functionals_of(as_observables(observables))[0])
+
     def variance_drop(self, candidates, observables, cost=None, n: int = 1, labels: Sequence[str] = KINDS) -> VarianceDrop:
         """How much the labels of each candidate would lower the variance of each observable, before any is calculated.
 
@@ -138,6 +154,21 @@ class PosteriorMethods(Estimator):
         _, data = self._data_of_the_fit(self._as_fitted(), as_frames(frames))
         with serial_blas(), device_limit(self._xp, self.memory_limit):
             return attribution(self._predictor(), data, self.noise_, frame, kind)
+
+    def contributions(self, frames: Atoms | list[Atoms]) -> Contributions:
+        """What each atom's energy is made of: reference energy, prior means, terms, pairs of species where a term is linear in them; and
+        the sensitivity to its surroundings, |∂E_i/∂x_i|.
+
+        Energies of atoms are a choice of gauge: a model learns energies of structures, and shares them among atoms and terms as its prior
+        has it. Nothing observed tells one sharing from another; compare atoms of one model only. `plot.chemistry` draws them.
+
+        Raises
+        ------
+        sklearn.exceptions.NotFittedError : the model is not fitted.
+        InputError : a structure cannot be described, or has a species that the model does not know.
+        """
+        with serial_blas():
+            return contributions(self._predictor(), as_frames(frames))
 
     def sample(self, n: int, seed: int = 0) -> PotentialSamples:
         """``n`` whole potentials drawn from the posterior, which predict together or one by one; see `PotentialSamples` for what is drawn.
@@ -210,6 +241,25 @@ class PosteriorMethods(Estimator):
         """{kind: σ} that were given and that the fit, which ended with these ``levels``, did not move: no starts of a search."""
         given = getattr(self, "noise", None) or {}
         return {kind: level for kind, level in given.items() if levels.get(kind) == level}
+
+    def pareto(self) -> Front:
+        """What noise levels trade: errors of energies, forces and stresses of left-out structures; none falls unless another one rises.
+
+        Of a fit whose noise levels were found by cross-validation, as those of large sets by `soapkrr.fit` are: nothing is fitted again.
+        To have another row than the chosen one, fit again with its ``noise`` and ``signal=model.signals_[0]``, or with another ``score``.
+
+        Raises
+        ------
+        sklearn.exceptions.NotFittedError : the model is not fitted.
+        InputError : its noise levels were not found by cross-validation.
+        """
+        check_is_fitted(self)
+        if self.front_ is None:
+            raise InputError(
+                "the noise of this model was given or found by evidence, so that nothing is known of other levels, expected one that was "
+                'found by cross-validation: fit a `SparseGP` with `optimize="cross-validation"`.'
+            )
+        return self.front_
 
     def check(self, frames: Atoms | list[Atoms] | None = None) -> ModelCheck:
         """Check what any potential must do: derivatives, symmetries, cutoff, dimers, free atoms, conservation of energy.

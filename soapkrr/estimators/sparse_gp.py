@@ -17,6 +17,7 @@ from soapkrr.labels import Observations
 from soapkrr.regression.data import checked_noise
 from soapkrr.regression.exact.subset import ObservationSubset
 from soapkrr.regression.fit import Fit, Scheme
+from soapkrr.regression.score import Score
 from soapkrr.regression.sparse.fit import SparseEnvironments
 from soapkrr.regression.terms import Term
 from soapkrr.selection.specifications import Selection
@@ -118,16 +119,29 @@ class SparseGP(Potential):
         self.representers = representers
         self.memory_limit = memory_limit
 
-    def fit(self, frames: list[Atoms], y=None, *, optimize: bool | str = False, progress: bool = False, client=None) -> SparseGP:
+    def fit(
+        self,
+        frames: list[Atoms],
+        y=None,
+        *,
+        optimize: bool | str = False,
+        score: str | Mapping[str, float] = "balanced",
+        progress: bool = False,
+        client=None,
+    ) -> SparseGP:
         """Fit to the labels that ``frames`` carry (`atoms.calc.results`); ``y`` must be None, as scikit-learn passes it.
 
         ``optimize``: find noise levels and signals from those given, with no further pass over the data; True or ``"evidence"``: of highest
         evidence, ``"cross-validation"``: noise of least error on left-out structures, then the common scale of noise and signals of
-        highest evidence. ``progress`` draws bars on a terminal. ``client``: a `dask.distributed.Client`, whose workers make the rows and
-        choose the sparse points (representers "environments" only). Returns the estimator itself.
+        highest evidence. ``score``: which errors these are, as in `soapkrr.fit`; `pareto` shows what they trade. ``progress`` draws bars on
+        a terminal. ``client``: a `dask.distributed.Client`, whose workers make the rows and choose the sparse points (representers
+        "environments" only). Returns the estimator itself.
         """
         self._refuse_values(y)
-        self.learn(frames, optimize, progress, client)
+        wanted = Score.of(score)
+        if score != "balanced" and optimize != "cross-validation":
+            raise InputError(f"`score` is what a cross-validation makes small, received {score!r} with `optimize` {optimize!r}.")
+        self.learn(frames, optimize, progress, client, score=wanted)
         logger.info("fitted %d rows on %d features, condition number %.1e", sum(self.n_observations_.values()), self.rank_, self.condition_)
         return self
 

@@ -30,6 +30,9 @@ from soapkrr.regression.sparse.variances import ATOMS
 from soapkrr.regression.terms import Term
 from soapkrr.selection.specifications import GivenPoints, Sites, as_selection
 
+#: Noise levels of a cross-validation that are counted.
+CANDIDATES = 50
+
 #: Steps of a search for the highest evidence that are counted.
 STEPS = 30
 
@@ -102,7 +105,7 @@ def _sparse_set(t: TermSize) -> float:
 def _solving(sizes: Sequence[TermSize], rows: Rows, data: Data, optimize: str | None) -> float:
     """Bytes of the regression."""
     R, triangles = sum(t.rank for t in sizes) + 1, rows.triangles(data.atoms)
-    searched = {"cross-validation": (FOLDS * len(data.rows) + 4) * 8.0 * R * R, "evidence": 2 * triangles, None: 0.0}[optimize]
+    searched = {"cross-validation": ((FOLDS + 1) * len(data.rows) + 4) * 8.0 * R * R, "evidence": 2 * triangles, None: 0.0}[optimize]
     return searched + 2 * triangles + 32.0 * R * R
 
 
@@ -134,7 +137,7 @@ def _fit_steps(task: Task, sizes: Sequence[TermSize], data: Data, k: int, chunk:
     kernels = sum(p**3 for t in sizes for p in t.points)
     absorbed = sum(2.0 * n * k**2 for n in data.rows.values() if n > k)
     chunks, solving = -(-n // chunk), kinds * 2 / 3 * k**3
-    searched = {"cross-validation": 40 * (FOLDS + 1) * k**3 / 3, "evidence": STEPS * (solving + k**3), None: 0.0}[task.optimize]
+    searched = {"cross-validation": CANDIDATES * (FOLDS + 1) * k**3 / 3, "evidence": STEPS * (solving + k**3), None: 0.0}[task.optimize]
     return (
         Step("descriptors", "loops", 2 * described_flops(task.terms, sizes, n), 2 * pair_traffic(sizes, n)),
         Step("choice of sparse points", "loops", chosen, 8 * chosen, parallel=False),

@@ -13,7 +13,9 @@ from soapkrr.execution.resources import Resources
 from soapkrr.labels import KINDS
 from soapkrr.regression import stored
 from soapkrr.regression.data import TrainingData
+from soapkrr.regression.front import Front, restored_front
 from soapkrr.regression.process import Process
+from soapkrr.regression.score import Score
 from soapkrr.regression.sparse.kept import KeptRows
 from soapkrr.regression.terms import Term
 
@@ -26,6 +28,7 @@ class Problem:
     ----------
     noise : {kind of observation: σ}: eV per atom, eV/Å, eV/Å³.
     optimize : how noise levels and signals are found: ``"evidence"``, ``"cross-validation"``, or None: they are those given.
+    score : what noise levels found by cross-validation make small.
     keep : whether design rows are kept on a disk until the `Fit` goes, for a leave-out after it.
     """
 
@@ -34,6 +37,7 @@ class Problem:
     noise: Mapping[str, float]
     optimize: str | None
     keep: bool = False
+    score: Score = field(default_factory=Score)
 
 
 @dataclass(frozen=True)
@@ -45,6 +49,7 @@ class Fit:
     process : the posterior.  noise : {kind: σ} in use.  counts : {kind: number of observations}.
     evidence : log marginal likelihood, NaN where it is not known.
     triangles : {kind: triangle of the design rows and targets [Φ | y]} where there are design rows.
+    front : what noise levels trade, where a cross-validation found them.
     rows : kernel rows of all structures, where `Problem.keep` asked for them and a disk holds them.
     """
 
@@ -54,6 +59,7 @@ class Fit:
     evidence: float
     triangles: Mapping[str, np.ndarray] = field(default_factory=dict)
     rows: KeptRows | None = None
+    front: Front | None = None
 
 
 def restored_fit(process: Process, state: Mapping) -> Fit:
@@ -67,6 +73,7 @@ def restored_fit(process: Process, state: Mapping) -> Fit:
         stored.counts(state["n_observations"]),
         stored.number(state["log_likelihood"], "log_likelihood", unknown=True),
         {kind: stored.array(rows, f"triangles.{kind}", shape=(None, None)) for kind, rows in triangles.items()},
+        front=restored_front(state.get("front")),
     )
 
 

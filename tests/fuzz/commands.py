@@ -98,6 +98,7 @@ SOUND = {
     "evaluate": ["evaluate", "m.soapkrr", "test.xyz", "--threads", "1", "--quiet", "--uncertainty", "energy"],
     "predict": ["predict", "m.soapkrr", "bare.xyz", "-o", "new.csv", "--threads", "1", "--quiet"],
     "relax": ["relax", "m.soapkrr", "bare.xyz", "-o", "new.xyz", "--fmax", "0.1", "--steps", "5", "--threads", "1", "--quiet"],
+    "screen": ["screen", "m.soapkrr", "bare.xyz", "-o", "new.db", "--threads", "1", "--quiet"],
     "info": ["info", "m.soapkrr"],
 }
 
@@ -128,6 +129,7 @@ def sound(rng, shop):
     more = {"fit": [["--zbl"], ["--cv", "2"], ["--test", "test.xyz"], ["--by", "config_type"][:0], ["--json"], ["--plan"]]}
     more |= {"evaluate": [["--json"], ["--device", "auto"], ["--memory-limit", "1GB"]], "info": [["--json"], ["--verify"]]}
     more |= {"predict": [["--json"], ["--forces-std"], ["--sort", "energy"]], "relax": [["--cell"], ["--json"], ["--optimizer", "fire"]]}
+    more |= {"screen": [["--json"], ["--next", "1"], ["--rank", "probability", "--best", "1"], ["--fmax", "1"]]}
     more |= {"check": [["--quick"], ["--json"]], "check of a model": [["--json"], ["--memory-limit", "1GB"]]}
     chosen = rng.choice(len(more[name]), rng.integers(0, 3), replace=False)
     return [*SOUND[name], *(word for k in chosen for word in more[name][k])]
@@ -187,7 +189,7 @@ def replaced(rng, name_of_a_file, inputs=True):
     """A command with this file in place of one of its inputs, or of its output."""
     line = command_of(rng)
     if not inputs:
-        line = list(SOUND[("check of a model", "fit", "predict", "relax")[rng.integers(4)]])
+        line = list(SOUND[("check of a model", "fit", "predict", "relax", "screen")[rng.integers(5)]])
         line[output_place(line)] = name_of_a_file
         return line
     places = [k for k, word in enumerate(line) if word in ("m.soapkrr", "train.xyz", "test.xyz", "bare.xyz")]
@@ -402,7 +404,7 @@ def _judged(shop, kind, line, code, out, err, odd, inputs) -> str:
         if kind == "sound" or left:
             raise Wrong(f"refused, and left {left}: {err}")
         return REFUSED
-    if code == 1 and line[0] not in ("check", "relax", "predict"):
+    if code == 1 and line[0] not in ("check", "relax", "predict", "screen"):
         raise Wrong(f"exit code 1: {err}")
     return _judged_output(shop, line, left)
 

@@ -8,21 +8,27 @@ right; where it is not (atoms farther than the cutoff, too few sparse points), l
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from soapkrr import backends, linear
+from soapkrr.lazy import cached_property
 from soapkrr.regression.evidence import BOUNDS
+from soapkrr.regression.front import Front
+from soapkrr.regression.score import Score
 
 logger = logging.getLogger(__name__)
 
-#: Candidates tried at most.
+#: Candidates that a descent tries at most, the second one half of it.
 MAX_CANDIDATES = 40
 
 #: Factor between neighbouring candidates of a noise level.
 STEP = 2.0
+
+#: A descent goes on while the cost falls by this; what one kind would have alone is followed while its error falls by this part.
+RESOLUTION, GAIN = 1e-3, 3e-3
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,10 +50,10 @@ class Folds:
 
     def errors(self, noise: Mapping[str, float]) -> dict[str, float]:
         """Root mean square error of each kind on left-out folds: energies per √atom as they stand in the rows."""
-        total = self._weighted(self.grams, noise)
+        total = self._weighted(self._totals, noise)
         squares: dict[str, float] = {}
         for fold in self.grams:
-            A = total - self._weighted([fold], noise)
+            A = total - self._weighted(fold, noise)
             r = len(A) - 1
             xp = backends.namespace(A)
             C = xp.ascontiguousarray(A[:r, :r])
@@ -58,55 +64,106 @@ class Folds:
                 squares[t] = squares.get(t, 0.0) + max(float(v @ gram @ v), 0.0)
         return {t: float(np.sqrt(s / sum(c.get(t, 0) for c in self.counts))) for t, s in squares.items()}
 
+    @cached_property
+    def _totals(self) -> dict[str, np.ndarray]:
+        """Gram matrices of all folds together."""
+        return {t: sum(fold[t] for fold in self.grams if t in fold) for t in {t: None for fold in self.grams for t in fold}}
+
     @staticmethod
-    def _weighted(folds, noise) -> np.ndarray:
-        return sum(gram / noise[t] ** 2 for fold in folds for t, gram in fold.items())
+    def _weighted(grams, noise) -> np.ndarray:
+        return sum(gram / noise[t] ** 2 for t, gram in grams.items())
 
 
-def optimise_noise(folds: Folds, noise: Mapping[str, float]) -> dict[str, float]:
-    """Noise levels of least Σ log RMSE over kinds, by steps of `STEP` in one level at a time from those given; within `BOUNDS`."""
-    kinds = sorted({t for fold in folds.grams for t in fold})
-    tried: dict[tuple, float] = {}
+class NoiseSearch:
+    """Noise levels that are tried, and the errors of left-out folds with each.
 
-    def score(levels: tuple) -> float:
-        if levels not in tried:
-            tried[levels] = _score(folds, dict(zip(kinds, levels, strict=True)))
-        return tried[levels]
+    Attributes
+    ----------
+    tried : {levels of the ``kinds``: {kind: error}}, infinite where so small a noise cannot be told from rounding.
+    """
 
-    best, improved = tuple(float(noise[t]) for t in kinds), True
-    while improved and len(tried) < MAX_CANDIDATES:
-        improved = False
-        for k, t in enumerate(kinds):
-            for factor in (STEP, 1 / STEP):
-                while len(tried) < MAX_CANDIDATES:
-                    level = best[k] * factor
-                    candidate = (*best[:k], level, *best[k + 1 :])
-                    if not BOUNDS[t][0] <= level <= BOUNDS[t][1] or score(candidate) >= score(best) - 1e-3:
-                        break
-                    best, improved = candidate, True
-    logger.info("cross-validation: noise %s of %d candidates", dict(zip(kinds, best, strict=True)), len(tried))
-    return {**noise, **dict(zip(kinds, best, strict=True))}
+    def __init__(self, folds: Folds):
+        self.folds = folds
+        self.kinds = sorted({t for fold in folds.grams for t in fold})
+        self.tried: dict[tuple[float, ...], dict[str, float]] = {}
+
+    def errors(self, levels: tuple[float, ...]) -> dict[str, float]:
+        """Errors of each kind with these levels, computed once."""
+        if levels not in self.tried:
+            try:
+                found = self.folds.errors(dict(zip(self.kinds, levels, strict=True)))
+            except np.linalg.LinAlgError:  # squared condition numbers
+                found = dict.fromkeys(self.kinds, np.inf)
+            self.tried[levels] = {t: found[t] for t in self.kinds}
+        return self.tried[levels]
+
+    def best(self, cost: Callable) -> tuple[float, ...]:
+        """The levels of least cost of their errors, of those tried."""
+        return min(self.tried, key=lambda levels: cost(self.tried[levels]))
+
+    def descend(self, start: tuple[float, ...], cost: Callable, most: int) -> tuple[float, ...]:
+        """Levels of less cost than ``start``, by steps of `STEP` in one level at a time; ``most``: candidates that are new."""
+        most, best, improved = most + len(self.tried), start, True
+        while improved and len(self.tried) < most:
+            improved = False
+            for k in range(len(self.kinds)):
+                for factor in (STEP, 1 / STEP):
+                    while len(self.tried) < most:
+                        new = tuple(factor * level if j == k else level for j, level in enumerate(best))
+                        if not self._allowed(new) or cost(self.errors(new)) >= cost(self.errors(best)) - RESOLUTION:
+                            break
+                        best, improved = new, True
+        return best
+
+    def favour(self, start: tuple[float, ...], kind: str) -> None:
+        """Try what makes errors of one kind small, whatever becomes of the others: more noise of these, together and each, then its own."""
+        own, best = self.kinds.index(kind), start
+        ones = np.eye(len(self.kinds), dtype=bool)
+        others = [~ones[own], *ones[[k for k in range(len(ones)) if k != own]]] if len(ones) > 2 else [~ones[own]]
+        for which, factor in [*((which, STEP**2) for which in others), (ones[own], STEP), (ones[own], 1 / STEP)]:
+            while True:
+                new = tuple(factor * level if moved else level for level, moved in zip(best, which, strict=True))
+                if not self._allowed(new) or not self.errors(new)[kind] < (1 - GAIN) * self.errors(best)[kind]:
+                    break
+                best = new
+
+    def _allowed(self, levels: tuple[float, ...]) -> bool:
+        return all(BOUNDS[t][0] <= level <= BOUNDS[t][1] for t, level in zip(self.kinds, levels, strict=True))
 
 
-def cross_validated(parts, noise: Mapping[str, float], signals: Sequence[float]):
-    """Noise levels, signals, triangles of all the data, and numbers of rows, from (triangles, numbers of rows) of each fold.
+def optimise_noise(folds: Folds, noise: Mapping[str, float], score: Score) -> tuple[dict[str, float], Front]:
+    """Noise levels within `BOUNDS` of least `Score.cost` of errors on left-out folds, from those given; and what they trade.
+
+    First those of the least score; from there what each kind of label would have alone; then, where a kind is beyond the bound of the
+    score, from the best of all that were tried.
+    """
+    search = NoiseSearch(folds)
+    start = search.descend(tuple(float(noise[t]) for t in search.kinds), score.cost, MAX_CANDIDATES)
+    for kind in search.kinds if len(search.kinds) > 1 else ():
+        search.favour(start, kind)
+    least = {t: min(errors[t] for errors in search.tried.values()) for t in search.kinds}
+
+    def cost(errors: Mapping[str, float]) -> float:
+        return score.cost(errors, least)
+
+    best = search.descend(search.best(cost), cost, MAX_CANDIDATES // 2)
+    found = dict(zip(search.kinds, best, strict=True))
+    logger.info("cross-validation: noise %s of %d candidates", found, len(search.tried))
+    return {**noise, **found}, Front.of(search.tried, best)
+
+
+def cross_validated(parts, noise: Mapping[str, float], signals: Sequence[float], score: Score):
+    """Noise levels, signals, (triangles of all the data, numbers of rows) and the `Front`, from (triangles, numbers of rows) of each fold.
 
     The noise is that of least error on left-out folds; then noise and signals are scaled together, which changes no mean, to highest
     evidence: the factor is √(residual/rows).
     """
-    noise = optimise_noise(Folds.of(*zip(*parts, strict=True)), noise)
+    noise, front = optimise_noise(Folds.of(*zip(*parts, strict=True)), noise, score)
     kinds = sorted({t for factors, _ in parts for t in factors})
     factors = {t: linear.merge([f[t] for f, _ in parts if t in f]) for t in kinds}
     counts = {t: sum(c.get(t, 0) for _, c in parts) for t in kinds}
     posterior = linear.solve(factors, {t: noise[t] for t in kinds})
     scale = float(np.sqrt(posterior.residual / sum(counts.values())))
     scale = scale if scale > 0 else 1.0
-    return {t: scale * level for t, level in noise.items()}, [scale * signal for signal in signals], factors, counts
-
-
-def _score(folds: Folds, noise: dict[str, float]) -> float:
-    try:
-        errors = folds.errors(noise)
-    except np.linalg.LinAlgError:  # squared condition numbers: so small a noise cannot be told from rounding
-        return np.inf
-    return float(sum(np.log(max(e, 1e-300)) for e in errors.values()))
+    levels = {t: scale * level for t, level in noise.items()}
+    return levels, [scale * signal for signal in signals], (factors, counts), front.scaled(scale)

@@ -48,9 +48,9 @@ class SparseEnvironments(Scheme):
         parts = problem.data.folds(FOLDS) if problem.optimize == "cross-validation" else [problem.data]
         kept = KeptRows() if problem.keep and not resources.pool.remote else None
         terms, folds = self._folds(unwhitened_terms, parts, resources, kept)
-        noise, (triangles, counts) = dict(problem.noise), folds[0]
+        noise, (triangles, counts), front = dict(problem.noise), folds[0], None
         if problem.optimize == "cross-validation":
-            noise, signals, triangles, counts = cross_validated(folds, noise, [t.signal for t in terms])
+            noise, signals, (triangles, counts), front = cross_validated(folds, noise, [t.signal for t in terms], problem.score)
             terms, triangles = rescaled(terms, triangles, signals)
         if problem.optimize == "evidence":
             found = optimise_sparse(triangles, counts, noise, [t.rank for t in terms], [t.signal for t in terms])
@@ -59,7 +59,7 @@ class SparseEnvironments(Scheme):
         linear.check_condition(max([posterior.condition, *(linear.whitening_condition(T) for term in terms for T in term.transform)]))
         evidence = log_likelihood(posterior, counts, noise) + log_weights(problem.data)
         process = SparseProcess(tuple(term.moved(np) for term in terms), posterior.moved(np))
-        return Fit(process, noise, counts, evidence, backends.host(triangles), kept)
+        return Fit(process, noise, counts, evidence, backends.host(triangles), kept, front)
 
     def _folds(
         self, unwhitened_terms: Sequence[SparseTerm], parts: Sequence, resources: Resources, kept: KeptRows | None
