@@ -1,5 +1,7 @@
 """Relaxations that spare reference calls: as ASE's optimisers are, with the same end, in fewer calls."""
 
+import json
+
 import numpy as np
 import pytest
 from ase import Atoms
@@ -8,13 +10,15 @@ from ase.calculators.calculator import Calculator
 from ase.calculators.emt import EMT
 from ase.constraints import FixAtoms, FixBondLength
 from ase.filters import FrechetCellFilter
-from ase.io import read
+from ase.io import read, write
 from ase.optimize import BFGS
 
 import soapkrr
 from soapkrr import SOAP, DotProduct, GaussianProcess, InputError, SurrogateRelaxation
+from soapkrr.active.calculators import reference_calculator
 from soapkrr.active.certificate import lowest_curvature
 from soapkrr.active.surrogate import Reference, Surrogate, Tilted
+from soapkrr.cli import entry as cli
 
 
 def cluster(seed=0):
@@ -262,3 +266,82 @@ def test_other_constraints_hold():
     relaxation = SurrogateRelaxation(atoms, logfile=None)
     assert relaxation.run(fmax=0.05)
     assert atoms.get_distance(0, 1) == pytest.approx(length, abs=1e-6)
+
+
+# --- on the command line ---
+
+
+@pytest.fixture
+def clusters(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write("c.xyz", [cluster(seed) for seed in range(3)])
+    return tmp_path
+
+
+def run(capsys, *words):
+    code = cli.run(list(words))
+    out, err = capsys.readouterr()
+    return code, out, err
+
+
+def test_relaxations_by_a_reference_from_the_command_line(clusters, capsys):
+    words = ["relax", "c.xyz", "--reference", "emt", "--fmax", "0.05", "-o", "out.xyz", "--series", "--save-model", "m.soapkrr", "--quiet"]
+    code, out, err = run(capsys, *words, "--json")
+    data = json.loads(out)
+    assert (code, err, data["all_converged"], len(data["structures"])) == (0, "", True, 3)
+    relaxed = read("out.xyz", ":")
+    for row, atoms in zip(data["structures"], relaxed, strict=True):
+        atoms.info["energy"] = atoms.get_potential_energy()
+        atoms.calc = EMT()
+        assert atoms.get_potential_energy() == pytest.approx(row["energy_ev"], abs=1e-6)
+        assert np.linalg.norm(atoms.get_forces(), axis=1).max() <= 0.05 + 1e-6
+    assert data["calls"] == sum(atoms.info["relax_calls"] for atoms in relaxed)
+    assert len(soapkrr.load("m.soapkrr").process_.structures.frames) == data["calls"]
+    table = run(capsys, *words)[1]
+    assert table.count("Cu7") == 3 and f"{data['calls']} calls of emt, all relaxed" in table
+
+
+def test_a_structure_that_fails_is_listed_and_the_rest_goes_on(clusters, capsys):
+    frames = read("c.xyz", ":")
+    frames[1] = molecule("SiH4")  # EMT does not know silicon
+    write("c.xyz", frames)
+    code, out, err = run(capsys, "relax", "c.xyz", "--reference", "emt", "--fmax", "0.1", "-o", "out.xyz", "--quiet")
+    assert code == 1 and out.count("failed:") == 1 and "1 of 3 not relaxed" in out and err == ""
+    assert [("relax_failed" in atoms.info) for atoms in read("out.xyz", ":")] == [False, True, False]
+
+
+def test_an_interrupted_run_goes_on(clusters, capsys):
+    words = ["relax", "c.xyz", "--reference", "emt", "--fmax", "0.05", "-o", "out.xyz", "--quiet"]
+    assert run(capsys, *words)[0] == 0
+    whole = read("out.xyz", ":")
+    write("out.xyz", whole[:1])
+    code, out, _ = run(capsys, *words, "--resume")
+    assert code == 0 and len(read("out.xyz", ":")) == 3
+    assert run(capsys, *words[:-3], "-o", "out.xyz", "--quiet", "--json")[0] == 0
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--reference", "gfn3"], "Did you mean"),
+        (["--reference", "zbl"], "a prior mean, not a calculator"),
+        (["--reference", "nowhere:f"], "cannot be called without arguments"),
+        (["--reference", "json:dumps"], "cannot be called without arguments"),
+        (["--reference", "time:time"], "makes a float, not an ASE calculator"),
+        (["--reference", "missing.yaml"], "cannot be read"),
+        (["--reference", "list.json"], "must hold a mapping with `calculator`"),
+        (["--reference", "unknown.json"], "cannot be made"),
+        (["--reference", "emt", "--fmax", "0"], "--fmax"),
+    ],
+)
+def test_references_that_cannot_be(clusters, capsys, words, message):
+    (clusters / "list.json").write_text("[1]")
+    (clusters / "unknown.json").write_text('{"calculator": "nothing"}')
+    code, out, err = run(capsys, "relax", "c.xyz", *words, "-o", "out.xyz")
+    assert code == 2 and out == "" and message in err and not (clusters / "out.xyz").exists()
+
+
+def test_a_file_describes_a_calculator(clusters):
+    (clusters / "lj.json").write_text('{"calculator": "lj", "sigma": 2.0}')
+    (clusters / "lj.yaml").write_text("calculator: lj\nsigma: 2.0\n")
+    assert all(reference_calculator(name).parameters["sigma"] == 2.0 for name in ("lj.json", "lj.yaml"))

@@ -23,7 +23,7 @@ def run(argv: list[str] | None = None) -> int:
     """Run one command and return its exit code; argument errors leave through `SystemExit` with code 2."""
     _tolerate_ascii(sys.stdout)
     _tolerate_ascii(sys.stderr)
-    args = build_parser().parse_args(argv)
+    args = build_parser(sys.argv[1:] if argv is None else argv).parse_args(argv)
     try:
         with _messages(args):
             report = args.run(args)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 
 from soapkrr import __version__
 from soapkrr.cli.check import check
@@ -11,6 +12,7 @@ from soapkrr.cli.fit import fit
 from soapkrr.cli.info import info
 from soapkrr.cli.messages import Parser
 from soapkrr.cli.predict import predict
+from soapkrr.cli.referenced import REFERENCES, add_arguments, relax_by_reference
 from soapkrr.cli.relax import relax
 from soapkrr.cli.screen import screen
 from soapkrr.cli.tables import UNCERTAINTY
@@ -66,14 +68,14 @@ LABELS = (
 )
 
 
-def build_parser() -> argparse.ArgumentParser:
-    """The parser of all commands."""
+def build_parser(words: Sequence[str] = ()) -> argparse.ArgumentParser:
+    """The parser of all commands; ``words``: those to parse, for `relax` has no MODEL where there is a --reference."""
     parser = Parser(prog="soapkrr", description="Gaussian-process potentials with error bars.", allow_abbrev=False)
     parser.add_argument("--version", action="version", version=f"soapkrr {__version__}")
     subparsers = parser.add_subparsers(title="commands", required=True, metavar="check | fit | evaluate | predict | relax | screen | info")
 
-    def command(run, text, epilog=None):
-        sub = subparsers.add_parser(run.__name__, help=text, description=text, epilog=epilog, allow_abbrev=False)
+    def command(run, text, epilog=None, name=None):
+        sub = subparsers.add_parser(name or run.__name__, help=text, description=text, epilog=epilog, allow_abbrev=False)
         sub.set_defaults(run=run)
         return sub
 
@@ -81,7 +83,12 @@ def build_parser() -> argparse.ArgumentParser:
     _fit_arguments(command(fit, "fit a potential to labelled structures and write it to a file", CHOSEN))
     _evaluate_arguments(command(evaluate, "print the errors of a model on labelled structures"))
     _predict_arguments(command(predict, "predict energies and their standard deviations of structures without labels", FAILED))
-    _relax_arguments(command(relax, "relax structures with a model", RELAXED))
+    if any(word.split("=")[0] == "--reference" for word in words):
+        sub = command(relax_by_reference, "relax structures by few calls of a reference", RELAXED, "relax")
+        add_arguments(sub)
+        _relaxation_arguments(sub)
+    else:
+        _relax_arguments(command(relax, "relax structures with a model, or by few calls of a --reference", RELAXED))
     _screen_arguments(command(screen, "rank candidates by predicted energy, and name those to calculate next", SCREENED))
     _info_arguments(command(info, "print what is in a model file"))
     return parser
@@ -113,13 +120,18 @@ def _predict_arguments(sub) -> None:
 
 def _relax_arguments(sub) -> None:
     _model_and_file(sub, "structures")
+    _relaxation_arguments(sub)
+    sub.add_argument("--optimizer", choices=["bfgs", "fire"], default="bfgs", help="algorithm (default %(default)s)")
+    sub.add_argument("--reference", metavar="REFERENCE", help=f"without MODEL: {REFERENCES}; see relax --reference emt --help")
+    _common_arguments(sub)
+
+
+def _relaxation_arguments(sub) -> None:
     _output(sub, "OUT", "relaxed structures, extended XYZ", required=True)
     sub.add_argument("--resume", action="store_true", help="go on where an interrupted run that wrote OUT stopped")
-    sub.add_argument("--optimizer", choices=["bfgs", "fire"], default="bfgs", help="algorithm (default %(default)s)")
     _number(sub, "--fmax", float, 0.01, "largest force at which a structure counts as relaxed, eV/Å")
     _number(sub, "--steps", positive_int, 500, "largest number of steps")
     sub.add_argument("--cell", action="store_true", help="relax the cell too")
-    _common_arguments(sub)
 
 
 def _screen_arguments(sub) -> None:

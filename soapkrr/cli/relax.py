@@ -22,7 +22,7 @@ def relax(args) -> Report:
         raise InputError(f"`--fmax` must be a positive finite number in eV/Å, received {args.fmax}.")
     model, frames = model_and_structures(args, all_usable=False)
     unusable = _unusable(model, frames, args)
-    rows = _earlier(output, frames, args)
+    rows = {s: _row(atoms) for s, atoms in earlier(output, frames, args).items()}
     left = [s for s in range(len(frames)) if s not in rows]
     try:
         _relax_all(model, frames, left, unusable, output, rows, args)
@@ -117,8 +117,8 @@ def _row(atoms) -> dict:
     }
 
 
-def _earlier(output: Path, frames, args) -> dict[int, dict]:
-    """{place: row} of what an earlier run left in the output, with ``--resume``; without, raises where that is part of a run."""
+def earlier(output: Path, frames, args) -> dict:
+    """{place: structure} of what an earlier run left in the output, with ``--resume``; without, raises where that is part of a run."""
     if not output.exists() or output.stat().st_size == 0:
         return {}
     size = complete_records(output)
@@ -133,7 +133,7 @@ def _earlier(output: Path, frames, args) -> dict[int, dict]:
     if not all(0 <= s < len(frames) and list(atoms.numbers) == list(frames[s].numbers) for s, atoms in done.items()):
         raise InputError(f"`--resume`: {output} is not of a run of `soapkrr relax` on {args.file}; choose another name for the output.")
     drop_rest(output, size)
-    return {s: _row(atoms) for s, atoms in done.items()}
+    return done
 
 
 def _read_part(path: Path, size: int) -> list:
