@@ -315,7 +315,7 @@ def test_on_the_command_line(folder, capsys):
     for arguments, words in {
         ("m.soapkrr", "none.xyz", "-o", "q.db"): "there is no file or folder none.xyz",
         ("m.soapkrr", "c.xyz", "-o", "q.xyz"): "`--output` must be an ASE database",
-        ("m.soapkrr", "c.xyz", "-o", "q.db", "--next", "50"): "`--next` must be at most 8",
+        ("m.soapkrr", "c.xyz", "-o", "q.db", "--next", "50"): "`--next` must be at most 9",
         ("m.soapkrr", "m.soapkrr", "-o", "q.db"): "is a model file",
         ("m.soapkrr", "c.xyz", "-o", "q.db", "--below", "nan"): "`--below` must be a finite number",
     }.items():
