@@ -26,7 +26,6 @@ FLOORS = (
     ("checking", "uncertainty"),
     ("estimators",),
     ("learning",),
-    ("active",),
     ("auto", "automatic", "description", "repulsion", "solids", "loading"),
     ("lint",),
     ("cli",),

@@ -144,7 +144,7 @@ class SurrogateNEB:
         for known in self.records.references:
             self.surrogate.learn(known)
         self._at: HeldReference | None = None
-        self._started = False
+        self._started, self._first = False, np.empty((0, 3))
 
     @property
     def model(self) -> GaussianProcess:
@@ -192,6 +192,7 @@ class SurrogateNEB:
             image.calc = SinglePointCalculator(image, energy=known.energy, forces=known.forces)
         band = Band(self.images, Bent(self.model))
         band.interpolate("idpp", mic=self._mic, apply_constraint=False)
+        self._first = band.get_positions()
         if len(self.surrogate) < 3:
             self._ask(self.images[len(self.images) // 2], f"image {len(self.images) // 2}")
         self._started = True
@@ -210,6 +211,8 @@ class SurrogateNEB:
         """Relax the band on the surrogate, as far as it is trusted."""
         sure = view is not None and view.doubt < KNOWN
         band = Band(self.images, Bent(self.model, self._at), climb=view is not None and sure and view.climbs)
+        if not sure:  # what a surrogate of few structures made of the path is no place to go on from
+            band.set_positions(self._first)
         start = [image.positions.copy() for image in self.images]
         enough = INNER * fmax if sure else max(INNER * fmax, ENOUGH)
         optimizer = FIRE(band, logfile=None, maxstep=STEP)  # pyright: ignore[reportArgumentType]  (ASE takes bands, and no file)
