@@ -12,6 +12,7 @@ from small import crystals, small_gp
 from soapkrr import InputError, cli, load
 
 
+@pytest.mark.filterwarnings("default::soapkrr.DataWarning")  # which a command prints
 def test_command_lines(tmp_path, capsys):
     table = run("cli", attempts(12 * len(MAKERS), 1, tmp_path / "shop"), Limits(seconds=30))
     assert not failures(table)
