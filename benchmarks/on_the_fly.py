@@ -2,7 +2,7 @@
 
 Expanded copper (a = 3.8 Å, EMT, 32 atoms) melts at 2500 K; ethanol at 500 K (GFN2-xTB). The reference is computed at every step beside
 the run, which does not see it: an excursion is a step at which a force is wrong by more than the threshold and the reference was not asked.
-``python benchmarks/on_the_fly.py [--steps N] [--seeds N]`` writes benchmarks/results/on_the_fly.json.
+``OMP_NUM_THREADS=1 python benchmarks/on_the_fly.py [NAME...] [--steps N] [--seeds N]`` writes benchmarks/results/on_the_fly.json.
 """
 
 from __future__ import annotations
@@ -88,16 +88,19 @@ def run(name: str, steps: int, seed: int) -> dict:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--steps", type=int, default=1000)
-    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("names", nargs="*", help="beginnings of names of runs")
+    parser.add_argument("--steps", type=int, default=600)
+    parser.add_argument("--seeds", type=int, default=2)
     given = parser.parse_args()
     warnings.simplefilter("ignore", FutureWarning)
-    rows = []
-    for name in RUNS:
+    file = HERE / "results" / "on_the_fly.json"
+    rows = json.loads(file.read_text()) if file.exists() else []
+    for name in [name for name in RUNS if name.startswith(tuple(given.names) or "")]:
         for seed in range(given.seeds):
-            rows.append(run(name, given.steps, seed))
-            print(json.dumps(rows[-1]), flush=True)
-            (HERE / "results" / "on_the_fly.json").write_text(json.dumps(rows, indent=1) + "\n")
+            row = run(name, given.steps, seed)
+            rows = [r for r in rows if (r["run"], r["seed"]) != (name, seed)] + [row]
+            print(json.dumps(row), flush=True)
+            file.write_text(json.dumps(rows, indent=1) + "\n")
 
 
 if __name__ == "__main__":

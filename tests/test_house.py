@@ -28,7 +28,6 @@ FLOORS = (
     ("learning",),
     ("auto", "automatic", "description", "repulsion", "solids", "loading"),
     ("lint",),
-    ("active",),
     ("cli",),
 )
 
