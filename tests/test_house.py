@@ -28,6 +28,7 @@ FLOORS = (
     ("learning",),
     ("auto", "automatic", "description", "repulsion", "solids", "loading"),
     ("lint",),
+    ("active",),
     ("cli",),
 )
 
