@@ -1,5 +1,6 @@
 """Relaxations that spare reference calls: as ASE's optimisers are, with the same end, in fewer calls."""
 
+import copy
 import json
 
 import numpy as np
@@ -15,6 +16,7 @@ from ase.optimize import BFGS
 
 import soapkrr
 from soapkrr import SOAP, DotProduct, GaussianProcess, InputError, SurrogateRelaxation
+from soapkrr.active import relaxation as relaxation_module
 from soapkrr.active.calculators import reference_calculator
 from soapkrr.active.certificate import lowest_curvature
 from soapkrr.active.surrogate import Reference, Surrogate, Tilted
@@ -201,6 +203,36 @@ def test_the_lowest_curvature_is_that_of_the_hessian():
     forces = [f[1, 2] for f in model.predict(ends).forces]
     assert value == pytest.approx(-2 * (forces[0] - forces[1]) / (2 * h), rel=1e-2)
     assert 0 < std < abs(value)
+
+
+def test_a_surrogate_that_lets_atoms_coincide_is_stopped_before(monkeypatch):
+    """Of one structure learnt, two atoms fall onto each other where nothing holds them: the way down ends before."""
+    monkeypatch.setattr(relaxation_module, "TRUST", 5.0)
+    monkeypatch.setattr(relaxation_module, "HOLE", 1e9)
+    predict, asked = GaussianProcess.predict, []
+
+    def refusing(self, frames, *args, **kwargs):
+        asked.append(frames)
+        if len(asked) % 7 == 0:
+            raise InputError("frame 0: atoms 0 and 1 coincide")
+        return predict(self, frames, *args, **kwargs)
+
+    atoms = cluster()
+    relaxation = SurrogateRelaxation(atoms, logfile=None)
+    monkeypatch.setattr(Tilted, "calculate", _with(Tilted.calculate, refusing))
+    relaxation.run(fmax=0.01, steps=4)
+    assert 1 < relaxation.calls <= 5 and relaxation.certificate is not None and isinstance(atoms.calc, EMT)
+
+
+def _with(calculate, refusing):
+    """The method of a calculator, its model's predictions replaced."""
+
+    def calculated(self, *args, **kwargs):
+        self.model = copy.copy(self.model)
+        self.model.predict = refusing.__get__(self.model)
+        return calculate(self, *args, **kwargs)
+
+    return calculated
 
 
 class Failing(EMT):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 import numpy as np
@@ -137,10 +138,9 @@ class SurrogateRelaxation(Optimizer):
         with self._on_the_surrogate(Tilted(self.model, self.references[best])):
             without = self._steps_of_bfgs()
             self.optimizable.set_x(self.points[-1])
-            here = real.copy()
-            for _ in BFGS(self.atoms, logfile=None, maxstep=STEP).irun(0.1 * INNER * self.fmax, STEPS // 4):
-                pass
-            there = real.copy()
+            here = there = real.copy()
+            for _ in self._descent(STEP, 0.1 * INNER * self.fmax, STEPS // 4):
+                there = real.copy()
             self.optimizable.set_x(self.points[-1])
         curvature = lowest_curvature(self.model, here) if self.atoms is real else (None, None)
         files = [None if name is None else str(name) for name in (self._orig_trajectory, self.restart)]
@@ -151,8 +151,20 @@ class SurrogateRelaxation(Optimizer):
     def _steps_of_bfgs(self) -> int | None:
         """Calculations that BFGS takes from the first structure on the surrogate."""
         self.optimizable.set_x(self.points[0])
-        optimizer = BFGS(self.atoms, logfile=None)
-        return optimizer.nsteps + 1 if optimizer.run(self.fmax, STEPS) else None
+        took = 0
+        for _ in self._descent(BFGS.defaults["maxstep"], self.fmax, STEPS):
+            took += 1
+        return took if self.optimizable.converged(self.optimizable.get_gradient(), self.fmax) else None
+
+    def _descent(self, step: float, fmax: float, steps: int) -> Iterator[np.ndarray]:
+        """Coordinates on the way down, by BFGS; the way ends before a structure of which the surrogate can say nothing."""
+        x = self.optimizable.get_x()
+        try:
+            for _ in BFGS(self.atoms, logfile=None, maxstep=step).irun(fmax, steps):
+                x = self.optimizable.get_x()
+                yield x
+        except InputError:  # atoms that coincide
+            self.optimizable.set_x(x)
 
     def run(self, fmax=0.05, steps=DEFAULT_MAX_STEPS):
         """See `Optimizer.run`."""
@@ -237,8 +249,7 @@ class SurrogateRelaxation(Optimizer):
         trust, step = (min(self.trust, NEAREST), NEAREST_STEP) if self.nearest else (self.trust, STEP)
         with self._on_the_surrogate(Tilted(self.model, reference)):
             self.optimizable.set_x(start)
-            for _ in BFGS(self.atoms, logfile=None, maxstep=step).irun(INNER * self.fmax, STEPS):
-                x = self.optimizable.get_x()
+            for x in self._descent(step, INNER * self.fmax, STEPS):
                 if not free and (moved(x, start) > trust or self._hole(best, x)):
                     break
                 if free and self._std() > DOUBT:
