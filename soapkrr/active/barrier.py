@@ -11,10 +11,10 @@ from ase import Atoms
 from ase.calculators.singlepoint import SinglePointCalculator
 from ase.optimize import FIRE
 
-from soapkrr.active.asking import HeldReference, ask, check_calculator, force_of
+from soapkrr.active.asking import HeldReference, force_of
 from soapkrr.active.band import Band, Bent
-from soapkrr.active.records import Records, same
-from soapkrr.active.surrogate import Surrogate, as_prior, grows
+from soapkrr.active.records import same
+from soapkrr.active.search import Search
 from soapkrr.errors import InputError
 from soapkrr.estimators.gaussian_process import GaussianProcess
 from soapkrr.uncertainty.observables import Energy
@@ -74,7 +74,7 @@ class Barrier:
         return f"barrier {forward} eV (back {back}), force at the saddle {self.force:.3f} eV/Å, {self.calls} reference calls, {state}"
 
 
-class SurrogateNEB:
+class SurrogateNEB(Search):
     """Climbing-image nudged elastic band on a Gaussian process that asks a reference for one image at a time.
 
     The band starts from the image-dependent pair potential (Smidstrup et al. 2014, doi 10.1063/1.4878664) with improved tangents and a
@@ -136,22 +136,16 @@ class SurrogateNEB:
             raise InputError(f"`n_images` counts the ends and must be an integer of at least 3, received {n_images!r}.")
         if not std > 0:
             raise InputError(f"`std` must be positive, in eV, received {std!r}.")
-        self.reference, self.std = check_calculator(reference), float(std)
-        own = model if grows(model) else None
-        self.surrogate = Surrogate(list(initial.symbols), as_prior(prior if own is not None or model is None else model), own)
+        super().__init__(list(initial.symbols), reference, prior, model, records)
         self.images = [initial.copy() for _ in range(n_images - 1)] + [final.copy()]
-        self.records, self.calls, self._mic = Records(records), 0, mic
-        for known in self.records.references:
-            self.surrogate.learn(known)
+        self.std, self._mic = float(std), mic
         self._at: HeldReference | None = None
         self._started, self._first = False, np.empty((0, 3))
 
     @property
     def model(self) -> GaussianProcess:
         """The surrogate, which has learnt from all calculations; `InputError` before the first."""
-        if self.surrogate.model is None:
-            raise InputError("`model`: nothing was calculated yet; call `run` first.")
-        return self.surrogate.model
+        return self._model()
 
     @property
     def references(self) -> list[HeldReference]:
@@ -196,16 +190,6 @@ class SurrogateNEB:
         if len(self.surrogate) < 3:
             self._ask(self.images[len(self.images) // 2], f"image {len(self.images) // 2}")
         self._started = True
-
-    def _ask(self, atoms: Atoms, name: str) -> HeldReference:
-        """The reference of a structure, learnt from unless it is known."""
-        known = self.records.find(atoms)
-        if known is None:
-            known = ask(self.reference, atoms, name)
-            self.calls += 1
-            self.records.add(known)
-            self.surrogate.learn(known)
-        return known
 
     def _relax(self, view: _View | None, fmax: float) -> None:
         """Relax the band on the surrogate, as far as it is trusted."""

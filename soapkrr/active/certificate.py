@@ -6,8 +6,8 @@ from dataclasses import asdict, dataclass
 
 import numpy as np
 from ase import Atoms
-from ase.constraints import FixAtoms
 
+from soapkrr.active.asking import held
 from soapkrr.estimators.gaussian_process import GaussianProcess
 from soapkrr.uncertainty.observables import Energy, Force
 
@@ -73,14 +73,14 @@ def left_to_gain(model: GaussianProcess, here: Atoms, there: Atoms) -> tuple[flo
 
 def lowest_curvature(model: GaussianProcess, atoms: Atoms) -> tuple[float, float] | tuple[None, None]:
     """Lowest eigenvalue of the Hessian by central differences of forces, and its standard deviation, eV/Å²; of atoms that may move."""
-    fixed = {int(i) for constraint in atoms.constraints if isinstance(constraint, FixAtoms) for i in constraint.get_indices()}
-    free = np.array([i for i in range(len(atoms)) if i not in fixed], dtype=int)
+    fixed = held(atoms)
+    free = np.flatnonzero(~fixed)
     if not len(free) or 3 * len(free) > MOST:
         return None, None
     moved = [_displaced(atoms, i, axis, sign * STEP) for i in free for axis in range(3) for sign in (1, -1)]
     forces = np.array([f[free].ravel() for f in model.predict(moved).forces]).reshape(3 * len(free), 2, -1)
     hessian = (forces[:, 1] - forces[:, 0]) / (2 * STEP)
-    modes = _modes(atoms, free, bool(fixed))
+    modes = _modes(atoms, free, bool(fixed.any()))
     values, vectors = np.linalg.eigh(modes.T @ (0.5 * (hessian + hessian.T)) @ modes)
     mode = np.zeros_like(atoms.positions)
     mode[free] = (modes @ vectors[:, 0]).reshape(-1, 3)

@@ -11,10 +11,9 @@ from ase import Atoms
 from ase.calculators.calculator import Calculator, all_changes
 from ase.mep import DimerControl, MinModeAtoms, MinModeTranslate
 
-from soapkrr.active.asking import HeldReference, ask, check_calculator, force_of, held
+from soapkrr.active.asking import HeldReference, force_of, held
 from soapkrr.active.band import Bent
-from soapkrr.active.records import Records
-from soapkrr.active.surrogate import Surrogate, as_prior, grows
+from soapkrr.active.search import Search
 from soapkrr.errors import InputError, require_positive
 from soapkrr.estimators.gaussian_process import GaussianProcess
 
@@ -47,7 +46,7 @@ class Saddle:
     model: GaussianProcess = field(repr=False)
 
 
-class SurrogateDimer:
+class SurrogateDimer(Search):
     """Minimum-mode following on a Gaussian process (Henkelman and Jónsson 1999, doi 10.1063/1.480097; `ase.mep.MinModeAtoms`).
 
     From a structure at rest, displaced along a guess, uphill along the lowest curvature of the surrogate and downhill along all others,
@@ -80,12 +79,7 @@ class SurrogateDimer:
         way[held(atoms)] = 0.0
         if np.linalg.norm(way) < 1e-3:
             raise InputError("`displacement` must move an atom that is not fixed by more than 0.001 Å: its direction says to which saddle.")
-        self.reference = check_calculator(reference)
-        own = model if grows(model) else None
-        self.surrogate = Surrogate(list(atoms.symbols), as_prior(prior if own is not None or model is None else model), own)
-        self.records, self.calls = Records(records), 0
-        for known in self.records.references:
-            self.surrogate.learn(known)
+        super().__init__(list(atoms.symbols), reference, prior, model, records)
         self.start, self.atoms = atoms.copy(), atoms.copy()
         self.atoms.set_positions(atoms.positions + way)
         self._mode = way / np.linalg.norm(way)
@@ -115,22 +109,6 @@ class SurrogateDimer:
                 barrier = here.energy - lowest
                 return Saddle(self.atoms.copy(), here.energy, barrier, force, mode, curvature, done, self.calls, self._model())
             self.atoms.set_positions(found)
-
-    def _model(self) -> GaussianProcess:
-        """The surrogate, once there is one."""
-        if self.model is None:
-            raise InputError("`model`: nothing was calculated yet; call `run` first.")
-        return self.model
-
-    def _ask(self, atoms: Atoms, name: str) -> HeldReference:
-        """The reference of a structure, learnt from unless it is known."""
-        known = self.records.find(atoms)
-        if known is None:
-            known = ask(self.reference, atoms, name)
-            self.calls += 1
-            self.records.add(known)
-            self.surrogate.learn(known)
-        return known
 
     def _follow(self, here: HeldReference, fmax: float) -> tuple[np.ndarray, float, np.ndarray]:
         """The lowest mode and its curvature there, and positions where the surrogate is at rest, or not trusted any more."""

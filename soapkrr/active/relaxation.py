@@ -11,7 +11,7 @@ from ase.optimize import BFGS
 from ase.optimize.optimize import DEFAULT_MAX_STEPS, Optimizer
 
 from soapkrr.active.certificate import Certificate, left_to_gain, lowest_curvature
-from soapkrr.active.surrogate import Reference, Surrogate, Tilted, as_prior, grows
+from soapkrr.active.surrogate import Reference, Surrogate, Tilted, grows
 from soapkrr.errors import InputError
 
 #: How far an atom may move between two reference calculations, Å: at first, at most, and at least.
@@ -99,10 +99,9 @@ class SurrogateRelaxation(Optimizer):
         real = underlying(atoms)
         if real.calc is None:
             raise InputError("`atoms` have no calculator: `atoms.calc` is the reference.")
-        own = model if grows(model) else None
-        if own is None and model is not None and prior is not None:
+        if model is not None and prior is not None and not grows(model):
             raise InputError("`prior` and a `model` that does not grow are both prior means; give one of them.")
-        self.surrogate = Surrogate(list(real.symbols), as_prior(prior if own is not None or model is None else model), own)
+        self.surrogate = Surrogate.of(list(real.symbols), prior, model)
         self.nearest, self.certificate = nearest, None
         self.references: list[Reference] = []
         self.points: list[np.ndarray] = []
@@ -181,7 +180,7 @@ class SurrogateRelaxation(Optimizer):
     def _learn(self) -> None:
         """From the reference calculation of the present structure, unless it is known."""
         x = self.optimizable.get_x()
-        if any(np.array_equal(x, known) for known in self.points[-1:]):
+        if self.points and np.array_equal(x, self.points[-1]):
             return
         gradient = self.optimizable.get_gradient()
         real = underlying(self.atoms)

@@ -95,6 +95,12 @@ class Surrogate:
             self.prior = None  # is in the model
         self.highest: dict[tuple, float] = {} if model is None else dict(highest_energies(model))
 
+    @classmethod
+    def of(cls, species: list[str], prior=None, model=None) -> Surrogate:
+        """With a model that goes on to grow, or one that does not as prior mean in place of ``prior``, which is as in `as_prior`."""
+        own = model if grows(model) else None
+        return cls(species, as_prior(prior if own is not None or model is None else model), own)
+
     def __len__(self) -> int:
         return 0 if self.model is None else len(self.model.process_.structures.frames)
 

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import logging
-import math
 from pathlib import Path
 
 from soapkrr.cli.files import model_path, read_structures, structure_path
 from soapkrr.cli.growing import TextFile, extended_xyz
-from soapkrr.cli.relax import earlier
+from soapkrr.cli.relax import check_fmax, common_row, earlier
 from soapkrr.cli.tables import Report
 from soapkrr.errors import FAILURES, InputError, reason
 
@@ -34,8 +33,7 @@ def relax_by_reference(args) -> Report:
     from soapkrr.active.calculators import reference_calculator
 
     output = structure_path(args.output, args.file)
-    if not (math.isfinite(args.fmax) and args.fmax > 0):
-        raise InputError(f"`--fmax` must be a positive finite number in eV/Å, received {args.fmax}.")
+    check_fmax(args.fmax)
     saved = None if args.save_model is None else model_path(args.save_model, args.file)
     reference, prior = reference_calculator(args.reference), None if args.prior is None else reference_calculator(args.prior)
     frames = read_structures(args.file, all_usable=False)
@@ -101,10 +99,7 @@ def _relaxed(frame, reference, prior, model, args):
 def _row(atoms) -> dict:
     info, done = atoms.info, "relax_failed" not in atoms.info
     return {
-        "frame": int(info["relax_frame"]),
-        "formula": atoms.get_chemical_formula(),
-        "n_atoms": len(atoms),
-        "energy_ev": float(atoms.get_potential_energy()) if done else None,
+        **common_row(atoms),
         "fmax_ev_per_angstrom": float(info["relax_fmax"]) if done else None,
         "calls": int(info["relax_calls"]),
         "calls_without": int(info["relax_calls_without"]) if "relax_calls_without" in info else None,

@@ -18,8 +18,7 @@ logger = logging.getLogger(__name__)
 
 def relax(args) -> Report:
     output = structure_path(args.output, args.file, args.model)
-    if not (math.isfinite(args.fmax) and args.fmax > 0):
-        raise InputError(f"`--fmax` must be a positive finite number in eV/Å, received {args.fmax}.")
+    check_fmax(args.fmax)
     model, frames = model_and_structures(args, all_usable=False)
     unusable = _unusable(model, frames, args)
     rows = {s: _row(atoms) for s, atoms in earlier(output, frames, args).items()}
@@ -100,14 +99,27 @@ def _optimised(model, atoms, args):
     return atoms
 
 
+def check_fmax(fmax: float) -> None:
+    """Raise where no relaxation can end there."""
+    if not (math.isfinite(fmax) and fmax > 0):
+        raise InputError(f"`--fmax` must be a positive finite number in eV/Å, received {fmax}.")
+
+
+def common_row(atoms) -> dict:
+    """What rows of all relaxations begin with."""
+    return {
+        "frame": int(atoms.info["relax_frame"]),
+        "formula": atoms.get_chemical_formula(),
+        "n_atoms": len(atoms),
+        "energy_ev": None if "relax_failed" in atoms.info else float(atoms.get_potential_energy()),
+    }
+
+
 def _row(atoms) -> dict:
     """The row of the table of a structure as it stands in the output."""
     info, done = atoms.info, "relax_failed" not in atoms.info
     return {
-        "frame": int(info["relax_frame"]),
-        "formula": atoms.get_chemical_formula(),
-        "n_atoms": len(atoms),
-        "energy_ev": float(atoms.get_potential_energy()) if done else None,
+        **common_row(atoms),
         "energy_std_ev": float(info["energy_std"]) if done else None,
         "fmax_ev_per_angstrom": float(info["relax_fmax"]) if done else None,
         "steps": int(info["relax_steps"]) if done else None,

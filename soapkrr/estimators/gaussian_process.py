@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from ase import Atoms
-from sklearn.utils.validation import check_is_fitted
 
 from soapkrr.baselines import Baseline
 from soapkrr.descriptors.base import Descriptor
@@ -78,8 +77,7 @@ class ExactPotential(Potential):
         >>> model.update(frames[2]).n_observations_["energy"]
         3
         """
-        check_is_fitted(self)
-        process, fitted, frames = self.process_, type(self)(**self.fitted_parameters_), as_frames(frames)
+        fitted, process, frames = self._as_fitted(), self.process_, as_frames(frames)
         if not isinstance(process, ExactProcess):
             raise InputError(
                 "`update` adds rows to a Cholesky factor; a fit by conjugate gradients has none: fit again with all structures."
