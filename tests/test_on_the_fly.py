@@ -144,7 +144,7 @@ def test_momenta_are_kept_when_thermostats_forget():
 
 
 def test_a_committee_asks_where_its_samples_do_not_agree():
-    """Models of a structure or two are asked for standard deviations; later what is said at a call is the spread of samples of the model."""
+    """Models of a structure or two give standard deviations; later what is said at a call is the spread of samples of the model."""
     atoms, errors = copper(), []
 
     def compare(step, moving):

@@ -8,11 +8,14 @@ from collections.abc import Sequence
 from soapkrr import __version__
 from soapkrr.cli.arguments import LABELS, common, errors, labels, model_and_file, number, output
 from soapkrr.cli.check import check
+from soapkrr.cli.dimer import DIMER, dimer, dimer_arguments
 from soapkrr.cli.evaluate import evaluate
+from soapkrr.cli.explore import EXPLORED, explore, explore_arguments
 from soapkrr.cli.fit import fit
 from soapkrr.cli.fit_arguments import fit_arguments
 from soapkrr.cli.info import info
 from soapkrr.cli.messages import Parser
+from soapkrr.cli.neb import NEB, neb, neb_arguments
 from soapkrr.cli.predict import predict
 from soapkrr.cli.referenced import REFERENCES, add_arguments, relax_by_reference
 from soapkrr.cli.relax import relax
@@ -26,6 +29,8 @@ from soapkrr.cli.types import (
 
 #: Names of `active.settings.RANKED`, without importing it.
 RANKED = ["value", "lower", "probability"]
+
+COMMANDS = "check | fit | evaluate | predict | relax | neb | dimer | explore | screen | info"
 
 #: Columns by which `predict` sorts.
 SORTED = ["id", "formula", "energy", "energy_std", "energy_per_atom", "forces_std"]
@@ -54,7 +59,7 @@ def build_parser(words: Sequence[str] = ()) -> argparse.ArgumentParser:
     """The parser of all commands; ``words``: those to parse, for `relax` has no MODEL where there is a --reference."""
     parser = Parser(prog="soapkrr", description="Gaussian-process potentials with error bars.", allow_abbrev=False)
     parser.add_argument("--version", action="version", version=f"soapkrr {__version__}")
-    subparsers = parser.add_subparsers(title="commands", required=True, metavar="check | fit | evaluate | predict | relax | screen | info")
+    subparsers = parser.add_subparsers(title="commands", required=True, metavar=COMMANDS)
 
     def command(run, text, epilog=None, name=None):
         sub = subparsers.add_parser(name or run.__name__, help=text, description=text, epilog=epilog, allow_abbrev=False)
@@ -71,6 +76,9 @@ def build_parser(words: Sequence[str] = ()) -> argparse.ArgumentParser:
         _relaxation_arguments(sub)
     else:
         _relax_arguments(command(relax, "relax structures with a model, or by few calls of a --reference", RELAXED))
+    neb_arguments(command(neb, "find the path over a barrier by few calls of a reference", NEB))
+    dimer_arguments(command(dimer, "find a saddle point from one structure by few calls of a reference", DIMER))
+    explore_arguments(command(explore, "run molecular dynamics that ask a reference where a force may be wrong", EXPLORED))
     _screen_arguments(command(screen, "rank candidates by predicted energy, and name those to calculate next", SCREENED))
     _info_arguments(command(info, "print what is in a model file"))
     return parser
