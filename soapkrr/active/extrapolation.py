@@ -68,13 +68,13 @@ def extrapolations(
     --------
     >>> from ase.build import bulk
     >>> from ase.calculators.emt import EMT
-    >>> from soapkrr import SOAP, GaussianProcess, extrapolations
+    >>> from soapkrr import SOAP, DotProduct, GaussianProcess, extrapolations
     >>> frames = [bulk("Cu", cubic=True) for _ in range(4)]
     >>> for seed, known in enumerate(frames):
     ...     known.rattle(0.03, seed=seed)
     ...     known.calc = EMT()
     ...     _ = known.get_forces()
-    >>> model = GaussianProcess(SOAP(["Cu"], r_cut=4.0, n_max=4, l_max=3)).fit(frames)
+    >>> model = GaussianProcess(SOAP(["Cu"], r_cut=4.0, n_max=4, l_max=3), DotProduct(zeta=2)).fit(frames)
     >>> found = next(extrapolations(model, frames[0], threshold=1.2))
     >>> found.info["novelty"] >= 1.2 and found.info["displacement"] > 0
     True

@@ -126,7 +126,11 @@ def _relaxation_arguments(sub) -> None:
 
 def _screen_arguments(sub) -> None:
     sub.add_argument("model", metavar="MODEL", help="model file")
-    sub.add_argument("candidates", metavar="CANDIDATES", help="extended XYZ, ASE's database, another file that ASE reads, or a folder")
+    sub.add_argument(
+        "candidates",
+        metavar="CANDIDATES",
+        help="extended XYZ, ASE's database, another file that ASE reads (FILE@0:50: some of it), or a folder",
+    )
     output(sub, "OUT.db", "ASE's database of the candidates, best first in OUT.csv and OUT.html", required=True)
     sub.add_argument("--next", type=count, default=0, metavar="N", help="name N structures whose labels narrow the decision most")
     number(sub, "--best", positive_int, 10, "how many of the lowest values are looked for")
