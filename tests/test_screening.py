@@ -242,7 +242,7 @@ def test_some_of_a_file_are_those_that_ase_reads(tmp_path, name, some):
     expected = expected if isinstance(expected, list) else [expected]
     assert [entry.index for entry in entries] == list(range(len(expected)))
     for entry, atoms in zip(entries, expected, strict=True):
-        np.testing.assert_allclose(entry.atoms.positions, atoms.positions)
+        np.testing.assert_allclose(entry.atoms.positions, atoms.positions, atol=1e-7)
         np.testing.assert_allclose(frames[int(entry.name.split("@")[1])].positions, atoms.positions, atol=1e-7)
 
 
