@@ -14,7 +14,7 @@ def grid(atoms: Atoms, length: float) -> list[int]:
 
 
 def label(atoms: Atoms, cutoff: float, width: float, length: float) -> Atoms:
-    """Copy with PBE's free energy, forces and stress; ``cutoff`` and Fermi-Dirac ``width`` in eV. Free atoms are spin-polarised, in a box."""
+    """Copy with PBE's free energy, forces and stress; ``cutoff`` and Fermi-Dirac ``width``, eV. Free atoms are spin-polarised, in a box."""
     from gpaw import GPAW, PW
 
     free = len(atoms) == 1 and not atoms.pbc.any()
