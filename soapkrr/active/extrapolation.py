@@ -57,8 +57,8 @@ def extrapolations(
 
     Yields
     ------
-    ase.Atoms : in order of the first estimate of the length of d, (threshold − ν)/\\|g\\|, with info: ``extrapolating_atom``, ``novelty`` (at
-        least ``threshold``) and ``displacement`` (the length of d, Å; 0 where the atom is out of the data as it is).
+    ase.Atoms : in order of the first estimate of the length of d, (threshold − ν)/√(g·g), with info: ``extrapolating_atom``, ``novelty``
+        (at least ``threshold``) and ``displacement`` (the length of d, Å; 0 where the atom is out of the data as it is).
 
     Raises
     ------
