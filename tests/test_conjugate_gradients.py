@@ -12,8 +12,9 @@ import soapkrr
 from soapkrr import DotProduct, GaussianProcess, InputError, KernelRidge, Matern52, Observations, SquaredExponential, Term, backends
 from soapkrr.execution.memory import format_memory
 from soapkrr.regression.exact import conjugate_gradients, iterative
+from soapkrr.regression.exact.compositions import ObservedStructures
 from soapkrr.regression.exact.conjugate_gradients import NystromPreconditioner
-from soapkrr.regression.exact.covariance import ObservedStructures, total_covariance
+from soapkrr.regression.exact.covariance import total_covariance
 from soapkrr.regression.exact.operator import CovarianceOperator
 from soapkrr.regression.terms import SparseTerm
 

@@ -29,8 +29,8 @@ from soapkrr import (
     Term,
 )
 from soapkrr.execution.memory import device_limit
+from soapkrr.regression.exact.compositions import ObservedStructures
 from soapkrr.regression.exact.conjugate_gradients import NystromPreconditioner
-from soapkrr.regression.exact.covariance import ObservedStructures
 from soapkrr.regression.exact.operator import CovarianceOperator
 from soapkrr.regression.terms import SparseTerm
 

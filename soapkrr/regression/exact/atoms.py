@@ -7,7 +7,7 @@ import numpy as np
 from soapkrr import backends
 from soapkrr.descriptors.environments import Environments
 from soapkrr.kernels import Kernel, squares
-from soapkrr.regression.exact.covariance import Composition, layout_of
+from soapkrr.regression.exact.compositions import Composition, layout_of
 from soapkrr.structures import Batch
 from soapkrr.threads import thread_map
 
@@ -23,7 +23,7 @@ def atom_covariance(kernel: Kernel, env: Environments, trained: list[Composition
 
     def fill(task):
         same, some = task
-        at = xp.asarray(layout.places(same.index[some]))
+        at = xp.asarray(same.places(layout)[some])
         for s, here in enumerate(members):
             if len(here) and same.X[s].shape[1]:
                 rows = _covariance(kernel, env.X[here], same.X[s][some], same.V[s][some])

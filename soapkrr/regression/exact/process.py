@@ -13,7 +13,7 @@ from soapkrr import backends
 from soapkrr.errors import ModelFileError
 from soapkrr.regression.evaluate import evaluate
 from soapkrr.regression.exact.collapsed import CollapsedPart
-from soapkrr.regression.exact.covariance import Composition, ObservedStructures, observe, single_atoms
+from soapkrr.regression.exact.compositions import Composition, ObservedStructures, observe, single_atoms
 from soapkrr.regression.explained import Explained
 from soapkrr.regression.process import Deviations, Process
 from soapkrr.regression.targets import observation_targets

@@ -14,7 +14,8 @@ from soapkrr.labels import KINDS
 from soapkrr.regression.data import check_tolerance
 from soapkrr.regression.evidence import log_likelihood, optimise_sparse
 from soapkrr.regression.exact.cholesky import collapse, optimised, with_learnt
-from soapkrr.regression.exact.covariance import ObservedStructures, some_of, total_covariance
+from soapkrr.regression.exact.compositions import ObservedStructures
+from soapkrr.regression.exact.covariance import some_of, total_covariance
 from soapkrr.regression.exact.posterior import SubsetProcess
 from soapkrr.regression.fit import Fit, Problem, Scheme
 from soapkrr.regression.targets import log_weights, observation_counts, observation_targets
@@ -47,8 +48,7 @@ class ObservationSubset(Scheme):
         compositions = [structures.compositions(t.descriptor, threads, resources.xp) for t in problem.terms]
         y, sigma = observation_targets(problem.data, problem.noise)
         known = np.flatnonzero(np.isfinite(sigma))
-        K = total_covariance(problem.terms, compositions, threads)
-        K = some_of(K, known) if len(known) < len(y) else K
+        K = total_covariance(problem.terms, compositions, threads, known)
         picked = pivoted_cholesky(K, sigma[known], self.n, self.tolerance)
         transform = self._transform(K, picked, sigma[known], threads)
         levels = np.array([problem.noise[kind] for kind in KINDS])[structures.layout.kinds[known]]
