@@ -13,7 +13,9 @@ import numpy as np
 
 from soapkrr import backends
 from soapkrr.kernels import Kernel, squares
+from soapkrr.kernels.base import Jet
 from soapkrr.regression.exact.compositions import Composition, located, starts, tiles
+from soapkrr.regression.exact.wide import add_wide, is_wide
 from soapkrr.threads import thread_map
 
 
@@ -32,6 +34,12 @@ def _species_covariance(kernel, x, v, y, w, out) -> None:
     (m, d, k), (n, p, _, l), xp = v.shape, w.shape, backends.namespace(x)
     flat = y.reshape(n * p, d)
     jet = kernel.jet(x @ flat.T, squares(x)[:, None], squares(flat)[None, :], 2 if l else 1 if k else 0)
+
+    if is_wide(v, w):
+        for at in range(n):
+            mine = slice(at * p, (at + 1) * p)
+            add_wide(Jet(*(None if part is None else part[:, mine] for part in jet)), x, v, y[at], w[at], out[:, at])
+        return
 
     def by_structure(part):
         return None if part is None else part.reshape(m, n, p).transpose(1, 0, 2)
