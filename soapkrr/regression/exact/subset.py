@@ -52,9 +52,8 @@ class ObservationSubset(Scheme):
         picked = pivoted_cholesky(K, sigma[known], self.n, self.tolerance)
         transform = self._transform(K, picked, sigma[known], threads)
         levels = np.array([problem.noise[kind] for kind in KINDS])[structures.layout.kinds[known]]
-        table = backends.namespace(K).column_stack([K[:, array_beside(K, picked)] @ transform, array_beside(K, y[known])])
-        table *= array_beside(K, levels / sigma[known])[:, None]
-        triangles = _triangles(table, structures.layout.kinds[known])
+        phi = K[:, array_beside(K, picked)] @ transform
+        triangles = feature_triangles(phi, y[known], levels / sigma[known], structures.layout.kinds[known])
         counts = observation_counts(problem.data.labels)
         if problem.optimize:
             problem, transform, triangles = _rescaled(problem, transform, triangles, counts)
@@ -86,8 +85,9 @@ def array_beside(K: np.ndarray, values: np.ndarray) -> np.ndarray:
     return backends.namespace(K).asarray(values)
 
 
-def _triangles(table: np.ndarray, kinds: np.ndarray) -> dict[str, np.ndarray]:
-    """{kind: triangle of [Φ | y]} of rows whose kinds are known."""
+def feature_triangles(phi: np.ndarray, y: np.ndarray, sharpness: np.ndarray, kinds: np.ndarray) -> dict[str, np.ndarray]:
+    """{kind: triangle of [Φ | y]} of rows with targets and factors of their own, whose kinds are known."""
+    table = backends.namespace(phi).column_stack([phi, array_beside(phi, y)]) * array_beside(phi, sharpness)[:, None]
     return {kind: linear.merge([table[array_beside(table, kinds == k)]]) for k, kind in enumerate(KINDS) if (kinds == k).any()}
 
 
