@@ -103,6 +103,11 @@ class ObservedStructures:
         """Where the observations stand."""
         return Layout([len(atoms) for atoms in self.frames], self.forces, self.stress)
 
+    @property
+    def n_rows(self) -> int:
+        """Observations that have covariances."""
+        return self.layout.size - 3 * sum(int(mask.sum()) for mask in self.ignored if mask is not None)
+
     def compositions(self, descriptor: Descriptor, threads: int | None = None, xp=np) -> list[Composition]:
         """See `observe`."""
         return observe(descriptor, self.frames, self.forces, self.stress, threads, xp, self.ignored)

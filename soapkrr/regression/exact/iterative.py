@@ -182,7 +182,7 @@ class BySize(Scheme):
 
     def fit(self, problem: Problem, resources: Resources) -> Fit:
         """See `Scheme.fit`."""
-        return self.resolved(ObservedStructures.of(problem.data.labelled()).layout.size).fit(problem, resources)
+        return self.resolved(ObservedStructures.of(problem.data.labelled()).n_rows).fit(problem, resources)
 
 
 def preconditioning_term(term: Term, environments: Sequence[np.ndarray], n: int) -> SparseTerm:
