@@ -60,6 +60,37 @@ def _covariance(kernel: Kernel, x: np.ndarray, y: np.ndarray, w: np.ndarray) -> 
     return out
 
 
+def structure_covariance(kernel: Kernel, env: Environments, batch: Batch, trained: list[Composition]) -> np.ndarray:
+    """(n_structures, n_observations) covariances of total energies with what was observed; unit signal.
+
+    cov(E, E_j) = Σ_i κ(x_i, x_j), the potential of an energy, whose slope at each atom of the data meets the derivatives once.
+    """
+    layout, xp = layout_of(trained), env.xp
+    out = xp.zeros((len(batch), layout.size))
+    kinds = batch.structure, np.asarray(backends.host(env.kinds))
+    for same in trained:
+        at = xp.asarray(same.places(layout))
+        for s, (y, w) in enumerate(zip(same.X, same.V, strict=True)):
+            (n, p, d), members = y.shape, [xp.asarray(np.flatnonzero((kinds[0] == b) & (kinds[1] == s))) for b in range(len(batch))]
+            slopes = xp.zeros((n, len(batch), p * d))
+            flat = y.reshape(n * p, d)
+            for b, here in enumerate(members if p else ()):
+                if len(here):
+                    energies, slope = _potential(kernel, env.X[here], flat)
+                    out[b, at[:, 0]] += energies.reshape(n, p).sum(axis=1)
+                    slopes[:, b] = slope.reshape(n, p * d)
+            out[:, at[:, 1:]] += xp.matmul(slopes, w.reshape(n, p * d, -1)).transpose(1, 0, 2)
+    return out
+
+
+def _potential(kernel: Kernel, x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Σ_i κ(x_i, y) (n,) and its gradient (n, d) at y (n, d)."""
+    xp = backends.namespace(x)
+    energies, of_points, of_y = kernel.energies(y @ x.T, squares(y)[:, None], squares(x)[None, :], xp.ones(len(x)))
+    gradient = of_points @ x
+    return energies, gradient if of_y is None else gradient + of_y[:, None] * y
+
+
 def summed(rows: np.ndarray, batch: Batch) -> np.ndarray:
     """(n_structures, n) sums over the atoms of each structure of rows (n_atoms, n)."""
     return backends.namespace(rows).add.reduceat(rows, backends.namespace(rows).asarray(batch.offsets[:-1]), axis=0)

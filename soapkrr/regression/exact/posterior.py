@@ -15,8 +15,9 @@ from soapkrr import backends, linear
 from soapkrr.errors import ModelFileError
 from soapkrr.labels import KINDS
 from soapkrr.linear import Posterior
+from soapkrr.prediction import TOTAL
 from soapkrr.regression import stored
-from soapkrr.regression.exact.atoms import atom_covariance, summed
+from soapkrr.regression.exact.atoms import atom_covariance, structure_covariance, summed
 from soapkrr.regression.exact.collapsed import CollapsedPart
 from soapkrr.regression.exact.compositions import Composition, located
 from soapkrr.regression.exact.covariance import covariance, total_covariance, variances
@@ -84,6 +85,8 @@ class MatrixProcess(ObservationProcess):
         return {kind: np.concatenate([part[kind] for part in parts]) for kind in parts[0]}
 
     def _energy_deviations(self, batch: Batch, wanted: frozenset[str]) -> dict[str, np.ndarray]:
+        if TOTAL in wanted:
+            return {"energy": self._total_deviations(batch)}
         cross, prior, total = 0.0, 0.0, 0.0
         for part, trained in zip(self.parts, self.compositions, strict=True):
             env, scale = part.descriptor.environments(batch, self.xp), part.signal**2
@@ -96,6 +99,16 @@ class MatrixProcess(ObservationProcess):
         if "energy" in wanted:
             std["energy"] = self.from_covariances(summed(cross, batch), total)
         return std
+
+    def _total_deviations(self, batch: Batch) -> np.ndarray:
+        """(n_structures,) standard deviations of total energies, nothing being done for each atom and observation."""
+        cross, prior, picked = 0.0, 0.0, self.xp.asarray(self.picked)
+        for part, trained in zip(self.parts, self.compositions, strict=True):
+            env, scale = part.descriptor.environments(batch, self.xp), part.signal**2
+            cross = cross + scale * structure_covariance(part.kernel, env, batch, trained)[:, picked]
+            kinds = part.descriptor.kinds(batch.numbers)
+            prior = prior + scale * total_priors(part.kernel, env.X, kinds, batch.offsets, self.threads)
+        return self.from_covariances(cross, prior)
 
     def samples(self, n, seed):
         """See `Process.samples`: the mean plus what draws of weights of the representers give."""
