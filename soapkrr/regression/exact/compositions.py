@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 import numpy as np
@@ -75,13 +75,17 @@ class ObservedStructures:
     Attributes
     ----------
     ignored : of each structure (n_atoms,) True where no component of an atom's force is observed, as of atoms that are held; None: of no
-        atom. These have places, but no covariances.
+        atom, as by default. These have places, but no covariances.
     """
 
     frames: list[Atoms]
     forces: list[bool]
     stress: list[bool]
-    ignored: list[np.ndarray | None]
+    ignored: list[np.ndarray | None] = field(default_factory=list)
+
+    def __post_init__(self):
+        if not self.ignored:
+            object.__setattr__(self, "ignored", [None] * len(self.frames))
 
     @classmethod
     def of(cls, data: TrainingData) -> ObservedStructures:
@@ -96,7 +100,7 @@ class ObservedStructures:
 
     def whole(self) -> ObservedStructures:
         """The same with covariances for every place."""
-        return replace(self, ignored=[None] * len(self.frames))
+        return replace(self, ignored=[])
 
     @cached_property
     def layout(self) -> Layout:
