@@ -110,7 +110,7 @@ def _operator(name, terms, threads=1):
     stress = name in BULK
     frames = [*variations(name, 3, rattle=0.2), variations(name, 1, seed=5)[0].repeat((2, 1, 1) if stress else (1, 1, 1))]
     structures = ObservedStructures(frames, [True, False, True, True], [stress, stress, False, stress])
-    dense = total_covariance(terms, [structures.compositions(t.descriptor) for t in terms], 1)
+    dense = total_covariance(terms, [structures.compositions(t.descriptor) for t in terms], 1, np.arange(structures.layout.size))
     return CovarianceOperator(terms, structures, threads), dense
 
 
