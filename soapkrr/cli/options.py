@@ -13,6 +13,8 @@ from soapkrr.cli.fit import fit
 from soapkrr.cli.fit_arguments import fit_arguments
 from soapkrr.cli.info import info
 from soapkrr.cli.messages import Parser
+from soapkrr.cli.new import add_arguments as new_arguments
+from soapkrr.cli.new import new
 from soapkrr.cli.predict import predict
 from soapkrr.cli.referenced import REFERENCES, add_arguments, relax_by_reference
 from soapkrr.cli.relax import relax
@@ -54,13 +56,14 @@ def build_parser(words: Sequence[str] = ()) -> argparse.ArgumentParser:
     """The parser of all commands; ``words``: those to parse, for `relax` has no MODEL where there is a --reference."""
     parser = Parser(prog="soapkrr", description="Gaussian-process potentials with error bars.", allow_abbrev=False)
     parser.add_argument("--version", action="version", version=f"soapkrr {__version__}")
-    subparsers = parser.add_subparsers(title="commands", required=True, metavar="check | fit | evaluate | predict | relax | screen | info")
+    subparsers = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
 
     def command(run, text, epilog=None, name=None):
         sub = subparsers.add_parser(name or run.__name__, help=text, description=text, epilog=epilog, allow_abbrev=False)
         sub.set_defaults(run=run)
         return sub
 
+    new_arguments(command(new, "write a commented script and a notebook for structures of your own"))
     _check_arguments(command(check, "look for what is wrong with labelled structures, or with a model", CHECKED))
     fit_arguments(command(fit, "fit a potential to labelled structures and write it to a file", CHOSEN))
     _evaluate_arguments(command(evaluate, "print the errors of a model on labelled structures"))
