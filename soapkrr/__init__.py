@@ -47,6 +47,7 @@ _HOME = {
     "KMeans": "selection.specifications",
     "Leverage": "selection.specifications",
     "Energy": "uncertainty",
+    "energy_difference": "uncertainty",
     "Force": "uncertainty",
     "Stress": "uncertainty",
     "Observable": "uncertainty",
