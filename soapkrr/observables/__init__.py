@@ -5,6 +5,8 @@ where a number is linear in energies, forces and stresses, by the delta method w
 the posterior where neither holds; `Number.method` says which.
 """
 
+from soapkrr.observables.averages import Average, average
+from soapkrr.observables.barriers import barrier
 from soapkrr.observables.curves import Curve, dimer, mixing, stacking_fault, torsion
 from soapkrr.observables.elastic import ElasticConstants, elastic_constants
 from soapkrr.observables.energies import (
@@ -17,33 +19,42 @@ from soapkrr.observables.energies import (
     vacancy,
 )
 from soapkrr.observables.eos import EquationOfState, equation_of_state
+from soapkrr.observables.expansion import Expansion, expansion
 from soapkrr.observables.lattice import Lattice, lattice
 from soapkrr.observables.number import Next, Number, Result
+from soapkrr.observables.phases import Phases, phases
 from soapkrr.observables.phonons import Bands, Phonons, Spectrum, phonons
 from soapkrr.observables.vibrations import Vibrations, vibrations
 
 __all__ = [
+    "Average",
     "Bands",
     "Curve",
     "ElasticConstants",
     "EnergyDifference",
     "EquationOfState",
+    "Expansion",
     "Lattice",
     "Next",
     "Number",
+    "Phases",
     "Phonons",
     "Result",
     "Spectrum",
     "Vibrations",
+    "average",
+    "barrier",
     "cohesive_energy",
     "difference",
     "dimer",
     "elastic_constants",
     "equation_of_state",
+    "expansion",
     "formation_energy",
     "interstitial",
     "lattice",
     "mixing",
+    "phases",
     "phonons",
     "stacking_fault",
     "surface",

@@ -34,7 +34,7 @@ class EquationOfState(Result):
     Attributes
     ----------
     numbers : {name: `Number`}.  form : name of the equation.  parameters : (4,) E0, B0 (eV/Å³), B0′, V0 per atom.
-    volume, energy, energy_std : (n,) Å³/atom, eV/atom; energy_std is None of a calculator.
+    volume, energy, energy_std : (n,) Å³/atom, eV/atom; energy_std is None of a calculator.  points : the structures and their energies.
     """
 
     numbers: Mapping[str, Number]
@@ -43,6 +43,7 @@ class EquationOfState(Result):
     volume: np.ndarray
     energy: np.ndarray
     energy_std: np.ndarray | None
+    points: Points
 
     def __call__(self, volume):
         """Energy, eV/atom, at a volume, Å³/atom."""
@@ -127,7 +128,7 @@ def fitted(points: Points, form: str) -> EquationOfState:
     }  # fmt: skip
     entries = [Entry(name, float(factor * p[k]), unit, linear[name]) for name, (k, factor, unit) in factors.items()]
     std = None if source.certain else _std(source, points, atoms)
-    return EquationOfState(numbers_of(source, entries, DELTA), form, p, V, E, std)
+    return EquationOfState(numbers_of(source, entries, DELTA), form, p, V, E, std, points)
 
 
 def _std(source: Source, points: Points, atoms: int) -> np.ndarray:
