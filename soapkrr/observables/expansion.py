@@ -10,7 +10,7 @@ from ase import Atoms
 
 from soapkrr.errors import InputError
 from soapkrr.observables.eos import fit, response
-from soapkrr.observables.force_constants import ZERO, ForceConstants, by_square, helmholtz, linearised, need_phonopy
+from soapkrr.observables.force_constants import ZERO, Displacements, ForceConstants, by_square, helmholtz, linearised, need_phonopy
 from soapkrr.observables.geometry import Equilibrium, at_rest
 from soapkrr.observables.number import DELTA, Entry, Number, Result, bars_of, numbers_of
 from soapkrr.observables.source import as_source, shifted
@@ -96,7 +96,7 @@ def expansion(
 
 def _free_energy(rest: Equilibrium, grid: np.ndarray, supercell, mesh) -> tuple[np.ndarray, list[Observable]]:
     """Vibrational free energies at the temperatures, eV per cell, and their linearisations of mean 0."""
-    constants = ForceConstants(rest.source, rest.atoms, supercell, 0.01)
+    constants = ForceConstants(rest.source, rest.atoms, Displacements(supercell))
     constants.phonon.run_mesh(list(mesh), is_gamma_center=True)
     q, w = np.array(constants.phonon.mesh.qpoints), np.array(constants.phonon.mesh.weights, dtype=float)
     values, vectors = constants.modes(q)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from typing import Any
+
 import numpy as np
 from ase import Atoms, units
 
@@ -30,6 +33,15 @@ def need_phonopy():
     return phonopy
 
 
+@dataclass(frozen=True)
+class Displacements:
+    """Which supercells, displaced by how far (Å); ``central``: in both directions, also where symmetry makes one enough."""
+
+    supercell: Any
+    distance: float = 0.01
+    central: bool = False
+
+
 class ForceConstants:
     """Force constants of one crystal as a linear function of the forces of its displaced supercells.
 
@@ -38,14 +50,15 @@ class ForceConstants:
     phonon : `phonopy.Phonopy`.  points : the displaced supercells.
     """
 
-    def __init__(self, source: Source, atoms: Atoms, supercell, distance: float):
+    def __init__(self, source: Source, atoms: Atoms, displacements: Displacements):
         phonopy = need_phonopy()
         from phonopy.structure.atoms import PhonopyAtoms
 
         cell = PhonopyAtoms(atoms.get_chemical_symbols(), cell=atoms.cell.array, scaled_positions=atoms.get_scaled_positions())
-        matrix = np.diag(supercell) if np.ndim(supercell) == 1 else np.asarray(supercell)
+        supercell = np.asarray(displacements.supercell)
+        matrix = np.diag(supercell) if supercell.ndim == 1 else supercell
         self.phonon = phonopy.Phonopy(cell, matrix, primitive_matrix=np.eye(3))
-        self.phonon.generate_displacements(distance=distance)
+        self.phonon.generate_displacements(distance=displacements.distance, is_plusminus=displacements.central or "auto")
         frames = [
             Atoms(s.symbols, scaled_positions=s.scaled_positions, cell=s.cell, pbc=True) for s in self.phonon.supercells_with_displacements
         ]

@@ -9,7 +9,16 @@ from typing import Any
 import numpy as np
 from ase import Atoms
 
-from soapkrr.observables.force_constants import ZERO, ForceConstants, by_square, frequencies, helmholtz, linearised, need_phonopy
+from soapkrr.observables.force_constants import (
+    ZERO,
+    Displacements,
+    ForceConstants,
+    by_square,
+    frequencies,
+    helmholtz,
+    linearised,
+    need_phonopy,
+)
 from soapkrr.observables.geometry import STEP, Equilibrium, at_rest, check_rest
 from soapkrr.observables.number import CERTAIN, DELTA, Entry, Number, Result, bars_of, numbers_of
 from soapkrr.observables.source import as_source
@@ -138,6 +147,7 @@ def phonons(
     points: Mapping[str, Sequence[float]] | None = None,
     *,
     distance: float = 0.01,
+    central: bool = False,
     relax: bool = True,
 ) -> Phonons:
     """Phonons of a crystal: force constants of displaced supercells by phonopy (Togo 2023, doi 10.7566/JPSJ.92.012001), all symmetry kept.
@@ -150,7 +160,8 @@ def phonons(
     model : a fitted potential, or an ASE calculator, which has no bars.
     atoms : a primitive cell.  supercell : (3,) or (3, 3), of the displaced supercells.
     points : {name: wave vector in units of the reciprocal cell} to give frequencies of; None: the special points of the cell.
-    distance : displacement, Å.
+    distance : displacement, Å.  central : displace in both directions also where symmetry makes one enough, which forces that do not quite
+        vanish in the crystal at rest, as those of calculations on a grid, cancel in.
     relax : relax cell and atoms first; False: the crystal must be at rest, and bars are those at this geometry.
 
     Raises
@@ -167,10 +178,11 @@ def phonons(
     source = as_source(model)
     need_phonopy()
     rest = at_rest(source, atoms, cell=True) if relax else check_rest(source, atoms, cell=True)
-    constants, around = ForceConstants(source, rest.atoms, supercell, distance), []
+    displacements = Displacements(supercell, distance, central)
+    constants, around = ForceConstants(source, rest.atoms, displacements), []
     if relax and not source.certain:
         for e in np.eye(len(rest.modes)):
-            around.append(tuple(ForceConstants(source, rest.modes.at(sign * STEP * e), supercell, distance) for sign in (1, -1)))
+            around.append(tuple(ForceConstants(source, rest.modes.at(sign * STEP * e), displacements) for sign in (1, -1)))
     special = rest.atoms.cell.bandpath(npoints=0).special_points if points is None else points
     names, q = list(special), np.array([special[name] for name in special], dtype=float)
     f, linear = frequencies(rest, constants, around, q)

@@ -129,6 +129,6 @@ def phonon_bands(distance, frequency, std, ticks, labels, ax=None):
     for tick in ticks:
         ax.axvline(tick, color="0.85", linewidth=0.8, zorder=0)
     ax.axhline(0, color=GREY, linewidth=0.8)
-    ax.set_xticks(ticks, [label.replace("GAMMA", "Γ") for label in labels])
+    ax.set_xticks(ticks, ["Γ" if label == "G" else label for label in labels])
     ax.set(xlim=(distance[0], distance[-1]), ylabel="frequency (THz)", xlabel="wave vector")
     return ax
