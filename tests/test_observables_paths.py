@@ -69,7 +69,10 @@ def test_the_bar_of_a_transition_pressure_is_that_of_the_whole_calculation(polym
 
 
 def test_phases_that_do_not_cross_have_no_pressure():
-    assert len(observables.phases(EMT(), {"fcc": bulk("Cu"), "bcc": bulk("Cu", "bcc", a=2.87)})) == 0
+    found = observables.phases(EMT(), {"fcc": bulk("Cu"), "bcc": bulk("Cu", "bcc", a=2.87)})
+    assert len(found) == 0 and "no two of fcc, bcc coexist" in str(found)
+    with pytest.raises(InputError, match="no number"):
+        found.next([bulk("Cu")])
 
 
 # --- barriers ---------------------------------------------------------------------------------------------------------------

@@ -156,6 +156,8 @@ class Result:
 
     def next(self, candidates: Atoms | Sequence[Atoms], name: str | None = None) -> Next:
         """`Number.next` of the number ``name``; None: of the first."""
+        if not self.numbers:
+            raise InputError(f"this {type(self).__name__} holds no number to narrow.")
         return self[next(iter(self.numbers)) if name is None else name].next(candidates)
 
     def plot(self, ax=None):

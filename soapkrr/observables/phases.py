@@ -38,6 +38,9 @@ class Phases(Result):
     equations: Mapping[str, EquationOfState]
     volumes: Mapping[str, tuple[float, float]]
 
+    def __str__(self) -> str:
+        return super().__str__() or f"no two of {', '.join(self.equations)} coexist within the range of their curves"
+
     def plot(self, ax=None):
         """The curves, with the common tangents; see `Result.plot`."""
         from soapkrr.plot.observables import energy_volume
