@@ -74,7 +74,7 @@ _HOME = {
     "ExtrapolationError": "errors",
     "ExtrapolationWarning": "errors",
 }
-_MODULES = ("auto", "plot", "metrics", "selection", "kernels", "similarity", "structures", "datasets")
+_MODULES = ("auto", "plot", "metrics", "selection", "kernels", "similarity", "structures", "datasets", "observables")
 
 __all__ = [*_HOME, *_MODULES]
 
