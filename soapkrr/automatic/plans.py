@@ -119,12 +119,12 @@ class Plan:
         if again:
             model.set_params(noise={**model.noise_, **self.levels}, signal=model.signals_[0] if self.signal is None else self.signal)
             model.learn(frames, False, progress, check=check, calibrate=True, stated=self.levels)
-        model.choices_ = [*self.choices, *self._found(model), calibration_row(model.calibration_), *self._walled(model)]
+        model.choices_ = [*self.choices, *self._found(model), calibration_row(model.calibration_), *self._walled(model, frames)]
         return model
 
-    def _walled(self, model: Potential) -> list[Choice]:
+    def _walled(self, model: Potential, frames: list[Atoms]) -> list[Choice]:
         """Atoms closer than any in the data made to repel, and what is said of it."""
-        if not self.walls or (wall := repulsion(model)) is None:
+        if not self.walls or (wall := repulsion(model, frames)) is None:
             return []
         model.put_on_top(wall)
         return [Choice("repulsion", wall.distances, f"Å, below {START:g} × the shortest distances of the data")]
@@ -136,7 +136,10 @@ class Plan:
         if model is plain:
             plain.choices_ = [*plain.choices_, weights]
             return plain
-        new = {choice.name: choice for choice in (*self._found(model, FOLDED), calibration_row(model.calibration_), *self._walled(model))}
+        new = {
+            choice.name: choice
+            for choice in (*self._found(model, FOLDED), calibration_row(model.calibration_), *self._walled(model, frames))
+        }
         choices = [new.get(choice.name, choice) for choice in recipe.choices_]
         if recipe is not plain:
             best = next(choice.value for choice in plain.choices_ if choice.name == "variant")
