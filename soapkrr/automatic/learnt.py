@@ -107,7 +107,7 @@ def with_learnt_weights(
         return model, Choice("weights", "none", f"learnt ones do not help: {told}")
     final = _fitted(found.model, plan, frames, progress)
     final.calibrate_on(left, frames, plan.levels)
-    final.left_out_errors_, final.suspects_ = after, model.suspects_
+    final.left_out_errors_, final.left_out_squares_, final.suspects_ = after, left.squares(), model.suspects_
     return final, Choice("weights", "learnt", told)
 
 

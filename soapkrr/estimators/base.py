@@ -52,6 +52,7 @@ class Potential(PosteriorMethods):
     log_likelihood_ : log evidence of the data, NaN where it is not known.
     domain_ : shortest distances of the training data, `Domain`; None from a file that does not state them.
     left_out_errors_ : {kind: root mean square error, eV/atom, eV/Å, eV/Å³} of structures left out of a fit by `soapkrr.fit`; else empty.
+    left_out_squares_ : the same, {kind: (n_structures,) sum of squared errors}, `LeaveOut.squares`; files do not have it.
     without_prior_mean_ : {index: reason} of structures of the fit that have no prior mean, and whose labels were left out.
     calibration_ : sizes and scores of errors, by which standard deviations are those of (prediction − reference); None: they are the
         posterior's own.
@@ -107,7 +108,8 @@ class Potential(PosteriorMethods):
         self._set_fitted(fit, data.references)
         self.origin_ = origin(data_hash(frames, map(Labels.numbers, labels)))
         self.suspects_, self.domain_, self.calibration_ = found, domain, calibration
-        self.left_out_errors_, self.without_prior_mean_ = {} if left is None else left.errors(), dict(data.without_prior)
+        self.left_out_errors_, self.left_out_squares_ = ({}, {}) if left is None else (left.errors(), left.squares())
+        self.without_prior_mean_ = dict(data.without_prior)
         return self
 
     def _of_the_data(self, data: TrainingData, fit: Fit, deviations: bool, client) -> Prediction | None:
