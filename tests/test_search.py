@@ -36,6 +36,9 @@ class Fixed:
     def smaller(self, part):
         return self
 
+    def refined(self, model, frames, part):
+        return self
+
 
 FRAMES = crystals(100)
 LABELS = read_labels(FRAMES)

@@ -40,6 +40,9 @@ ONE_ROUND, OF_MORE = 60, 24
 #: A plan is better than the first one if its error is smaller by this part, and by so many standard errors of the difference.
 MARGIN, SURE = 0.01, 1.0
 
+#: Errors of no kind may grow by more than this factor, where something is tried to make others smaller.
+WORSE = 1.02
+
 #: Where the best is better than the next by this part, there is no second of the last round.
 CLEAR = 0.15
 
@@ -53,6 +56,10 @@ class Fits(Protocol):
 
     def smaller(self, part: float) -> Fits:
         """The same for this part of the structures."""
+        ...
+
+    def refined(self, model: Potential, frames: list[Atoms], part: float) -> Fits:
+        """What may be better for all structures, by a fit of `smaller` to a part of them."""
         ...
 
 
@@ -90,9 +97,8 @@ def best_fit(
     InputError : the first plan fails, and no other one does better.
     """
     few = len(frames) <= (ONE_ROUND if len(plans) <= 2 else OF_MORE)
-    first = {} if few else _tried({n: plan.smaller(_part(frames)) for n, plan in plans.items()}, subset(frames, labels), score, progress)
-    finalists = _finalists(list(first.values()), score) if first else list(plans)
-    last = _tried({name: plans[name] for name in finalists}, frames, score, progress, check=check)
+    first, finalists = ({}, dict(plans)) if few else _first_round(plans, frames, labels, score, progress)
+    last = _tried(finalists, frames, score, progress, check=check)
     winner = _winner(list(last.values()), score)
     model = winner.model
     if model is None:
@@ -102,6 +108,16 @@ def best_fit(
     variant = Choice("variant", winner.name, f"{why} of left-out structures")
     model.choices_ = [*model.choices_, variant, Choice("tried", lost, "error of left-out structures beside that of the variant")]
     return model
+
+
+def _first_round(plans: Mapping[str, Fits], frames, labels, score: Score, progress: bool) -> tuple[dict[str, Trial], dict[str, Fits]]:
+    """Trials on a part of the structures, and the plans for all of them."""
+    part, some = _part(frames), subset(frames, labels)
+    first, finalists = _tried({name: plan.smaller(part) for name, plan in plans.items()}, some, score, progress), {}
+    for name in _finalists(list(first.values()), score):
+        model = first[name].model
+        finalists[name] = plans[name] if model is None else plans[name].refined(model, some, part)
+    return first, finalists
 
 
 def subset(frames: list[Atoms], labels: Sequence[Labels]) -> list[Atoms]:

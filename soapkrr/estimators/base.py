@@ -106,10 +106,9 @@ class Potential(PosteriorMethods):
             calibration = None if left is None or prediction is None else self._calibration(fit, data, left, prediction, stated)
         self._remember_parameters()
         self._set_fitted(fit, data.references)
-        self.origin_ = origin(data_hash(frames, map(Labels.numbers, labels)))
         self.suspects_, self.domain_, self.calibration_ = found, domain, calibration
         self.left_out_errors_, self.left_out_squares_ = ({}, {}) if left is None else (left.errors(), left.squares())
-        self.without_prior_mean_ = dict(data.without_prior)
+        self.without_prior_mean_, self.origin_ = dict(data.without_prior), origin(data_hash(frames, map(Labels.numbers, labels)))
         return self
 
     def _of_the_data(self, data: TrainingData, fit: Fit, deviations: bool, client) -> Prediction | None:
@@ -180,7 +179,8 @@ class Potential(PosteriorMethods):
         self._remember_parameters()
         self._set_fitted(restored_fit(process, state), stored.references(state["reference_energies"]))
         self.domain_, self.calibration_ = restored_domain(state.get("domain")), restored_calibration(state.get("calibration"))
-        self.left_out_errors_, self.without_prior_mean_ = dict(stored.mapping(state.get("left_out_errors", {}), "left_out_errors")), {}
+        self.left_out_errors_ = dict(stored.mapping(state.get("left_out_errors", {}), "left_out_errors"))
+        self.left_out_squares_, self.without_prior_mean_ = {}, {}
         if "choices" in state:
             self.choices_ = [Choice(**stored.mapping(choice, "choices")) for choice in state["choices"]]
         if "test_errors" in state:

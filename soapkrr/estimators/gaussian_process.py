@@ -13,6 +13,7 @@ from soapkrr.estimators.base import Potential
 from soapkrr.execution.memory import device_limit
 from soapkrr.kernels import Kernel
 from soapkrr.labels import KINDS, Observations, read_labels
+from soapkrr.labels.noise import of_more
 from soapkrr.regression.data import TrainingData, check_structures, checked_noise
 from soapkrr.regression.exact.cholesky import Cholesky
 from soapkrr.regression.exact.growing import grown
@@ -83,7 +84,7 @@ class ExactPotential(Potential):
                 "`update` adds rows to a Cholesky factor; a fit by conjugate gradients has none: fit again with all structures."
             )
         domain = check_structures(frames, process.descriptors, pairs=False)
-        labels = read_labels(frames, fitted.observations, fitted._noise())
+        labels = read_labels(frames, of_more(frames, fitted.observations), fitted._noise())
         references = self.reference_energies_ if references is None else dict(references)
         data = TrainingData.of(frames, labels, [references, *self.prior_means_]).labelled()
         shift = {symbol: energy - references[symbol] for symbol, energy in self.reference_energies_.items()}
@@ -93,7 +94,7 @@ class ExactPotential(Potential):
         counts = observation_counts(data.labels)
         self.n_observations_ = {kind: n for kind in KINDS if (n := self.n_observations_.get(kind, 0) + counts.get(kind, 0))}
         self.domain_ = None if self.domain_ is None else self.domain_.joined(domain)
-        self.calibration_, self.left_out_errors_, self.origin_ = None, {}, origin()
+        self.calibration_, self.left_out_errors_, self.left_out_squares_, self.origin_ = None, {}, {}, origin()
         vars(self).pop("test_errors_", None)
         return self
 
