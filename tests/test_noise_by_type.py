@@ -82,14 +82,14 @@ def test_what_is_given_or_has_no_types_is_left_alone(found, given, settings):
 
 def test_ratios_are_those_of_root_mean_squares():
     frames = crystals(20)
-    types, squares = np.repeat(["a", "b", "few"], [9, 8, 3]), np.repeat([4.0, 1.0, 0.0], [9, 8, 3])
+    types, squares = np.repeat(["a", "b", "few"], [9, 8, 3]), np.repeat([4.0, 1.0, 1e6], [9, 8, 3])
     model = SimpleNamespace(left_out_squares_={"energy": squares, "stress": np.where(types == "a", np.nan, squares)})
     ratios = type_ratios(model, frames, types)
     assert ratios == {
-        "a": {"energy": pytest.approx(2 / np.sqrt(44 / 20))},
-        "b": {"energy": pytest.approx(1 / np.sqrt(44 / 20)), "stress": pytest.approx(1 / np.sqrt(8 / 11))},
+        "a": {"energy": pytest.approx(2 / np.sqrt(44 / 17))},
+        "b": {"energy": pytest.approx(1 / np.sqrt(44 / 17)), "stress": pytest.approx(1.0)},
     }
-    assert type_ratios(model, frames, np.repeat("a", 20)) == {}
+    assert type_ratios(model, frames, np.repeat("a", 20)) == type_ratios(model, frames, np.repeat(["a", "b"], [15, 5])) == {}
     fitted = SimpleNamespace(noise_={"energy": 0.5, "forces": 1.0, "stress": 2.0}, signals_=[4.0])
     model = with_ratios(plan_for(frames).model, fitted, ratios)
     assert model.observations.config_noise["b"] == {"energy": ratios["b"]["energy"] * 0.5, "stress": ratios["b"]["stress"] * 2.0}

@@ -34,15 +34,17 @@ Ratios = Mapping[str, Mapping[str, float]]
 
 
 def type_ratios(model: Potential, frames: Sequence[Atoms], types: np.ndarray) -> dict[str, dict[str, float]]:
-    """From errors of left-out structures of a fit to ``frames``, of all types with `MEMBERS`; empty where there are no two types."""
+    """From errors of left-out structures of a fit to ``frames``, of the types with `MEMBERS` beside those of all of these together; empty
+    where there are no two of them. Few structures of another type may have most of the squared errors, and say nothing of the noise.
+    """
     names, counts = np.unique(types, return_counts=True)
-    known = names[counts >= MEMBERS] if len(names) > 1 else []
+    known = names[counts >= MEMBERS].tolist()
     sizes, ratios = np.array([len(atoms) for atoms in frames]), {}
-    for name in map(str, known):
+    for name in known if len(known) > 1 else ():
         ratios[name] = {
             kind: float(np.clip(_rms(kind, squares, sizes, types == name) / error, 1 / FARTHEST, FARTHEST))
             for kind, squares in model.left_out_squares_.items()
-            if (error := _rms(kind, squares, sizes, types != "")) > 0 and np.isfinite(squares[types == name]).any()
+            if np.isfinite(squares[types == name]).any() and (error := _rms(kind, squares, sizes, np.isin(types, known))) > 0
         }
     return ratios
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 
@@ -35,6 +36,19 @@ FEW, BLOCK = 0.5, 64
 RESOLUTION, GAIN = 1e-3, 3e-3
 
 
+class LeavesOut(Protocol):
+    """What tells errors of left-out labels for any noise."""
+
+    @property
+    def kinds(self) -> list[str]:
+        """Kinds of labels that there are."""
+        ...
+
+    def errors(self, noise: Mapping[str, float]) -> dict[str, float]:
+        """{kind: root mean square error}; raises `np.linalg.LinAlgError` where so small a noise cannot be told from rounding."""
+        ...
+
+
 @dataclass(frozen=True, eq=False)
 class Folds:
     """Gram matrices of [Φ | y] of each fold and kind of observation, and the numbers of rows.
@@ -56,6 +70,11 @@ class Folds:
         """From triangles of [Φ | y]."""
         few = [{t: f for t, f in fold.items() if len(f) < FEW * f.shape[1]} for fold in factors]
         return cls([{t: f.T @ f for t, f in fold.items()} for fold in factors], [dict(c) for c in counts], few, threads)
+
+    @property
+    def kinds(self) -> list[str]:
+        """Kinds of labels that there are."""
+        return sorted({t for fold in self.grams for t in fold})
 
     def errors(self, noise: Mapping[str, float]) -> dict[str, float]:
         """Root mean square error of each kind on left-out folds: energies per √atom as they stand in the rows."""
@@ -107,16 +126,19 @@ def _square(v: np.ndarray, gram: np.ndarray, table: np.ndarray | None) -> float:
 
 
 class NoiseSearch:
-    """Noise levels that are tried, and the errors of left-out folds with each.
+    """Noise levels that are tried, and the errors of what is left out with each.
+
+    Parameters
+    ----------
+    folds : says the ``kinds`` of labels, and {kind: error} of ``errors``({kind: σ}).
 
     Attributes
     ----------
     tried : {levels of the ``kinds``: {kind: error}}, infinite where so small a noise cannot be told from rounding.
     """
 
-    def __init__(self, folds: Folds):
-        self.folds = folds
-        self.kinds = sorted({t for fold in folds.grams for t in fold})
+    def __init__(self, folds: LeavesOut):
+        self.folds, self.kinds = folds, folds.kinds
         self.tried: dict[tuple[float, ...], dict[str, float]] = {}
 
     def errors(self, levels: tuple[float, ...]) -> dict[str, float]:
