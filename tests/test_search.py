@@ -80,6 +80,12 @@ def test_one_structure_that_a_plan_does_well_is_no_reason_to_take_it():
     assert taken(recipe=Fixed(1.0, 1.0), better=Fixed(0.8, 0.8))["variant"] == "better"
 
 
+def test_of_two_that_are_surely_better_than_the_first_plan_the_better_one_is_taken():
+    plans = {"recipe": Fixed(1.0, 1.0), "one": Fixed(0.8, 0.8, share=0.2), "other": Fixed(0.79, 0.77)}
+    assert taken(**plans)["variant"] == "other"
+    assert [plan.sizes for plan in plans.values()] == [[40], [40, 100], [40, 100]]
+
+
 def test_standard_errors_of_differences_are_those_of_many_sets():
     rng, n = np.random.default_rng(0), 200
     both = rng.gamma(1.0, 1.0, size=(1000, 2, n))

@@ -4,9 +4,9 @@ All plans are fitted to a part of the structures, the best two to all of them; o
 of left-out structures with noise and signals as each fit found them; plans are compared by the weighted geometric mean of the errors of
 energies, forces and stresses.
 
-The first plan is the one that has been right for most data. Another one takes its place where it is better by more than the standard error
-of the difference, structure by structure: few structures often have most of the squared errors, and which plan is lucky there says little
-of others. A plan that does not pass on a part of the structures is not fitted to all of them.
+The first plan, the recipe, is the one that has been right for most data. Another one takes its place where it is better by more than the
+standard error of the difference, structure by structure: few structures often have most of the squared errors, and which plan is lucky
+there says little of others. A plan that does not pass on a part of the structures is not fitted to all of them.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from __future__ import annotations
 import logging
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import numpy as np
@@ -65,19 +65,22 @@ class Fits(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class Trial:
-    """One plan, fitted to some structures: the model, its score, and squared errors of left-out structures; or why there is none."""
+    """One plan, fitted to some structures: the model and its score, or why there is none; and whether it is the first of all plans."""
 
     name: str
     model: Potential | None
     score: float
     reason: str = ""
+    recipe: bool = False
 
     def better(self, first: Trial, score: Score) -> bool:
-        """Whether it may take the place of the first one."""
+        """Whether it may take the place of the first one: of the recipe, only where that is sure."""
         if self.model is None or first.model is None:
             return self.model is not None
         if not self.score < (1 - MARGIN) * first.score:
             return False
+        if not first.recipe:
+            return True
         difference, error = score.difference(self.model.left_out_squares_, first.model.left_out_squares_)
         return not difference > -SURE * error
 
@@ -98,7 +101,7 @@ def best_fit(
     """
     few = len(frames) <= (ONE_ROUND if len(plans) <= 2 else OF_MORE)
     first, finalists = ({}, dict(plans)) if few else _first_round(plans, frames, labels, score, progress)
-    last = _tried(finalists, frames, score, progress, check=check)
+    last = _tried(finalists, next(iter(plans)), frames, score, progress, check=check)
     winner = _winner(list(last.values()), score)
     model = winner.model
     if model is None:
@@ -112,8 +115,8 @@ def best_fit(
 
 def _first_round(plans: Mapping[str, Fits], frames, labels, score: Score, progress: bool) -> tuple[dict[str, Trial], dict[str, Fits]]:
     """Trials on a part of the structures, and the plans for all of them."""
-    part, some = _part(frames), subset(frames, labels)
-    first, finalists = _tried({name: plan.smaller(part) for name, plan in plans.items()}, some, score, progress), {}
+    part, some, finalists = _part(frames), subset(frames, labels), {}
+    first = _tried({name: plan.smaller(part) for name, plan in plans.items()}, next(iter(plans)), some, score, progress)
     for name in _finalists(list(first.values()), score):
         model = first[name].model
         finalists[name] = plans[name] if model is None else plans[name].refined(model, some, part)
@@ -148,13 +151,13 @@ def _part(frames: list[Atoms]) -> float:
     return max(PART, min(AT_MOST, AT_LEAST / len(frames)))
 
 
-def _tried(plans: Mapping[str, Fits], frames: list[Atoms], score: Score, progress: bool, check: bool = False) -> dict[str, Trial]:
-    """Every plan fitted; warnings are those of the best one."""
+def _tried(plans: Mapping[str, Fits], recipe: str, frames, score: Score, progress: bool, check: bool = False) -> dict[str, Trial]:
+    """Every plan fitted, one of them the ``recipe``; warnings are those of the best one."""
     trials, caught = {}, {}
     for name in track(list(plans), len(plans), f"{len(plans)} variants, {len(frames)} structures", progress):
         with warnings.catch_warnings(record=True) as caught[name]:
             warnings.simplefilter("always")  # those of a plan that loses are no errors either
-            trials[name] = _trial(name, plans[name], frames, score, check)
+            trials[name] = replace(_trial(name, plans[name], frames, score, check), recipe=name == recipe)
         logger.info("%s on %d structures: %s", name, len(frames), trials[name].reason or trials[name].score)
     for warning in caught[_winner(list(trials.values()), score).name] if check else ():
         warnings.warn_explicit(warning.message, warning.category, warning.filename, warning.lineno)
