@@ -51,8 +51,7 @@ class Potential(PosteriorMethods):
     n_observations_ : {kind: number}.  noise_ : {kind: σ} used.  signals_ : δ of each term, eV.
     log_likelihood_ : log evidence of the data, NaN where it is not known.
     domain_ : shortest distances of the training data, `Domain`; None from a file that does not state them.
-    left_out_errors_ : {kind: root mean square error, eV/atom, eV/Å, eV/Å³} of structures left out of a fit by `soapkrr.fit`; else empty.
-    left_out_squares_ : the same, {kind: (n_structures,) sum of squared errors}, `LeaveOut.squares`; files do not have it.
+    left_out_errors_ : {kind: root mean square error, eV/atom, eV/Å, eV/Å³} of left-out structures in `soapkrr.fit`; `left_out_squares_`: of each.
     without_prior_mean_ : {index: reason} of structures of the fit that have no prior mean, and whose labels were left out.
     calibration_ : sizes and scores of errors, by which standard deviations are those of (prediction − reference); None: they are the
         posterior's own.
@@ -202,7 +201,8 @@ class Potential(PosteriorMethods):
         ----------
         frames : one structure or a list.
         uncertainty : True for every standard deviation, or some of ``"energies"`` (per atom; cheap), ``"energy"`` (total and per atom; the
-            total costs the square of the number of atoms, unless their environments are alike), ``"forces"``, ``"stress"``.
+            total costs the square of the number of atoms, unless their environments are alike), ``"total"`` (of total energies alone; of
+            one structure some two predictions, unless calibrated), ``"forces"``, ``"stress"``.
         client : a `dask.distributed.Client`, whose workers predict; they get the model once for each call.
 
         Raises
