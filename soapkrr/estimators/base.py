@@ -51,7 +51,7 @@ class Potential(PosteriorMethods):
     n_observations_ : {kind: number}.  noise_ : {kind: σ} used.  signals_ : δ of each term, eV.
     log_likelihood_ : log evidence of the data, NaN where it is not known.
     domain_ : shortest distances of the training data, `Domain`; None from a file that does not state them.
-    left_out_errors_ : {kind: root mean square error, eV/atom, eV/Å, eV/Å³} of left-out structures in `soapkrr.fit`; `left_out_squares_`: of each.
+    left_out_errors_ : {kind: root mean square error, eV/atom, eV/Å, eV/Å³}, left out in `soapkrr.fit`; `left_out_squares_`: by structure.
     without_prior_mean_ : {index: reason} of structures of the fit that have no prior mean, and whose labels were left out.
     calibration_ : sizes and scores of errors, by which standard deviations are those of (prediction − reference); None: they are the
         posterior's own.
