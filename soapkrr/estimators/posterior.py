@@ -23,6 +23,8 @@ from soapkrr.planning import Task, fit_work
 from soapkrr.prediction import Prediction
 from soapkrr.regression.data import TrainingData
 from soapkrr.regression.domain import Domain
+from soapkrr.regression.exact.posterior import ExactProcess
+from soapkrr.regression.exact.trades import traded
 from soapkrr.regression.explained import Explained
 from soapkrr.regression.fit import Fit, Scheme
 from soapkrr.regression.front import Front
@@ -259,18 +261,22 @@ class PosteriorMethods(Estimator):
         """What noise levels trade: errors of energies, forces and stresses of left-out structures; none falls unless another one rises.
 
         Of a fit whose noise levels were found by cross-validation, as those of large sets by `soapkrr.fit` are: nothing is fitted again.
-        To have another row than the chosen one, fit again with its ``noise`` and ``signal=model.signals_[0]``, or with another ``score``.
+        Of an exact process of up to 3000 observations levels around its own are tried, structures left out by blocks of (K + Σ)⁻¹. To have
+        another row than the chosen one, fit again with its ``noise`` and ``signal=model.signals_[0]``, or with another ``score``.
 
         Raises
         ------
         sklearn.exceptions.NotFittedError : the model is not fitted.
-        InputError : its noise levels were not found by cross-validation.
+        InputError : its noise levels were not found by cross-validation, and it is no exact process of so few observations.
         """
         check_is_fitted(self)
+        if self.front_ is None and isinstance(self.process_, ExactProcess):
+            with serial_blas():
+                return traded(self.process_, self.noise_)
         if self.front_ is None:
             raise InputError(
                 "the noise of this model was given or found by evidence, so that nothing is known of other levels, expected one that was "
-                'found by cross-validation: fit a `SparseGP` with `optimize="cross-validation"`.'
+                'found by cross-validation: fit a `SparseGP` with `optimize="cross-validation"`, or a `GaussianProcess`.'
             )
         return self.front_
 
