@@ -23,7 +23,7 @@ from soapkrr import (
     SquaredExponential,
     Term,
 )
-from soapkrr.cli import options
+from soapkrr.cli import fit_arguments
 from soapkrr.kernels import Linear
 from soapkrr.selection.specifications import NAMED
 
@@ -174,7 +174,7 @@ def test_a_model_on_top_of_a_calculator_needs_python(run, fails, folder):
 
 
 def test_selections_are_those_of_the_package():
-    assert options.SELECTIONS == sorted(NAMED)
+    assert fit_arguments.SELECTIONS == sorted(NAMED)
 
 
 @pytest.mark.parametrize("name", sorted(NAMED))
