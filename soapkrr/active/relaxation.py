@@ -268,7 +268,7 @@ class SurrogateRelaxation(Optimizer):
         return self.values[best] - float(self.optimizable.get_value()) > HOLE * most + NO_HOLE
 
     def _std(self) -> float:
-        return float(self.model.predict(underlying(self.atoms), uncertainty={"energy"}).energy_std[0])
+        return float(self.model.predict(underlying(self.atoms), uncertainty={"total"}).energy_std[0])
 
     @contextmanager
     def _on_the_surrogate(self, calculator):

@@ -19,7 +19,8 @@ from soapkrr.errors import InputError
 from soapkrr.estimators.base import Potential
 from soapkrr.estimators.gaussian_process import GaussianProcess
 from soapkrr.kernels import DotProduct, Linear
-from soapkrr.labels import Observations
+from soapkrr.labels import Observations, read_labels
+from soapkrr.regression.data import TrainingData
 from soapkrr.regression.exact.posterior import ExactProcess
 from soapkrr.regression.terms import Term
 from soapkrr.structures import Batch
@@ -169,6 +170,23 @@ def highest_energies(model: GaussianProcess) -> Mapping[tuple, float]:
 def grows(model) -> bool:
     """Whether a model is that of a surrogate, or one like it."""
     return isinstance(model, GaussianProcess) and isinstance(getattr(model, "process_", None), ExactProcess)
+
+
+def updatable(model) -> bool:
+    """Whether an update of a model is what a fit with its noise and signals would give: no error bars and no scalings are learnt."""
+    return (
+        grows(model)
+        and model.process_.targets is not None
+        and model.calibration_ is None
+        and not any(term.descriptor.learns for term in model._as_fitted()._terms())
+    )
+
+
+def references_of(model: GaussianProcess, frames: list[Atoms]) -> Mapping[str, float]:
+    """The reference energies that a fit of the model to these structures would have."""
+    fitted = model._as_fitted()
+    labels = read_labels(frames, fitted.observations, fitted._noise())
+    return TrainingData.of(frames, labels, fitted.baseline, model.threads).references
 
 
 def as_prior(prior) -> Baseline | None:
