@@ -2,8 +2,8 @@
 
 Effective-medium theory for metals and adsorbates, GFN1 and GFN2 for the others (tblite); structures are shaken, three seeds each; calls
 until the largest force is below 0.05 and 0.01 eV/Å, the first one counted.
-``python benchmarks/decisions.py [NAME...]`` adds to benchmarks/results/decisions.json; names of `SYSTEMS`, "g2", "series", "overhead" or
-"density functionals" (needs pyscf); without any, all that is not there yet but the last.
+``python benchmarks/decisions.py [NAME...]`` adds to benchmarks/results/decisions.json; names of `SYSTEMS`, "g2", "series", "overhead",
+"density functionals" (needs pyscf) or "plane waves" (needs gpaw); without any, all that is not there yet but the last two.
 """
 
 from __future__ import annotations
@@ -180,14 +180,33 @@ def series(seeds: int, n: int = 20) -> dict:
     return found
 
 
+def _compared(make, reference) -> dict:
+    """Both optimisers from one structure; ``reference`` makes a calculator."""
+    found = {"bfgs": [calls(BFGS, make, reference())], "surrogate": [calls(SurrogateRelaxation, make, reference())]}
+    return _summary(found)
+
+
 def functionals(seeds: int) -> dict:
     """Methanol by a density functional, one seed."""
     from functionals import PBE
 
-    found = {"bfgs": [], "surrogate": []}
-    for kind, optimizer in (("bfgs", BFGS), ("surrogate", SurrogateRelaxation)):
-        found[kind].append(calls(optimizer, lambda: shaken("CH3OH", 1), PBE()))
-    return _summary(found) | {"reference": "PBE/def2-SVP"}
+    return _compared(lambda: shaken("CH3OH", 1), PBE) | {"reference": "PBE/def2-SVP"}
+
+
+def in_a_box() -> Atoms:
+    """Methanol, shaken, in a periodic box."""
+    atoms = shaken("CH3OH", 1)
+    atoms.center(vacuum=3.0)
+    atoms.pbc = True
+    return atoms
+
+
+def silicon_and_methanol(seeds: int) -> dict:
+    """A molecule and a small solid by plane waves, one seed each."""
+    from functionals import plane_waves
+
+    solid = _compared(lambda: shaken(lambda: bulk("Si", cubic=True), 1), lambda: plane_waves(250, 3))
+    return {"solid": solid, "molecule": _compared(in_a_box, lambda: plane_waves(400)), "reference": "PBE, plane waves"}
 
 
 def _recoloured(atoms: Atoms, other: str, n: int, seed: int) -> Atoms:
@@ -218,15 +237,21 @@ def overhead(seeds: int) -> dict:
 
 
 def main() -> None:
-    others = {"g2": molecules, "series": series, "overhead": overhead, "density functionals": functionals}
+    others = {
+        "g2": molecules,
+        "series": series,
+        "overhead": overhead,
+        "density functionals": functionals,
+        "plane waves": silicon_and_methanol,
+    }
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("names", nargs="*", choices=[*SYSTEMS, *others, []])
+    parser.add_argument("names", nargs="*", choices=[*SYSTEMS, *others, *asked, []])
     parser.add_argument("--seeds", type=int, default=3)
     args = parser.parse_args()
     warnings.simplefilter("ignore")
     results = json.loads(OUT.read_text()) if OUT.exists() else {}
-    for name in args.names or [n for n in (*SYSTEMS, *others) if n not in results and n != "density functionals"]:
-        results[name] = row(name, args.seeds) if name in SYSTEMS else others[name](args.seeds)
+    for name in args.names or [n for n in (*SYSTEMS, *others) if n not in results]:
+        results[name] = row(name, args.seeds) if name in SYSTEMS else (others | asked)[name](args.seeds)
         OUT.write_text(json.dumps(results, indent=1) + "\n")
         print(name, results[name].get("median", results[name]), results[name].get("ratio", ""), flush=True)
 

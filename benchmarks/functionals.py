@@ -1,4 +1,4 @@
-"""A density functional as reference of molecules: PBE in def2-SVP with fitted densities, by PySCF (doi 10.1063/5.0006074)."""
+"""PBE as reference: in def2-SVP with fitted densities by PySCF (doi 10.1063/5.0006074), in plane waves by GPAW (doi 10.1063/5.0182685)."""
 
 from __future__ import annotations
 
@@ -22,3 +22,13 @@ class PBE(Calculator):
         gradient = solved.nuc_grad_method()
         gradient.grid_response = True
         self.results = {"energy": energy * Hartree, "forces": -gradient.kernel() * Hartree / Bohr}
+
+
+def plane_waves(cutoff: float, kpts: int = 1):
+    """GPAW with ``cutoff`` in eV and as many k-points along each vector, shifted."""
+    from gpaw import GPAW, PW
+
+    smearing = {"name": "fermi-dirac", "width": 0.05}
+    accuracy = {"density": 1e-6, "energy": 1e-6}
+    grid = {"size": [kpts] * 3, "gamma": kpts == 1}
+    return GPAW(mode=PW(cutoff), xc="PBE", kpts=grid, occupations=smearing, convergence=accuracy, txt=None)
