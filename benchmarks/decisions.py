@@ -237,13 +237,8 @@ def overhead(seeds: int) -> dict:
 
 
 def main() -> None:
-    others = {
-        "g2": molecules,
-        "series": series,
-        "overhead": overhead,
-        "density functionals": functionals,
-        "plane waves": silicon_and_methanol,
-    }
+    others = {"g2": molecules, "series": series, "overhead": overhead}
+    asked = {"density functionals": functionals, "plane waves": silicon_and_methanol}
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("names", nargs="*", choices=[*SYSTEMS, *others, *asked, []])
     parser.add_argument("--seeds", type=int, default=3)
