@@ -64,6 +64,7 @@ _HOME = {
     "fit": "auto",
     "learn_weights": "learning.weights",
     "load": "loading",
+    "write": "exchange",
     "InputError": "errors",
     "DataWarning": "errors",
     "ConditionWarning": "errors",
