@@ -12,6 +12,7 @@ from soapkrr.cli.evaluate import evaluate
 from soapkrr.cli.fit import fit
 from soapkrr.cli.fit_arguments import fit_arguments
 from soapkrr.cli.info import info
+from soapkrr.cli.ipi import SERVED, ipi, ipi_arguments
 from soapkrr.cli.messages import Parser
 from soapkrr.cli.predict import predict
 from soapkrr.cli.referenced import REFERENCES, add_arguments, relax_by_reference
@@ -54,7 +55,9 @@ def build_parser(words: Sequence[str] = ()) -> argparse.ArgumentParser:
     """The parser of all commands; ``words``: those to parse, for `relax` has no MODEL where there is a --reference."""
     parser = Parser(prog="soapkrr", description="Gaussian-process potentials with error bars.", allow_abbrev=False)
     parser.add_argument("--version", action="version", version=f"soapkrr {__version__}")
-    subparsers = parser.add_subparsers(title="commands", required=True, metavar="check | fit | evaluate | predict | relax | screen | info")
+    subparsers = parser.add_subparsers(
+        title="commands", required=True, metavar="check | fit | evaluate | predict | relax | screen | ipi | info"
+    )
 
     def command(run, text, epilog=None, name=None):
         sub = subparsers.add_parser(name or run.__name__, help=text, description=text, epilog=epilog, allow_abbrev=False)
@@ -72,6 +75,7 @@ def build_parser(words: Sequence[str] = ()) -> argparse.ArgumentParser:
     else:
         _relax_arguments(command(relax, "relax structures with a model, or by few calls of a --reference", RELAXED))
     _screen_arguments(command(screen, "rank candidates by predicted energy, and name those to calculate next", SCREENED))
+    ipi_arguments(command(ipi, "give i-PI energies and forces through a socket, of all beads at once", SERVED))
     _info_arguments(command(info, "print what is in a model file"))
     return parser
 
