@@ -4,7 +4,26 @@ from soapkrr.plot.calibration import calibration
 from soapkrr.plot.chemistry import chemistry
 from soapkrr.plot.data import attribution, learning_curve
 from soapkrr.plot.error_bars import error_vs_std, novelty, reliability
+from soapkrr.plot.functions import dimers, radial
+from soapkrr.plot.map import data_map
 from soapkrr.plot.pareto import pareto
 from soapkrr.plot.parity import parity
+from soapkrr.plot.residuals import residuals
+from soapkrr.plot.trajectory import trajectory
 
-__all__ = ["attribution", "calibration", "chemistry", "error_vs_std", "learning_curve", "novelty", "pareto", "parity", "reliability"]
+__all__ = [
+    "attribution",
+    "calibration",
+    "chemistry",
+    "data_map",
+    "dimers",
+    "error_vs_std",
+    "learning_curve",
+    "novelty",
+    "pareto",
+    "parity",
+    "radial",
+    "reliability",
+    "residuals",
+    "trajectory",
+]
