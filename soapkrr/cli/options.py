@@ -17,6 +17,7 @@ from soapkrr.cli.messages import Parser
 from soapkrr.cli.predict import predict
 from soapkrr.cli.referenced import REFERENCES, add_arguments, relax_by_reference
 from soapkrr.cli.relax import relax
+from soapkrr.cli.report import REPORTED, report, report_arguments
 from soapkrr.cli.screen import screen
 from soapkrr.cli.types import (
     count,
@@ -56,7 +57,7 @@ def build_parser(words: Sequence[str] = ()) -> argparse.ArgumentParser:
     parser = Parser(prog="soapkrr", description="Gaussian-process potentials with error bars.", allow_abbrev=False)
     parser.add_argument("--version", action="version", version=f"soapkrr {__version__}")
     subparsers = parser.add_subparsers(
-        title="commands", required=True, metavar="check | fit | evaluate | predict | relax | screen | ipi | info"
+        title="commands", required=True, metavar="check | fit | evaluate | predict | relax | screen | ipi | report | info"
     )
 
     def command(run, text, epilog=None, name=None):
@@ -76,6 +77,7 @@ def build_parser(words: Sequence[str] = ()) -> argparse.ArgumentParser:
         _relax_arguments(command(relax, "relax structures with a model, or by few calls of a --reference", RELAXED))
     _screen_arguments(command(screen, "rank candidates by predicted energy, and name those to calculate next", SCREENED))
     ipi_arguments(command(ipi, "give i-PI energies and forces through a socket, of all beads at once", SERVED))
+    report_arguments(command(report, "write one page with everything that is known of a model", REPORTED))
     _info_arguments(command(info, "print what is in a model file"))
     return parser
 

@@ -15,7 +15,7 @@ from soapkrr.baselines import Baseline, check_baseline, prepared, split_baseline
 from soapkrr.calculator import EVERY, PotentialCalculator
 from soapkrr.choices import Choice
 from soapkrr.errors import InputError, MemoryLimitError
-from soapkrr.estimators.posterior import PosteriorMethods
+from soapkrr.estimators.reporting import ReportMethods
 from soapkrr.execution.blocks import halved_group, split_on_out_of_memory
 from soapkrr.execution.memory import device_limit
 from soapkrr.execution.resources import GROUP, TASK, Division, Resources, pool_of
@@ -42,7 +42,7 @@ from soapkrr.uncertainty.learning import learnt
 logger = logging.getLogger(__name__)
 
 
-class Potential(PosteriorMethods):
+class Potential(ReportMethods):
     """An interatomic potential, E = Σ_i e(z_i) + prior means + Σ terms; subclasses say by which `Scheme` it is fitted.
 
     Attributes

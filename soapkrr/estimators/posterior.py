@@ -11,8 +11,6 @@ from ase import Atoms
 from sklearn.utils.validation import check_is_fitted
 
 from soapkrr.baselines import Baseline
-from soapkrr.checking.model import check_model
-from soapkrr.checking.report import ModelCheck
 from soapkrr.errors import InputError
 from soapkrr.estimators.fitted import Estimator
 from soapkrr.execution.memory import device_limit
@@ -260,17 +258,3 @@ class PosteriorMethods(Estimator):
                 'found by cross-validation: fit a `SparseGP` with `optimize="cross-validation"`.'
             )
         return self.front_
-
-    def check(self, frames: Atoms | list[Atoms] | None = None) -> ModelCheck:
-        """Check what any potential must do: derivatives, symmetries, cutoff, dimers, free atoms, conservation of energy.
-
-        With labelled ``frames`` that were not fitted, errors and coverage too, by ``config_type``. Without, structures are made of what the
-        model knows. The result shows as a table with value, bound and verdict; ``passed``, `to_dict`, `to_html`.
-
-        Raises
-        ------
-        sklearn.exceptions.NotFittedError : the model is not fitted.
-        InputError : a structure has a species that the model does not know, or cannot be used.
-        """
-        check_is_fitted(self)
-        return check_model(self, frames)
