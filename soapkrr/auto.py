@@ -21,6 +21,7 @@ from soapkrr.choices import Choice, advice, checked_test, choices_text, test_row
 from soapkrr.description import OF_DESCRIPTOR, described
 from soapkrr.descriptors.projection import Compressed
 from soapkrr.descriptors.soap import SOAP
+from soapkrr.display import only_public
 from soapkrr.errors import InputError
 from soapkrr.estimators.base import Potential
 from soapkrr.estimators.gaussian_process import GaussianProcess
@@ -243,3 +244,6 @@ def _sparse(frames, soap, kernel, choices: list[Choice], given: Mapping, setting
     choices += [Choice(name, given[name], "given") for name in ("selection", "tolerance") if name in given]
     own = {name: given[name] for name in ("selection", "tolerance") if name in given}
     return SparseGP(soap, kernel, n_sparse=n_sparse, **own, **settings.parameters)
+
+
+__dir__ = only_public(__name__)

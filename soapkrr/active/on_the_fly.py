@@ -17,6 +17,7 @@ from soapkrr.active.asking import HeldReference, ask, check_calculator, held
 from soapkrr.active.records import Records
 from soapkrr.active.surrogate import Surrogate, grows
 from soapkrr.calculator import largest_deviation
+from soapkrr.display import counted
 from soapkrr.errors import InputError, require_positive
 from soapkrr.estimators.base import Potential
 from soapkrr.estimators.gaussian_process import GaussianProcess
@@ -110,6 +111,10 @@ class OnTheFly:
             self.folder.mkdir(parents=True, exist_ok=True)
         self._records = Records(None if self.folder is None else self.folder / "calls.xyz")
         self._learnt = 0
+
+    def __repr__(self) -> str:
+        model = "no model yet" if self.model is None else type(self.model).__name__
+        return f"OnTheFly(reference={type(self.reference).__name__}), {model}, {counted(len(self.calls), 'call')}"
 
     @property
     def model(self) -> Potential | None:

@@ -11,7 +11,7 @@ from sklearn.base import clone
 from soapkrr.automatic.learnt import weightable, with_learnt_weights
 from soapkrr.automatic.search import best_fit
 from soapkrr.baselines import left_out_text
-from soapkrr.choices import Choice, calibration_row, left_out_rows
+from soapkrr.choices import Choice, Choices, calibration_row, left_out_rows
 from soapkrr.descriptors.base import Descriptor
 from soapkrr.descriptors.projection import Compressed
 from soapkrr.estimators.base import Potential
@@ -119,7 +119,8 @@ class Plan:
         if again:
             model.set_params(noise={**model.noise_, **self.levels}, signal=model.signals_[0] if self.signal is None else self.signal)
             model.learn(frames, False, progress, check=check, calibrate=True, stated=self.levels)
-        model.choices_ = [*self.choices, *self._found(model), calibration_row(model.calibration_), *self._walled(model)]
+        found = [*self._found(model), calibration_row(model.calibration_), *self._walled(model)]
+        model.choices_ = Choices([*self.choices, *found])
         return model
 
     def _walled(self, model: Potential) -> list[Choice]:
@@ -134,14 +135,14 @@ class Plan:
         recipe = plain if weightable(plain) else replace(self, learn=False, variants={}).fit(frames, check=False)
         model, weights = with_learnt_weights(plain, recipe, self, frames, progress)
         if model is plain:
-            plain.choices_ = [*plain.choices_, weights]
+            plain.choices_ = Choices([*plain.choices_, weights])
             return plain
         new = {choice.name: choice for choice in (*self._found(model, FOLDED), calibration_row(model.calibration_), *self._walled(model))}
         choices = [new.get(choice.name, choice) for choice in recipe.choices_]
         if recipe is not plain:
             best = next(choice.value for choice in plain.choices_ if choice.name == "variant")
             choices.append(Choice("variant", RECIPE, f"with learnt weights; before, {best} had the smallest errors of left-out structures"))
-        model.choices_ = [*choices, weights]
+        model.choices_ = Choices([*choices, weights])
         return model
 
     def smaller(self, part: float) -> Plan:

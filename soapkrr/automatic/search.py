@@ -16,7 +16,7 @@ from typing import Protocol
 import numpy as np
 from ase import Atoms
 
-from soapkrr.choices import Choice
+from soapkrr.choices import Choice, Choices
 from soapkrr.errors import InputError
 from soapkrr.estimators.base import Potential
 from soapkrr.labels import KINDS, Labels
@@ -83,7 +83,8 @@ def best_fit(
         raise InputError(winner.reason)
     lost = {name: _lost(name, first, last, winner) for name in plans if name != winner.name}
     variant = Choice("variant", winner.name, "smallest errors of left-out structures")
-    model.choices_ = [*model.choices_, variant, Choice("tried", lost, "error of left-out structures beside that of the variant")]
+    tried = Choice("tried", lost, "error of left-out structures beside that of the variant")
+    model.choices_ = Choices([*model.choices_, variant, tried])
     return model
 
 

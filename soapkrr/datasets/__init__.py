@@ -8,6 +8,8 @@ from typing import NamedTuple
 
 from ase import Atoms
 
+from soapkrr.display import only_public
+
 
 class DataSet(NamedTuple):
     """Labelled structures to fit, and others to measure errors on."""
@@ -42,3 +44,6 @@ def _structures(name: str) -> list[Atoms]:
     from ase.io import read
 
     return read(io.StringIO((files(__name__) / name).read_text(encoding="utf-8")), ":", format="extxyz")
+
+
+__dir__ = only_public(__name__)

@@ -13,7 +13,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from soapkrr.baselines import Baseline, check_baseline, prepared, split_baseline, warn_left_out
 from soapkrr.calculator import EVERY, PotentialCalculator
-from soapkrr.choices import Choice
+from soapkrr.choices import Choice, Choices
 from soapkrr.errors import InputError, MemoryLimitError
 from soapkrr.estimators.reporting import ReportMethods
 from soapkrr.execution.blocks import halved_group, split_on_out_of_memory
@@ -180,7 +180,7 @@ class Potential(ReportMethods):
         self.domain_, self.calibration_ = restored_domain(state.get("domain")), restored_calibration(state.get("calibration"))
         self.left_out_errors_, self.without_prior_mean_ = dict(stored.mapping(state.get("left_out_errors", {}), "left_out_errors")), {}
         if "choices" in state:
-            self.choices_ = [Choice(**stored.mapping(choice, "choices")) for choice in state["choices"]]
+            self.choices_ = Choices(Choice(**stored.mapping(choice, "choices")) for choice in state["choices"])
         if "test_errors" in state:
             self.test_errors_ = dict(stored.mapping(state["test_errors"], "test_errors"))
 

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from ase import Atoms, units
 
-from soapkrr.display import counted
+from soapkrr.display import Fielded, counted
 from soapkrr.errors import InputError
 from soapkrr.prediction import Prediction, wanted_uncertainties
 
@@ -37,15 +37,15 @@ class Closed(ConnectionError):
     """The other side has hung up."""
 
 
-@dataclass(frozen=True)
-class Served:
+@dataclass(frozen=True, repr=False)
+class Served(Fielded):
     """What was predicted: numbers of structures and of calls of ``predict``, and structures in the largest call."""
 
     structures: int = 0
     calls: int = 0
     largest: int = 0
 
-    def __repr__(self) -> str:
+    def __str__(self) -> str:
         return f"{counted(self.structures, 'structure')} in {counted(self.calls, 'prediction')}, at most {self.largest} at once"
 
     def after(self, n: int) -> Served:

@@ -13,6 +13,7 @@ import numpy as np
 from ase import Atoms
 from ase.data import atomic_numbers
 
+from soapkrr.display import counted
 from soapkrr.errors import InputError
 from soapkrr.prediction import Prediction, wanted_uncertainties
 
@@ -38,6 +39,9 @@ class LammpsForces:
         self.species, self.uncertainty = _numbers(species), wanted_uncertainties(uncertainty)
         self.prediction: Prediction | None = None
         self.n_calls, self._failure = 0, None
+
+    def __repr__(self) -> str:
+        return f"LammpsForces(model={type(self.model).__name__}, fix_id={self.fix_id!r}), {counted(self.n_calls, 'call')}"
 
     def run(self, steps: int) -> None:
         """``run N`` of LAMMPS; raises what went wrong in a callback.

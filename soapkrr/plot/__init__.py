@@ -1,5 +1,6 @@
 """Figures. They need matplotlib, of the extra ``plot``."""
 
+from soapkrr.display import only_public
 from soapkrr.plot.calibration import calibration
 from soapkrr.plot.chemistry import chemistry
 from soapkrr.plot.data import attribution, learning_curve
@@ -27,3 +28,5 @@ __all__ = [
     "residuals",
     "trajectory",
 ]
+
+__dir__ = only_public(__name__)
