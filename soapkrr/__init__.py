@@ -57,6 +57,7 @@ _HOME = {
     "OnTheFly": "active.on_the_fly",
     "SurrogateNEB": "active.barrier",
     "SurrogateDimer": "active.dimer",
+    "extrapolations": "active.extrapolation",
     "screen": "active.screening",
     "Campaign": "active.campaign",
     "check": "lint",

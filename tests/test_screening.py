@@ -231,6 +231,27 @@ def test_settings_out_of_range_are_refused(settings, word):
         screen(_model(), _candidates(), **settings)
 
 
+@pytest.mark.parametrize("name", ["g.xyz", "g.traj", "g.db"])
+@pytest.mark.parametrize("some", [":", "0:3", "2:", "-1", "4", "::2", "-3:", "::-1", "1:100", "3:3"])
+def test_some_of_a_file_are_those_that_ase_reads(tmp_path, name, some):
+    frames = _candidates(6)
+    write(tmp_path / name, frames)
+    entries = list(stream(f"{tmp_path / name}@{some}"))
+    write(tmp_path / "all.traj", frames)
+    expected = read(tmp_path / "all.traj", index=some)
+    expected = expected if isinstance(expected, list) else [expected]
+    assert [entry.index for entry in entries] == list(range(len(expected)))
+    for entry, atoms in zip(entries, expected, strict=True):
+        np.testing.assert_allclose(entry.atoms.positions, atoms.positions, atol=1e-7)
+        np.testing.assert_allclose(frames[int(entry.name.split("@")[1])].positions, atoms.positions, atol=1e-7)
+
+
+@pytest.mark.parametrize("source", ["c.xyz@first", "c.xyz@1:2:3:4", "c.xyz@::0", ".@0:2", "none.xyz@0:2"])
+def test_slices_that_are_none_are_refused(folder, source):
+    with pytest.raises(InputError, match="`candidates`"):
+        screen(_model(), source)
+
+
 @pytest.mark.parametrize("source", ["nothing.xyz", "empty.xyz", "text.xyz", "text.db", "hollow", [], 3])
 def test_sources_that_cannot_be_read_are_refused(tmp_path, monkeypatch, source):
     monkeypatch.chdir(tmp_path)
@@ -312,6 +333,9 @@ def test_on_the_command_line(folder, capsys):
     assert code == 1 and err == "" and data["n_failed"] == 1 and len(data["next"]) == 2 and data["candidates"][0]["rank"] == 1
     code, out, _ = run("screen", "m.soapkrr", "c.xyz", "-o", "p.db")
     assert code == 1 and "Screening by energy (eV/atom): 8 candidates, 1 failed" in out and out.endswith("p.db, p.csv, p.html\n")
+    code, out, _ = run("screen", "m.soapkrr", "c.xyz@:3", "-o", "r.db")
+    assert code == 0 and "3 candidates\n" in out
+    assert run("screen", "m.soapkrr", "c.xyz@:3", "-o", "c.db")[0] == 0
     for arguments, words in {
         ("m.soapkrr", "none.xyz", "-o", "q.db"): "there is no file or folder none.xyz",
         ("m.soapkrr", "c.xyz", "-o", "q.xyz"): "`--output` must be an ASE database",
