@@ -108,7 +108,7 @@ def _predicted(model: Any, frames: list[Atoms], progress: bool) -> tuple[list[At
     """Everything with standard deviations, group by group."""
     groups = list(split_by_atoms(frames, GROUP))
     bar = track(groups, len(groups), "predicting", progress)
-    return frames, Prediction.concatenate([model.predict(group, uncertainty=True) for _, group in bar])
+    return frames, Prediction.concatenate([model.predict(group, uncertainty=True, progress=False) for _, group in bar])
 
 
 def _labelled(frames: list[Atoms], observations: Any) -> bool:

@@ -59,11 +59,15 @@ class PosteriorMethods(Estimator):
         """Where and how work is done."""
 
     @abstractmethod
-    def predict(self, frames: Atoms | list[Atoms], uncertainty: bool | Iterable[str] = False, *, client=None) -> Prediction:
+    def predict(
+        self, frames: Atoms | list[Atoms], uncertainty: bool | Iterable[str] = False, *, client=None, progress: bool = True
+    ) -> Prediction:
         """Energies, forces and stress of structures."""
 
     @abstractmethod
-    def _predicted(self, predictor: Predictor, frames: list[Atoms], wanted: frozenset[str] = frozenset(), client=None) -> Prediction:
+    def _predicted(
+        self, predictor: Predictor, frames: list[Atoms], wanted: frozenset[str] = frozenset(), client=None, progress: bool = False
+    ) -> Prediction:
         """Prediction of structures by a predictor."""
 
     @abstractmethod
@@ -178,7 +182,7 @@ class PosteriorMethods(Estimator):
         with serial_blas(), device_limit(self._xp, self.memory_limit):
             return PotentialSamples(self._predictor(), n, seed)
 
-    def leave_out(self, frames: list[Atoms], by="structure", *, progress: bool = False) -> LeaveOut:
+    def leave_out(self, frames: list[Atoms], by="structure", *, progress: bool = True) -> LeaveOut:
         """Every label of the data as predicted without its own group of structures, in closed form: nothing is fitted again.
 
         Equal to what models fitted without each group would predict, with the hyper-parameters, sparse points (or representers) and

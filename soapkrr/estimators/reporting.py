@@ -44,7 +44,7 @@ class ReportMethods(PosteriorMethods):
         frames: Atoms | list[Atoms] | None = None,
         *,
         findings: Findings | None = None,
-        progress: bool = False,
+        progress: bool = True,
     ) -> ModelReport:
         """Everything that is known of the model on one page: data, choices, errors and error bars by group, figures, checks, cost, card.
 
@@ -56,7 +56,7 @@ class ReportMethods(PosteriorMethods):
         frames : labelled structures. Those of the fit, all of them and in any order, are predicted without their own labels (`leave_out`);
             others are predicted as they are. None: the page has no errors.
         findings : of ``soapkrr.check(frames)``, to go into the page; None: what needs no model.
-        progress : draw bars on a terminal.
+        progress : as in `fit`.
 
         Returns
         -------

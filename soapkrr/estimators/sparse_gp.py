@@ -126,7 +126,7 @@ class SparseGP(Potential):
         *,
         optimize: bool | str = False,
         score: str | Mapping[str, float] = "balanced",
-        progress: bool = False,
+        progress: bool = True,
         client=None,
     ) -> SparseGP:
         """Fit to the labels that ``frames`` carry (`atoms.calc.results`); ``y`` must be None, as scikit-learn passes it.
