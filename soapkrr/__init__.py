@@ -47,6 +47,7 @@ _HOME = {
     "KMeans": "selection.specifications",
     "Leverage": "selection.specifications",
     "Energy": "uncertainty",
+    "energy_difference": "uncertainty",
     "Force": "uncertainty",
     "Stress": "uncertainty",
     "Observable": "uncertainty",
@@ -74,7 +75,7 @@ _HOME = {
     "ExtrapolationError": "errors",
     "ExtrapolationWarning": "errors",
 }
-_MODULES = ("auto", "plot", "metrics", "selection", "kernels", "similarity", "structures", "datasets")
+_MODULES = ("auto", "plot", "metrics", "selection", "kernels", "similarity", "structures", "datasets", "observables")
 
 __all__ = [*_HOME, *_MODULES]
 

@@ -391,6 +391,28 @@ def test_with_training_data_the_model_is_fitted_again():
     assert row["value"] == pytest.approx(EMT().get_potential_energy(frames[3]) / len(frames[3])) and row["std"] == 0
 
 
+def test_an_exact_model_learns_by_an_update_as_by_a_fit(monkeypatch):
+    frames = _candidates(7)
+    start = GaussianProcess(_soap(), DotProduct(2), baseline="least-squares", threads=1).fit(_training())
+    labelled = [_labelled(atoms) for atoms in frames]
+    refit = GaussianProcess(_soap(), DotProduct(2), baseline="least-squares", threads=1).fit([*_training(), *labelled[:6]])
+    campaign = Campaign(start, frames, training=_training(), best=2)
+    with monkeypatch.context() as patch:
+        patch.setattr(GaussianProcess, "fit", None)
+        campaign.add(labelled[:6])
+    assert start.n_observations_["energy"] == 12 and campaign.model.n_observations_ == refit.n_observations_
+    p, q = campaign.model.predict(frames, uncertainty=True), refit.predict(frames, uncertainty=True)
+    np.testing.assert_allclose(p.energy, q.energy, rtol=0, atol=1e-8)
+    np.testing.assert_allclose(np.concatenate(p.forces), np.concatenate(q.forces), rtol=0, atol=1e-8)
+    np.testing.assert_allclose(p.energy_std, q.energy_std, rtol=0, atol=1e-8)
+    labelled[0] = labelled[0].copy()  # another label of the same candidate: what was learnt is not forgotten by an update
+    labelled[0].calc = SinglePointCalculator(labelled[0], energy=1.0)
+    campaign.add(labelled)
+    monkeypatch.setattr(GaussianProcess, "update", None)
+    campaign._learn([*campaign.training, *campaign._labelled.values()])
+    assert campaign.model.n_observations_["energy"] == 19
+
+
 def test_references_that_fail_and_labels_that_cannot_be_used():
     frames = _candidates(5)
 

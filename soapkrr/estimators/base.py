@@ -50,7 +50,7 @@ class Potential(ReportMethods):
     n_observations_ : {kind: number}.  noise_ : {kind: σ} used.  signals_ : δ of each term, eV.
     log_likelihood_ : log evidence of the data, NaN where it is not known.
     domain_ : shortest distances of the training data, `Domain`; None from a file that does not state them.
-    left_out_errors_ : {kind: root mean square error, eV/atom, eV/Å, eV/Å³} of structures left out of a fit by `soapkrr.fit`; else empty.
+    left_out_errors_ : {kind: root mean square error, eV/atom, eV/Å, eV/Å³}, left out in `soapkrr.fit`; `left_out_squares_`: by structure.
     without_prior_mean_ : {index: reason} of structures of the fit that have no prior mean, and whose labels were left out.
     calibration_ : sizes and scores of errors, by which standard deviations are those of (prediction − reference); None: they are the
         posterior's own.
@@ -104,9 +104,9 @@ class Potential(ReportMethods):
             calibration = None if left is None or prediction is None else self._calibration(fit, data, left, prediction, stated)
         self._remember_parameters()
         self._set_fitted(fit, data.references)
-        self.origin_ = origin(data_hash(frames, map(Labels.numbers, labels)))
         self.suspects_, self.domain_, self.calibration_ = found, domain, calibration
-        self.left_out_errors_, self.without_prior_mean_ = {} if left is None else left.errors(), dict(data.without_prior)
+        self.left_out_errors_, self.left_out_squares_ = ({}, {}) if left is None else (left.errors(), left.squares())
+        self.without_prior_mean_, self.origin_ = dict(data.without_prior), origin(data_hash(frames, map(Labels.numbers, labels)))
         return self
 
     def _of_the_data(self, data: TrainingData, fit: Fit, deviations: bool, client) -> Prediction | None:
@@ -177,7 +177,8 @@ class Potential(ReportMethods):
         self._remember_parameters()
         self._set_fitted(restored_fit(process, state), stored.references(state["reference_energies"]))
         self.domain_, self.calibration_ = restored_domain(state.get("domain")), restored_calibration(state.get("calibration"))
-        self.left_out_errors_, self.without_prior_mean_ = dict(stored.mapping(state.get("left_out_errors", {}), "left_out_errors")), {}
+        self.left_out_errors_ = dict(stored.mapping(state.get("left_out_errors", {}), "left_out_errors"))
+        self.left_out_squares_, self.without_prior_mean_ = {}, {}
         if "choices" in state:
             self.choices_ = Choices(Choice(**stored.mapping(choice, "choices")) for choice in state["choices"])
         if "test_errors" in state:
@@ -201,7 +202,8 @@ class Potential(ReportMethods):
         ----------
         frames : one structure or a list.
         uncertainty : True for every standard deviation, or some of ``"energies"`` (per atom; cheap), ``"energy"`` (total and per atom; the
-            total costs the square of the number of atoms, unless their environments are alike), ``"forces"``, ``"stress"``.
+            total costs the square of the number of atoms, unless their environments are alike), ``"total"`` (of total energies alone; of
+            one structure some two predictions, unless calibrated), ``"forces"``, ``"stress"``.
         client : a `dask.distributed.Client`, whose workers predict; they get the model once for each call.  progress : as in `fit`.
 
         Raises
