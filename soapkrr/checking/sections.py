@@ -133,7 +133,7 @@ def figures_section(model: Any, frames: list[Atoms], prediction: Prediction, obs
         return Section("Figures", ["There are none, as matplotlib is not installed."])
     kinds = list(comparisons(frames, prediction, observations))
     given: dict[str, Any] = {"observations": observations}
-    images = [_image(plot.parity, f"Parity, {kind}", (frames, prediction, kind), given, 6.3) for kind in kinds]
+    images = [_image(plot.parity, f"Parity, {kind}", (frames, prediction, kind), given, 6.8) for kind in kinds]
     forces = "forces" if "forces" in kinds else kinds[0]
     group = "config_type" if observations is None else observations.config_type
     n = len({str(atoms.info.get(group, "default")) for atoms in frames})

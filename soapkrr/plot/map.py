@@ -191,6 +191,7 @@ def _by_value(ax, place: np.ndarray, values: np.ndarray, label: str) -> None:
     drawn = ax.scatter(*place[order].T, c=np.clip(values[order], low, high), **style)
     bar = ax.figure.colorbar(drawn, ax=ax, label=label)
     bar.ax.yaxis.set_major_formatter("{x:g}")
+    bar.ax.yaxis.set_minor_formatter("{x:g}" if high < 10 * low else "")
 
 
 def _size(n: int) -> float:
