@@ -66,6 +66,7 @@ _HOME = {
     "fit": "auto",
     "learn_weights": "learning.weights",
     "load": "loading",
+    "write": "exchange",
     "InputError": "errors",
     "DataWarning": "errors",
     "ConditionWarning": "errors",
@@ -89,4 +90,4 @@ def __getattr__(name: str):
 
 
 def __dir__():
-    return sorted([*globals(), *__all__])
+    return sorted([*__all__, *(name for name in globals() if name.startswith("__"))])

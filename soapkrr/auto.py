@@ -21,6 +21,7 @@ from soapkrr.choices import Choice, advice, checked_test, choices_text, test_row
 from soapkrr.description import OF_DESCRIPTOR, described
 from soapkrr.descriptors.projection import Compressed
 from soapkrr.descriptors.soap import SOAP
+from soapkrr.display import only_public
 from soapkrr.errors import InputError
 from soapkrr.estimators.base import Potential
 from soapkrr.estimators.gaussian_process import GaussianProcess
@@ -70,7 +71,7 @@ def fit(
     device: str = "cpu",
     threads: int | None = None,
     memory_limit: int | str | None = MEMORY_LIMIT,
-    progress: bool = False,
+    progress: bool = True,
     strict: bool = False,
     score: str | Mapping[str, float] = "balanced",
     search: bool = True,
@@ -89,7 +90,7 @@ def fit(
     frames : structures with energies, forces or stresses (`atoms.calc.results`, or as ``observations`` names them).
     observations, baseline, device, threads : as in the estimators. A ``baseline`` may be, or hold, ``"auto"``: GFN2-xTB as prior mean of
         molecules where structures left out are predicted better with it, or ``"auto:NAME"``: so with another prior mean.
-    progress : draw bars on a terminal.
+    progress : draw bars, on a terminal or in a notebook, of what takes more than two seconds; False: none.
     strict : make what a fit warns of labels (`DataWarning`) an error; `soapkrr.check` looks at them more closely.
     score : which errors of left-out structures are to be small where there is a choice, of variants and of noise by cross-validation:
         ``"balanced"`` (the geometric mean of those of energies, forces and stresses; noise levels keep each within 1.15 × the least that it
@@ -244,3 +245,6 @@ def _sparse(frames, soap, kernel, choices: list[Choice], given: Mapping, setting
     choices += [Choice(name, given[name], "given") for name in ("selection", "tolerance") if name in given]
     own = {name: given[name] for name in ("selection", "tolerance") if name in given}
     return SparseGP(soap, kernel, n_sparse=n_sparse, **own, **settings.parameters)
+
+
+__dir__ = only_public(__name__)

@@ -126,6 +126,10 @@ class PotentialCalculator(ThreadedCalculator):
             self.uncertainty |= {"forces"}
         self._without = 0
 
+    def __repr__(self) -> str:
+        wanted = ", ".join(sorted(self.uncertainty)) or "none"
+        return f"{type(self).__name__}(model={type(self.model).__name__}, uncertainty={wanted}, every={self.every})"
+
     def calculate(self, atoms=None, properties=("energy",), system_changes=all_changes):
         """Called by ASE; everything but the uncertainties that are not asked for, or not due, is computed at once."""
         super().calculate(atoms, properties, system_changes)

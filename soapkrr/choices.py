@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from ase import Atoms
 
-from soapkrr.display import text_table
+from soapkrr.display import Tabular, text_table
 from soapkrr.errors import InputError
 from soapkrr.labels import Observations, read_labels
 from soapkrr.metrics import UNIT_NAMES, UNITS
@@ -23,6 +23,16 @@ class Choice:
     name: str
     value: object
     reason: str
+
+
+class Choices(Tabular, list):
+    """A list of `Choice` that shows as a table."""
+
+    def _columns(self) -> tuple[str, str, str]:
+        return ("chosen", "value", "why")
+
+    def _rows(self) -> list[tuple[str, str, str]]:
+        return [row for choice in self for row in _rows(choice)]
 
 
 def choices_text(choices: list[Choice]) -> str:

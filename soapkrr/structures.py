@@ -14,6 +14,7 @@ from ase.data import chemical_symbols
 
 from soapkrr import backends
 from soapkrr.backends.arrays import PairArrays
+from soapkrr.display import only_public
 from soapkrr.errors import InputError
 from soapkrr.lazy import cached_property
 from soapkrr.structure_checks import COINCIDENT, check_structure
@@ -251,3 +252,6 @@ def forces_and_strain(batch: Batch, pairs: Pairs | PairArrays, gradient: np.ndar
     sums = backends.of(gradient).regression.pair_sums
     sums(pairs.offsets, pairs.neighbours, pairs.vectors, xp.asarray(batch.offsets), gradient, forces, strain)
     return forces, strain
+
+
+__dir__ = only_public(__name__)

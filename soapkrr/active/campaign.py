@@ -21,6 +21,7 @@ from soapkrr.active.ranking import Predicted, belief, ordered
 from soapkrr.active.result import COLUMNS, Screening
 from soapkrr.active.settings import Settings
 from soapkrr.active.surrogate import references_of, updatable
+from soapkrr.display import counted
 from soapkrr.errors import FAILURES, InputError, reason
 from soapkrr.labels import read_labels
 from soapkrr.labels.noise import of_more
@@ -120,6 +121,9 @@ class Campaign:
         self._rows = {row["candidate"]: row for row in rows}
         frames = [self.frames[k] for k in self._numbers]
         self._prior = self._belief = belief(self.model, frames, self.settings.quantity, Predicted.of(rows))
+
+    def __repr__(self) -> str:
+        return f"Campaign of {counted(len(self.frames), 'candidate')}, {len(self.labels):,} labelled, {len(self.failed):,} failed"
 
     @property
     def belief(self) -> Belief:

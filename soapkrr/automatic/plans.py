@@ -14,7 +14,7 @@ from soapkrr.automatic.by_type import pays, ratios_text, type_ratios, types_of, 
 from soapkrr.automatic.learnt import weightable, with_learnt_weights
 from soapkrr.automatic.search import best_fit
 from soapkrr.baselines import left_out_text
-from soapkrr.choices import Choice, calibration_row, left_out_rows
+from soapkrr.choices import Choice, Choices, calibration_row, left_out_rows
 from soapkrr.descriptors.base import Descriptor
 from soapkrr.descriptors.projection import Compressed
 from soapkrr.errors import InputError
@@ -123,7 +123,8 @@ class Plan:
         if again:
             model.set_params(noise={**model.noise_, **self.levels}, signal=model.signals_[0] if self.signal is None else self.signal)
             model.learn(frames, False, progress, check=check, calibrate=True, stated=self.levels)
-        model.choices_ = [*self.choices, *self._found(model), calibration_row(model.calibration_), *self._walled(model, frames)]
+        found = [*self._found(model), calibration_row(model.calibration_), *self._walled(model, frames)]
+        model.choices_ = Choices([*self.choices, *found])
         return model
 
     def _walled(self, model: Potential, frames: list[Atoms]) -> list[Choice]:
@@ -138,7 +139,7 @@ class Plan:
         recipe = plain if weightable(plain) else replace(self, learn=False, variants={}).fit(frames, check=False)
         model, weights = with_learnt_weights(plain, recipe, self, frames, progress)
         if model is plain:
-            plain.choices_ = [*plain.choices_, weights]
+            plain.choices_ = Choices([*plain.choices_, weights])
             return plain
         new = {
             choice.name: choice
@@ -148,7 +149,7 @@ class Plan:
         if recipe is not plain:
             best = next(choice.value for choice in plain.choices_ if choice.name == "variant")
             choices.append(Choice("variant", RECIPE, f"with learnt weights; before, {best} had the smallest errors of left-out structures"))
-        model.choices_ = [*choices, weights]
+        model.choices_ = Choices([*choices, weights])
         return model
 
     def smaller(self, part: float) -> Plan:

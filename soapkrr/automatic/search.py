@@ -20,7 +20,7 @@ from typing import Protocol
 import numpy as np
 from ase import Atoms
 
-from soapkrr.choices import Choice
+from soapkrr.choices import Choice, Choices
 from soapkrr.errors import InputError
 from soapkrr.estimators.base import Potential
 from soapkrr.labels import KINDS, Labels
@@ -109,7 +109,8 @@ def best_fit(
     lost = {name: _lost(name, first, last, winner) for name in plans if name != winner.name}
     why = "no other one has clearly smaller errors" if winner.name == next(iter(plans)) else "smallest errors"
     variant = Choice("variant", winner.name, f"{why} of left-out structures")
-    model.choices_ = [*model.choices_, variant, Choice("tried", lost, "error of left-out structures beside that of the variant")]
+    tried = Choice("tried", lost, "error of left-out structures beside that of the variant")
+    model.choices_ = Choices([*model.choices_, variant, tried])
     return model
 
 

@@ -11,9 +11,7 @@ from ase import Atoms
 from sklearn.utils.validation import check_is_fitted
 
 from soapkrr.baselines import Baseline
-from soapkrr.checking.model import check_model
-from soapkrr.checking.report import ModelCheck
-from soapkrr.choices import Choice, calibration_row
+from soapkrr.choices import Choice, Choices, calibration_row
 from soapkrr.errors import InputError
 from soapkrr.estimators.fitted import Estimator
 from soapkrr.execution.memory import device_limit
@@ -69,11 +67,15 @@ class PosteriorMethods(Estimator):
         """Where and how work is done."""
 
     @abstractmethod
-    def predict(self, frames: Atoms | list[Atoms], uncertainty: bool | Iterable[str] = False, *, client=None) -> Prediction:
+    def predict(
+        self, frames: Atoms | list[Atoms], uncertainty: bool | Iterable[str] = False, *, client=None, progress: bool = True
+    ) -> Prediction:
         """Energies, forces and stress of structures."""
 
     @abstractmethod
-    def _predicted(self, predictor: Predictor, frames: list[Atoms], wanted: frozenset[str] = frozenset(), client=None) -> Prediction:
+    def _predicted(
+        self, predictor: Predictor, frames: list[Atoms], wanted: frozenset[str] = frozenset(), client=None, progress: bool = False
+    ) -> Prediction:
         """Prediction of structures by a predictor."""
 
     @abstractmethod
@@ -188,7 +190,7 @@ class PosteriorMethods(Estimator):
         with serial_blas(), device_limit(self._xp, self.memory_limit):
             return PotentialSamples(self._predictor(), n, seed)
 
-    def leave_out(self, frames: list[Atoms], by="structure", *, progress: bool = False, client=None) -> LeaveOut:
+    def leave_out(self, frames: list[Atoms], by="structure", *, progress: bool = True, client=None) -> LeaveOut:
         """Every label of the data as predicted without its own group of structures, in closed form: nothing is fitted again.
 
         Equal to what models fitted without each group would predict, with the hyper-parameters, sparse points (or representers) and
@@ -235,7 +237,7 @@ class PosteriorMethods(Estimator):
         self.calibrate_on(left, frames, self._stated_noise())
         if hasattr(self, "choices_"):  # of `soapkrr.fit`, whose own calibration is no more
             row = calibration_row(self.calibration_, len(left.names))
-            self.choices_ = [row if choice.name == row.name else choice for choice in self.choices_]
+            self.choices_ = Choices(row if choice.name == row.name else choice for choice in self.choices_)
         return self
 
     def calibrate_on(self, left: LeaveOut, frames: list[Atoms], stated: Mapping[str, float]) -> PosteriorMethods:
@@ -279,17 +281,3 @@ class PosteriorMethods(Estimator):
                 'found by cross-validation: fit a `SparseGP` with `optimize="cross-validation"`, or a `GaussianProcess`.'
             )
         return self.front_
-
-    def check(self, frames: Atoms | list[Atoms] | None = None) -> ModelCheck:
-        """Check what any potential must do: derivatives, symmetries, cutoff, dimers, free atoms, conservation of energy.
-
-        With labelled ``frames`` that were not fitted, errors and coverage too, by ``config_type``. Without, structures are made of what the
-        model knows. The result shows as a table with value, bound and verdict; ``passed``, `to_dict`, `to_html`.
-
-        Raises
-        ------
-        sklearn.exceptions.NotFittedError : the model is not fitted.
-        InputError : a structure has a species that the model does not know, or cannot be used.
-        """
-        check_is_fitted(self)
-        return check_model(self, frames)

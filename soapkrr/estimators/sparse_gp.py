@@ -133,7 +133,7 @@ class SparseGP(Potential):
         optimize: bool | str = False,
         score: str | Mapping[str, float] = "balanced",
         calibrate: bool = False,
-        progress: bool = False,
+        progress: bool = True,
         client=None,
     ) -> SparseGP:
         """Fit to the labels that ``frames`` carry (`atoms.calc.results`); ``y`` must be None, as scikit-learn passes it.
