@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from soapkrr import backends
+from soapkrr.backends.arrays import Basis
 from soapkrr.descriptors.soap import SOAP, triangle
 from soapkrr.errors import InputError
 from soapkrr.lazy import cached_property
@@ -102,12 +103,12 @@ class CompressedSOAP(ByValue, SOAP):
         return W.sum(axis=1, keepdims=True) if self.compression == "mu2" else W
 
     @cached_property
-    def _contraction(self) -> np.ndarray:
-        """C (l_max + 1, n_species·n_max, Q)."""
+    def _matrices(self) -> np.ndarray:
+        """C (l_max + 1, n_species·n_max, Q) that makes the channels which are multiplied; for each l those that there are come first."""
         if self.learns:
             return self._same_for_all_l(np.eye(len(self.species)))
         if self.contraction is not None:
-            return np.ascontiguousarray(self.contraction)
+            return packed(self.contraction)
         W = self._mixing
         if self.compression == "mu1nu1":
             W = np.column_stack([W, W.sum(axis=1)])
@@ -117,29 +118,44 @@ class CompressedSOAP(ByValue, SOAP):
         return np.repeat(np.kron(W, np.eye(self.n_max))[None], self.l_max + 1, axis=0)
 
     @cached_property
+    def _basis(self) -> Basis:
+        """Of contracted radial functions, if neighbours then add to no more channels than to plain ones; otherwise the plain one."""
+        basis = folded(self._plain_basis, self._matrices)
+        return basis if lanes(basis.n_max) <= lanes(self.n_max) else self._plain_basis
+
+    @cached_property
+    def _contraction(self) -> np.ndarray | None:
+        """C (l_max + 1, n_species·n_max, Q) of expansions, None where it is in the radial functions."""
+        return self._matrices if self._basis is self._plain_basis else None
+
+    @cached_property
     def _partners(self) -> np.ndarray:
-        """(Q, 2) channels that each channel is multiplied with."""
-        n_q, n = self._contraction.shape[2], self.n_max
-        partners = triangle(n_q)
+        """(l_max + 1, Q, 2) channels that each channel is multiplied with."""
+        n_q, n = self._matrices.shape[2], self.n_max
+        partners = np.array([triangle(n_q, int(present.sum())) for present in self._matrices.any(axis=1)])
         if self.learns:
             return partners
         if self.compression == "mu1nu1":
             partners[:] = n_q - n, n_q
-            partners[n_q - n :, 0] = n_q
+            partners[:, n_q - n :, 0] = n_q
         if self.compression == "crossover":
-            partners[:, 1] = (partners[:, 0] // n + 1) * n
+            partners[:, :, 1] = (partners[:, :, 0] // n + 1) * n
         return partners
 
-    @property
+    @cached_property
     def n_features(self):
-        """Pairs of channels times (l_max + 1)."""
-        return int(np.diff(self._partners).sum()) * (self.l_max + 1)
+        """Pairs of channels, of all l."""
+        return int(np.diff(self._partners).sum())
 
     def feature_names(self):
         """Both channels, and l; channels keep the names of their species where they have any."""
         channels = self._channel_names()
-        pairs = [f"{channels[a]} {channels[b]}" for a, (b0, b1) in enumerate(self._partners) for b in range(b0, b1)]
-        return [f"{pair} l={l}" for l in range(self.l_max + 1) for pair in pairs]
+        return [
+            f"{channels[a]} {channels[b]} l={l}"
+            for l, of_channels in enumerate(self._partners)
+            for a, (b0, b1) in enumerate(of_channels)
+            for b in range(b0, b1)
+        ]
 
     def _channel_names(self) -> list[str]:
         if isinstance(self.contraction, np.ndarray):
@@ -159,16 +175,11 @@ class CompressedSOAP(ByValue, SOAP):
         by_species = moments.sum(axis=0).reshape(len(self.species), self.n_max, len(self.species), self.n_max)
         return self.with_params(embedding=leading_vectors(np.einsum("snun->su", by_species), int(self.embedding)))
 
-    def compute(self, start, stop, arrays):
-        """Normalised X, and the state (c′, norms)."""
-        xp, n, basis = backends.namespace(arrays.vectors), stop - start, self._on(arrays.vectors, "_basis")
-        full = xp.empty((n, (self.l_max + 1) ** 2, self.n_channels))
-        loops = backends.of(full).soap
-        loops.expand(start, stop, arrays, basis, full)
-        c = self._per_l(full, self._on(full, "_contraction"))
-        X, norms = xp.empty((n, self.n_features)), xp.empty(n)
-        loops.power_spectrum(c, self._on(c, "_partners"), basis.weight, basis.l_max, X, norms)
-        return X, (c, norms)
+    def _mixed(self, c):
+        return c if self._contraction is None else self._per_l(c, self._on(c, "_contraction"))
+
+    def _unmixed(self, H):
+        return H if self._contraction is None else self._per_l(H, self._on(H, "_contraction").transpose(0, 2, 1))
 
     def _per_l(self, c: np.ndarray, matrices: np.ndarray) -> np.ndarray:
         """c[i, lm] @ matrices[l]."""
@@ -176,18 +187,6 @@ class CompressedSOAP(ByValue, SOAP):
         for l, matrix in enumerate(matrices):
             out[:, l**2 : (l + 1) ** 2] = c[:, l**2 : (l + 1) ** 2] @ matrix
         return out
-
-    def pullback(self, start, stop, arrays, X, state, gradient, out):
-        """See `Descriptor.pullback`."""
-        c, norms = state
-        basis, loops = self._on(c, "_basis"), backends.of(c).soap
-        H = backends.namespace(c).empty_like(c)
-        loops.power_spectrum_pullback(gradient, X, norms, c, self._on(c, "_partners"), basis.weight, basis.l_max, H)
-        loops.expansion_pullback(start, stop, arrays, basis, self._per_l(H, self._on(c, "_contraction").transpose(0, 2, 1)), out)
-
-    def _expansion_along(self, start, stop, arrays, direction):
-        dc = super()._expansion_along(start, stop, arrays, direction)
-        return self._per_l(dc, self._on(dc, "_contraction"))
 
 
 def similarity_embedding(similarity: np.ndarray, n_components: int | None = None) -> np.ndarray:
@@ -219,6 +218,39 @@ def similarity_embedding(similarity: np.ndarray, n_components: int | None = None
         raise InputError(f"`similarity` must be positive semi-definite; its smallest eigenvalue is {values[0]:.3g}.")
     kept = np.argsort(-values)[: n_components or np.count_nonzero(values > 1e-12 * values[-1])]
     return vectors[:, kept] * np.sqrt(np.maximum(values[kept], 0.0))
+
+
+def packed(contraction: np.ndarray) -> np.ndarray:
+    """The same with columns of zeros, channels that there are not for an l, after all others."""
+    order = np.argsort(~contraction.any(axis=1), axis=-1, kind="stable")
+    return np.ascontiguousarray(np.take_along_axis(contraction, order[:, None, :], axis=2))
+
+
+def lanes(n: int) -> int:
+    """Vectors that the loops take n functions in."""
+    return -(-n // 8)
+
+
+def folded(basis: Basis, contraction: np.ndarray) -> Basis:
+    """A basis of the functions Σ_n C[l, (s, n), q] R_nl(r) of neighbours of species s, from one of plain functions R_nl.
+
+    The expansion c′_{q lm} = Σ_sn C[l, (s, n), q] c_{sn lm} then is a sum over neighbours like any other, with a table for each species of
+    the functions that it has; a species that gives a channel nothing does not visit it.
+    """
+    n_l, n_s = basis.l_max + 1, len(basis.windows)
+    C = contraction.reshape(n_l, n_s, basis.n_max, -1).transpose(1, 0, 2, 3)
+    present = C.any(axis=2)
+    first, last = present.argmax(axis=2), C.shape[3] - present[..., ::-1].argmax(axis=2)
+    windows = np.stack([first, np.where(present.any(axis=2), last, first)], axis=-1)
+    n = int(np.diff(windows).max())
+    own = np.zeros((n_s, n_l, basis.n_max, n))
+    for s, l in np.ndindex(n_s, n_l):
+        a, b = windows[s, l]
+        own[s, l, :, : b - a] = C[s, l, :, a:b]
+    same = (own == own[0]).all() and (np.diff(windows) == n).all()
+    plain = basis.table[0].reshape(*basis.table.shape[1:3], n_l, basis.n_max)
+    tables = [np.einsum("kplm,lmn->kpln", plain, matrix, optimize=True) for matrix in (own[:1] if same else own)]
+    return basis._replace(table=np.array(tables).reshape(len(tables), *plain.shape[:2], -1), n_max=n, windows=windows)
 
 
 def channel_moments(X: np.ndarray, n_channels: int, l_max: int) -> np.ndarray:

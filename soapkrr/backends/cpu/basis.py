@@ -12,13 +12,13 @@ from soapkrr.backends.cpu.simd import WIDTH, broadcast, load, load_part, store, 
 
 
 @jit
-def radial(r, table, at, S):
-    """S_nl at distance r, all (l, n) at once, into ``S`` from flat index ``at``."""
-    n, size = table.shape[0], table.shape[2]
+def radial(r, table, which, at, S):
+    """S_nl at distance r of table ``which``, all (l, n) at once, into ``S`` from flat index ``at``."""
+    n, size = table.shape[1], table.shape[3]
     k = min(int(r * n), n - 1)
     t = r * n - k
     for e in range(0, size, WIDTH):
-        left, row = size - e, 6 * k * size + e
+        left, row = size - e, 6 * (which * n + k) * size + e
         value = load_part(table, row + 5 * size, left)
         for power in (4, 3, 2, 1, 0):
             value = value * t + load_part(table, row + power * size, left)
@@ -26,13 +26,13 @@ def radial(r, table, at, S):
 
 
 @jit
-def radial_slope(r, table, at, dS):
+def radial_slope(r, table, which, at, dS):
     """dS_nl/dr into ``dS`` from flat index ``at``."""
-    n, size = table.shape[0], table.shape[2]
+    n, size = table.shape[1], table.shape[3]
     k = min(int(r * n), n - 1)
     t = r * n - k
     for e in range(0, size, WIDTH):
-        left, row = size - e, 6 * k * size + e
+        left, row = size - e, 6 * (which * n + k) * size + e
         value = load_part(table, row + 5 * size, left) * (5.0 * n)
         for power in (4, 3, 2, 1):
             value = value * t + load_part(table, row + power * size, left) * float(power * n)

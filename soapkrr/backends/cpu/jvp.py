@@ -10,7 +10,7 @@ import numpy as np
 from soapkrr.backends.cpu.basis import harmonics, harmonics_gradient, lanes, length, radial, radial_slope
 from soapkrr.backends.cpu.compile import jit
 from soapkrr.backends.cpu.simd import WIDTH, broadcast, load, load_part, store, store_part, total
-from soapkrr.backends.cpu.soap import _add_products
+from soapkrr.backends.cpu.soap import add_products
 from soapkrr.backends.cpu.soap_jacobian import off_diagonal
 
 
@@ -18,8 +18,8 @@ from soapkrr.backends.cpu.soap_jacobian import off_diagonal
 def expansion(start, stop, pairs, basis, direction, out):
     """Σ_p ∂c_i/∂r_p · direction[p] of atoms ``start:stop`` into ``out[i - start, lm, a]`` (overwritten); direction (n_pairs, 3)."""
     offsets, neighbours, vectors, kinds = pairs
-    table, norm, _, inv_r_cut, l_max, n_max = basis
-    n_k, size, n_a = out.shape[1], table.shape[2], out.shape[2]
+    table, norm, _, inv_r_cut, l_max, n_max, windows = basis
+    n_k, size, n_a = out.shape[1], table.shape[3], out.shape[2]
     u, d, q = np.empty((3, WIDTH)), np.empty((3, WIDTH)), np.empty((n_k, WIDTH))
     Y, dY = np.empty((n_k, WIDTH)), np.empty((3, n_k, WIDTH))
     S, dS = np.zeros(WIDTH * size + WIDTH), np.zeros(WIDTH * size + WIDTH)
@@ -39,8 +39,9 @@ def expansion(start, stop, pairs, basis, direction, out):
         for v in range(n_pairs):
             r = length(u, v)
             stretch = (u[0, v] * d[0, v] + u[1, v] * d[1, v] + u[2, v] * d[2, v]) / r
-            radial(r, table, v * size, S)
-            radial_slope(r, table, v * size, dS)
+            which = min(kinds[neighbours[first + v]], table.shape[0] - 1)
+            radial(r, table, which, v * size, S)
+            radial_slope(r, table, which, v * size, dS)
             for e in range(v * size, (v + 1) * size):
                 dS[e] *= stretch
         v = 0
@@ -51,9 +52,9 @@ def expansion(start, stop, pairs, basis, direction, out):
             kind, end = kinds[neighbours[first + v]], v + 1
             while end < n_pairs and first + end < offsets[i + 1] and kinds[neighbours[first + end]] == kind:
                 end += 1
-            at = (i - start) * n_k * n_a + kind * n_max
-            _add_products(v, end, Y, dS, l_max, n_max, at, n_a, out)
-            _add_products(v, end, dY[0], S, l_max, n_max, at, n_a, out)
+            at = (i - start) * n_k * n_a
+            add_products(v, end, Y, dS, windows[kind], n_max, at, out)
+            add_products(v, end, dY[0], S, windows[kind], n_max, at, out)
             v = end
 
 
@@ -69,7 +70,7 @@ def power_spectrum(c, dc, X, norms, partners, weight, l_max, out):
         f, along = 0, broadcast(0.0)
         for l in range(l_max + 1):
             for a in range(n_a):
-                b0, b1 = partners[a, 0], partners[a, 1]
+                b0, b1 = partners[l, a, 0], partners[l, a, 1]
                 for b in range(b0, b1, WIDTH):
                     sums = broadcast(0.0)
                     for k in range(l * l, (l + 1) * (l + 1)):

@@ -1,8 +1,8 @@
 """Hot loops of the density expansion and the power spectrum, compiled by numba; serial, without the GIL.
 
-Layouts: expansion c[i, lm, a] with lm = l² + l + m and channel a = species·n_max + n; power spectrum
-p[i, f] with f running over l, then channel pairs a ≤ b. Radial tables come from `descriptors.radial`. Callers run these
-on blocks of atoms, one block per thread.
+Layouts: expansion c[i, lm, a] with lm = l² + l + m and channel a = species·n_max + n (or what `Basis.windows`
+says); power spectrum p[i, f] with f running over l, then channel pairs a ≤ b. Radial tables come from `descriptors.radial`. Callers run
+these on blocks of atoms, one block per thread.
 
 Pairs are taken `WIDTH` at a time, whatever their centres: harmonics have pairs as lanes, radial functions and channels have n as lanes.
 """
@@ -21,22 +21,25 @@ from soapkrr.backends.cpu.soap_jacobian import off_diagonal
 def expand(start, stop, pairs, basis, out):
     """Density expansion of atoms ``start:stop`` into ``out[i - start, lm, a]`` (overwritten); the central atom is included."""
     offsets, neighbours, vectors, kinds = pairs
-    table, norm, _, inv_r_cut, l_max, n_max = basis
-    n_k, size, n_a = out.shape[1], table.shape[2], out.shape[2]
+    table, norm, _, inv_r_cut, l_max, n_max, windows = basis
+    n_k, size, n_a = out.shape[1], table.shape[3], out.shape[2]
     u, Y, q = np.empty((3, WIDTH)), np.empty((n_k, WIDTH)), np.empty((n_k, WIDTH))
     S = np.zeros(WIDTH * size + WIDTH)
     out[:, :, :] = 0.0
-    radial(0.0, table, 0, S)
-    for i in range(start, stop):
-        for n in range(n_max):
-            out[i - start, 0, kinds[i] * n_max + n] = norm[0] * S[n]
+    for kind in range(windows.shape[0]):
+        radial(0.0, table, min(kind, table.shape[0] - 1), 0, S)
+        for i in range(start, stop):
+            if kinds[i] == kind:
+                for a in range(windows[kind, 0, 0], windows[kind, 0, 1]):
+                    out[i - start, 0, a] = norm[0] * S[a - windows[kind, 0, 0]]
     i, last = start, offsets[stop]
     for first in range(offsets[start], last, WIDTH):
         lanes(first, last, vectors, inv_r_cut, u)
         harmonics(u, l_max, norm, q, Y)
         n_pairs = min(WIDTH, last - first)
         for v in range(n_pairs):
-            radial(length(u, v), table, v * size, S)
+            which = min(kinds[neighbours[first + v]], table.shape[0] - 1)
+            radial(length(u, v), table, which, v * size, S)
         v = 0
         while v < n_pairs:
             while offsets[i + 1] <= first + v:
@@ -45,29 +48,30 @@ def expand(start, stop, pairs, basis, out):
             kind, end = kinds[neighbours[first + v]], v + 1
             while end < n_pairs and first + end < offsets[i + 1] and kinds[neighbours[first + end]] == kind:
                 end += 1
-            _add_products(v, end, Y, S, l_max, n_max, (i - start) * n_k * n_a + kind * n_max, n_a, out)
+            add_products(v, end, Y, S, windows[kind], n_max, (i - start) * n_k * n_a, out)
             v = end
 
 
 @jit
-def _add_products(v, end, Y, S, l_max, n_max, at, n_a, c):
-    """c[at + k·n_a + n] += Σ_p Y[k, p] S[p, l, n] over lanes ``v:end``."""
-    size = (l_max + 1) * n_max
-    for l in range(l_max + 1):
-        for n in range(0, n_max, WIDTH):
+def add_products(v, end, Y, S, window, n_max, at, c):
+    """c[lm, a + n] += Σ_p Y[lm, p] S[p, l, n] over lanes ``v:end``, a the first channel of ``window[l]``; c from flat index ``at``."""
+    n_l, n_a = window.shape[0], c.shape[2]
+    for l in range(n_l):
+        a0, count = window[l, 0], window[l, 1] - window[l, 0]
+        for n in range(0, count, WIDTH):
             for k in range(l * l, (l + 1) * (l + 1)):
-                place = at + k * n_a + n
-                sums = load_part(c, place, n_max - n)
+                place = at + k * n_a + a0 + n
+                sums = load_part(c, place, count - n)
                 for p in range(v, end):
-                    sums = sums + load(S, p * size + l * n_max + n) * Y[k, p]
-                store_part(c, place, sums, n_max - n)
+                    sums = sums + load(S, (p * n_l + l) * n_max + n) * Y[k, p]
+                store_part(c, place, sums, count - n)
 
 
 @jit
 def power_spectrum(c, partners, weight, l_max, X, norms):
     """Normalised power spectra of expansions ``c[i, lm, a]`` into ``X[i, f]``; their norms into ``norms[i]``.
 
-    Channel a is paired with those from ``partners[a, 0]`` up to ``partners[a, 1]``. ``weight[l]`` = √(8π²/(2l+1)); off-diagonal pairs
+    Channel a is paired with those from ``partners[l, a, 0]`` up to ``partners[l, a, 1]``. ``weight[l]`` = √(8π²/(2l+1)); off-diagonal pairs
     get √2, so that with all partners b ≥ a, X·X′ is the product of the full tensors.
     """
     n_k, n_a = c.shape[1], c.shape[2]
@@ -76,7 +80,7 @@ def power_spectrum(c, partners, weight, l_max, X, norms):
         f, square = 0, broadcast(0.0)
         for l in range(l_max + 1):
             for a in range(n_a):
-                b0, b1 = partners[a, 0], partners[a, 1]
+                b0, b1 = partners[l, a, 0], partners[l, a, 1]
                 for b in range(b0, b1, WIDTH):
                     sums = broadcast(0.0)
                     for k in range(l * l, (l + 1) * (l + 1)):
@@ -96,7 +100,7 @@ def power_spectrum(c, partners, weight, l_max, X, norms):
 def power_spectrum_pullback(G, X, norms, c, partners, weight, l_max, H):
     """∂E/∂c in ``H[i, lm, a]`` from G = ∂E/∂X; the normalisation is differentiated too; arguments as of `power_spectrum`."""
     n_k, n_a = c.shape[1], c.shape[2]
-    # h[lm, a] = Σ_b V[a, b] c[lm, b]; no pair occurs twice, and what is none stays zero.
+    # h[lm, a] = Σ_b V[a, b] c[lm, b]; no pair occurs twice, and what is none stays zero, or meets coefficients that are.
     V = np.zeros((n_a, n_a))
     for i in range(c.shape[0]):
         g, x = G[i], X[i]
@@ -111,7 +115,7 @@ def power_spectrum_pullback(G, X, norms, c, partners, weight, l_max, H):
             w1 = weight[l] / norms[i]
             w2 = w1 * np.sqrt(2.0)
             for a in range(n_a):
-                for b in range(partners[a, 0], partners[a, 1]):
+                for b in range(partners[l, a, 0], partners[l, a, 1]):
                     t = g[f] - along * x[f]
                     if a == b:
                         V[a, a] = 2.0 * w1 * t
@@ -132,8 +136,8 @@ def power_spectrum_pullback(G, X, norms, c, partners, weight, l_max, H):
 def expansion_pullback(start, stop, pairs, basis, H, out):
     """∂E/∂r_ij (per Å) of the pairs of atoms ``start:stop`` into ``out[p]``, from H[i - start] = ∂E/∂c."""
     offsets, neighbours, vectors, kinds = pairs
-    table, norm, _, inv_r_cut, l_max, n_max = basis
-    n_k, size, n_a = H.shape[1], table.shape[2], H.shape[2]
+    table, norm, _, inv_r_cut, l_max, n_max, windows = basis
+    n_k, size, n_a = H.shape[1], table.shape[3], H.shape[2]
     u, q = np.empty((3, WIDTH)), np.empty((n_k, WIDTH))
     Y, dY = np.empty((n_k, WIDTH)), np.empty((3, n_k, WIDTH))
     S, dS = np.zeros(size + WIDTH), np.zeros(size + WIDTH)
@@ -146,15 +150,17 @@ def expansion_pullback(start, stop, pairs, basis, H, out):
             while offsets[i + 1] <= first + v:
                 i += 1
             r = length(u, v)
-            radial(r, table, 0, S)
-            radial_slope(r, table, 0, dS)
-            at = (i - start) * n_k * n_a + kinds[neighbours[first + v]] * n_max
+            kind = kinds[neighbours[first + v]]
+            which = min(kind, table.shape[0] - 1)
+            radial(r, table, which, 0, S)
+            radial_slope(r, table, which, 0, dS)
             gr, gx, gy, gz = broadcast(0.0), broadcast(0.0), broadcast(0.0), broadcast(0.0)
-            for n in range(0, n_max, WIDTH):
-                for l in range(l_max + 1):
+            for l in range(l_max + 1):
+                at, count = (i - start) * n_k * n_a + windows[kind, l, 0], windows[kind, l, 1] - windows[kind, l, 0]
+                for n in range(0, count, WIDTH):
                     y, yx, yy, yz = broadcast(0.0), broadcast(0.0), broadcast(0.0), broadcast(0.0)
                     for k in range(l * l, (l + 1) * (l + 1)):
-                        h = load_part(H, at + k * n_a + n, n_max - n)
+                        h = load_part(H, at + k * n_a + n, count - n)
                         y = y + h * Y[k, v]
                         yx = yx + h * dY[0, k, v]
                         yy = yy + h * dY[1, k, v]

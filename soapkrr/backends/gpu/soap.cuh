@@ -11,6 +11,11 @@ __device__ __forceinline__ void quintic(double r, const double* __restrict__ tab
     slope = n_knots * (q1 + t * (2 * q2 + t * (3 * q3 + t * (4 * q4 + t * 5 * q5))));
 }
 
+// Table of the neighbours of a species: of all, or its own.
+__device__ __forceinline__ const double* table_of(const double* tables, int species, int n_tables, int n_knots, int n_e) {
+    return tables + (n_tables > 1 ? 6ll * species * n_knots * n_e : 0);
+}
+
 __device__ const double RECIPROCAL[22] = {0, 1, 1. / 2, 1. / 3, 1. / 4, 1. / 5, 1. / 6, 1. / 7, 1. / 8, 1. / 9, 1. / 10,
     1. / 11, 1. / 12, 1. / 13, 1. / 14, 1. / 15, 1. / 16, 1. / 17, 1. / 18, 1. / 19, 1. / 20, 1. / 21};
 const double SQRT2 = 1.4142135623730951;
