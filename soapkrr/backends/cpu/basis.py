@@ -40,6 +40,22 @@ def radial_slope(r, table, which, at, dS):
 
 
 @jit
+def radial_and_slope(r, table, which, at, S, dS):
+    """What `radial` and `radial_slope` give, in one pass over the table."""
+    n, size = table.shape[1], table.shape[3]
+    k = min(int(r * n), n - 1)
+    t, per_knot = r * n - k, 1.0 * n
+    for e in range(0, size, WIDTH):
+        left, row = size - e, 6 * (which * n + k) * size + e
+        value, slope = load_part(table, row + 5 * size, left), broadcast(0.0)
+        for power in (4, 3, 2, 1, 0):
+            slope = slope * t + value
+            value = value * t + load_part(table, row + power * size, left)
+        store_part(S, at + e, value, left)
+        store_part(dS, at + e, slope * per_knot, left)
+
+
+@jit
 def lanes(first, last, vectors, inv_r_cut, u):
     """Pair vectors ``first : first + WIDTH`` in units of r_cut into ``u`` (3, WIDTH), the last one repeated from ``last`` on."""
     for v in range(WIDTH):

@@ -11,10 +11,13 @@ from __future__ import annotations
 
 import numpy as np
 
-from soapkrr.backends.cpu.basis import harmonics, harmonics_gradient, lanes, length, radial, radial_slope
+from soapkrr.backends.cpu.basis import harmonics, harmonics_gradient, lanes, length, radial, radial_and_slope
 from soapkrr.backends.cpu.compile import jit
-from soapkrr.backends.cpu.simd import WIDTH, broadcast, load, load_part, store_part, total
+from soapkrr.backends.cpu.simd import WIDTH, broadcast, load, load_part, store, store_part, store_transposed, total
 from soapkrr.backends.cpu.soap_jacobian import off_diagonal
+
+#: Pairs of one centre and one species of neighbour, among those in the lanes, from which their gradients are quicker made all at once.
+RUN = 4
 
 
 @jit
@@ -59,12 +62,16 @@ def add_products(v, end, Y, S, window, n_max, at, c):
     for l in range(n_l):
         a0, count = window[l, 0], window[l, 1] - window[l, 0]
         for n in range(0, count, WIDTH):
-            for k in range(l * l, (l + 1) * (l + 1)):
-                place = at + k * n_a + a0 + n
-                sums = load_part(c, place, count - n)
+            for k in range(l * l, (l + 1) * (l + 1), 2):
+                # Two at a time, so that radial functions are loaded once for both; the last one of each l is made twice.
+                other = min(k + 1, l * l + 2 * l)
+                place, beside = at + k * n_a + a0 + n, at + other * n_a + a0 + n
+                sums, more = load_part(c, place, count - n), load_part(c, beside, count - n)
                 for p in range(v, end):
-                    sums = sums + load(S, (p * n_l + l) * n_max + n) * Y[k, p]
+                    s = load(S, (p * n_l + l) * n_max + n)
+                    sums, more = sums + s * Y[k, p], more + s * Y[other, p]
                 store_part(c, place, sums, count - n)
+                store_part(c, beside, more, count - n)
 
 
 @jit
@@ -138,36 +145,99 @@ def expansion_pullback(start, stop, pairs, basis, H, out):
     offsets, neighbours, vectors, kinds = pairs
     table, norm, _, inv_r_cut, l_max, n_max, windows = basis
     n_k, size, n_a = H.shape[1], table.shape[3], H.shape[2]
-    u, q = np.empty((3, WIDTH)), np.empty((n_k, WIDTH))
+    u, q, g = np.empty((3, WIDTH)), np.empty((n_k, WIDTH)), np.empty((4, WIDTH))
     Y, dY = np.empty((n_k, WIDTH)), np.empty((3, n_k, WIDTH))
-    S, dS = np.zeros(size + WIDTH), np.zeros(size + WIDTH)
-    i, last = start, offsets[stop]
-    for first in range(offsets[start], last, WIDTH):
-        lanes(first, last, vectors, inv_r_cut, u)
-        harmonics(u, l_max, norm, q, Y)
-        harmonics_gradient(u, l_max, norm, q, dY)
-        for v in range(min(WIDTH, last - first)):
-            while offsets[i + 1] <= first + v:
-                i += 1
-            r = length(u, v)
-            kind = kinds[neighbours[first + v]]
-            which = min(kind, table.shape[0] - 1)
-            radial(r, table, which, 0, S)
-            radial_slope(r, table, which, 0, dS)
-            gr, gx, gy, gz = broadcast(0.0), broadcast(0.0), broadcast(0.0), broadcast(0.0)
-            for l in range(l_max + 1):
-                at, count = (i - start) * n_k * n_a + windows[kind, l, 0], windows[kind, l, 1] - windows[kind, l, 0]
-                for n in range(0, count, WIDTH):
-                    y, yx, yy, yz = broadcast(0.0), broadcast(0.0), broadcast(0.0), broadcast(0.0)
-                    for k in range(l * l, (l + 1) * (l + 1)):
-                        h = load_part(H, at + k * n_a + n, count - n)
-                        y = y + h * Y[k, v]
-                        yx = yx + h * dY[0, k, v]
-                        yy = yy + h * dY[1, k, v]
-                        yz = yz + h * dY[2, k, v]
-                    s, slope = load(S, l * n_max + n), load(dS, l * n_max + n)
-                    gr, gx, gy, gz = gr + slope * y, gx + s * yx, gy + s * yy, gz + s * yz
-            outwards = total(gr) / r
-            out[first + v, 0] = (total(gx) + outwards * u[0, v]) * inv_r_cut
-            out[first + v, 1] = (total(gy) + outwards * u[1, v]) * inv_r_cut
-            out[first + v, 2] = (total(gz) + outwards * u[2, v]) * inv_r_cut
+    S, dS = np.zeros(WIDTH * size + WIDTH), np.zeros(WIDTH * size + WIDTH)
+    across, sums = np.empty((2, (size + WIDTH) * WIDTH)), np.empty((2, n_k, WIDTH))
+    for i in range(start, stop):
+        at, last = (i - start) * n_k * n_a, offsets[i + 1]
+        for first in range(offsets[i], last, WIDTH):
+            lanes(first, last, vectors, inv_r_cut, u)
+            harmonics(u, l_max, norm, q, Y)
+            harmonics_gradient(u, l_max, norm, q, dY)
+            v, n_pairs, turned = 0, min(WIDTH, last - first), False
+            for p in range(n_pairs):
+                which = min(kinds[neighbours[first + p]], table.shape[0] - 1)
+                radial_and_slope(length(u, p), table, which, p * size, S, dS)
+            while v < n_pairs:
+                kind, end = kinds[neighbours[first + v]], v + 1
+                while end < n_pairs and kinds[neighbours[first + end]] == kind:
+                    end += 1
+                if end - v < RUN:
+                    for p in range(v, end):
+                        _gradient_of_one(p, H, at, n_max, windows[kind], S, dS, Y, dY, g)
+                else:
+                    for e in range(0, 0 if turned else size, WIDTH):
+                        store_transposed(S, e, size, across, e * WIDTH)
+                        store_transposed(dS, e, size, across, (size + WIDTH + e) * WIDTH)
+                    turned = True
+                    _gradient_of_all(H, at, n_max, windows[kind], across, Y, dY, sums, g)
+                _put(first, v, end, u, g, inv_r_cut, out)
+                v = end
+
+
+@jit
+def _put(first, v, end, u, g, inv_r_cut, out):
+    """Gradients of the pairs in lanes ``v:end`` from the parts ``g``, see `_gradient_of_one`, into ``out[first + lane]``."""
+    for p in range(v, end):
+        outwards = g[0, p] / length(u, p)
+        for b in range(3):
+            out[first + p, b] = (g[b + 1, p] + outwards * u[b, p]) * inv_r_cut
+
+
+@jit
+def _gradient_of_one(v, H, at, n_max, window, S, dS, Y, dY, g):
+    """∂E/∂r and the part of ∂E/∂(x, y, z) at fixed r, of the pair in lane v, into ``g[:, v]``; functions are lanes."""
+    n_l, n_a = window.shape[0], H.shape[2]
+    gr, gx, gy, gz = broadcast(0.0), broadcast(0.0), broadcast(0.0), broadcast(0.0)
+    for l in range(n_l):
+        a0, count = at + window[l, 0], window[l, 1] - window[l, 0]
+        for n in range(0, count, WIDTH):
+            y, yx, yy, yz = broadcast(0.0), broadcast(0.0), broadcast(0.0), broadcast(0.0)
+            for k in range(l * l, (l + 1) * (l + 1)):
+                h = load_part(H, a0 + k * n_a + n, count - n)
+                y = y + h * Y[k, v]
+                yx = yx + h * dY[0, k, v]
+                yy = yy + h * dY[1, k, v]
+                yz = yz + h * dY[2, k, v]
+            e = (v * n_l + l) * n_max + n
+            s, slope = load(S, e), load(dS, e)
+            gr, gx, gy, gz = gr + slope * y, gx + s * yx, gy + s * yy, gz + s * yz
+    g[0, v], g[1, v], g[2, v], g[3, v] = total(gr), total(gx), total(gy), total(gz)
+
+
+@jit
+def _gradient_of_all(H, at, n_max, window, across, Y, dY, sums, g):
+    """The same of all lanes at once, as if the pairs in them had one centre and one species of neighbour; pairs are lanes.
+
+    ``across`` (2, ·) holds values and slopes of the radial functions, those of a function side by side; ``sums`` (2, n_lm, WIDTH) is
+    overwritten.
+    """
+    n_l, n_a, n_k, slopes = window.shape[0], H.shape[2], Y.shape[0], across.shape[1]
+    h = H.ravel()
+    gr, gx, gy, gz = broadcast(0.0), broadcast(0.0), broadcast(0.0), broadcast(0.0)
+    for l in range(n_l):
+        a0, count = at + window[l, 0], window[l, 1] - window[l, 0]
+        for k in range(l * l, (l + 1) * (l + 1), 2):
+            # Two at a time, so that radial functions are loaded once for both; the last one of each l is made twice.
+            other = min(k + 1, l * l + 2 * l)
+            v0, s0, v1, s1 = broadcast(0.0), broadcast(0.0), broadcast(0.0), broadcast(0.0)
+            for n in range(count):
+                e, h0, h1 = (l * n_max + n) * WIDTH, h[a0 + k * n_a + n], h[a0 + other * n_a + n]
+                value, slope = load(across, e), load(across, slopes + e)
+                v0, s0 = v0 + value * h0, s0 + slope * h0
+                v1, s1 = v1 + value * h1, s1 + slope * h1
+            store(sums, k * WIDTH, v0)
+            store(sums, (n_k + k) * WIDTH, s0)
+            store(sums, other * WIDTH, v1)
+            store(sums, (n_k + other) * WIDTH, s1)
+    for k in range(n_k):
+        value = load(sums, k * WIDTH)
+        gr = gr + load(sums, (n_k + k) * WIDTH) * load(Y, k * WIDTH)
+        gx = gx + value * load(dY, k * WIDTH)
+        gy = gy + value * load(dY, (n_k + k) * WIDTH)
+        gz = gz + value * load(dY, (2 * n_k + k) * WIDTH)
+    store(g, 0, gr)
+    store(g, WIDTH, gx)
+    store(g, 2 * WIDTH, gy)
+    store(g, 3 * WIDTH, gz)
