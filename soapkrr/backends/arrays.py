@@ -21,7 +21,8 @@ class Basis(NamedTuple):
 
     Attributes
     ----------
-    table (1 or n_species, n_knots, 6, (l_max + 1)·n_max) : radial functions, the same for all neighbours or one table for each species.
+    table (1 or n_species, n_knots, 6, (l_max + 1)·n_max or more) : radial functions, the same for all neighbours or one table for each
+        species; rows are padded to whole lines of the cache.
     norm : of the harmonics.  weight (l_max + 1,) : of the power spectrum.  inv_r_cut : 1/Å.
     windows (n_species, l_max + 1, 2) : neighbours of species s add to channels ``windows[s, l, 0]`` up to ``windows[s, l, 1]``, one for
         each function of their table from the first on; with a single table, to as many channels whatever their species.

@@ -12,6 +12,7 @@ import numpy as np
 
 from soapkrr import backends
 from soapkrr.backends.arrays import Basis
+from soapkrr.descriptors.radial import padded
 from soapkrr.descriptors.soap import SOAP, triangle
 from soapkrr.errors import InputError
 from soapkrr.lazy import cached_property
@@ -248,9 +249,9 @@ def folded(basis: Basis, contraction: np.ndarray) -> Basis:
         a, b = windows[s, l]
         own[s, l, :, : b - a] = C[s, l, :, a:b]
     same = (own == own[0]).all() and (np.diff(windows) == n).all()
-    plain = basis.table[0].reshape(*basis.table.shape[1:3], n_l, basis.n_max)
+    plain = basis.table[0, :, :, : n_l * basis.n_max].reshape(*basis.table.shape[1:3], n_l, basis.n_max)
     tables = [np.einsum("kplm,lmn->kpln", plain, matrix, optimize=True) for matrix in (own[:1] if same else own)]
-    return basis._replace(table=np.array(tables).reshape(len(tables), *plain.shape[:2], -1), n_max=n, windows=windows)
+    return basis._replace(table=padded([table.reshape(*plain.shape[:2], -1) for table in tables]), n_max=n, windows=windows)
 
 
 def channel_moments(X: np.ndarray, n_channels: int, l_max: int) -> np.ndarray:

@@ -15,7 +15,7 @@ from soapkrr import backends
 from soapkrr.backends.arrays import Basis, Channels, Expansion
 from soapkrr.descriptors.base import Descriptor
 from soapkrr.descriptors.cutoff import RadialScaling, Smoothstep, as_cutoff
-from soapkrr.descriptors.radial import RADIAL_BASES, checked_knots, dressed_basis, radial_table
+from soapkrr.descriptors.radial import RADIAL_BASES, checked_knots, dressed_basis, padded, radial_table
 from soapkrr.errors import InputError, require_positive
 from soapkrr.lazy import cached_property
 
@@ -100,7 +100,7 @@ class SOAP(Descriptor):
         l = np.arange(self.l_max + 1)
         own = np.repeat(np.arange(len(self.species))[:, None], self.l_max + 1, axis=1) * self.n_max
         return Basis(
-            table=radial_table(weighted, self.r_cut, self.l_max, n_knots)[None],
+            table=padded([radial_table(weighted, self.r_cut, self.l_max, n_knots)]),
             norm=harmonic_norms(self.l_max),
             weight=np.sqrt(8 * np.pi**2 / (2 * l + 1)),
             inv_r_cut=1.0 / self.r_cut,

@@ -1,6 +1,7 @@
 """Radial functions of one distance and solid harmonics of `WIDTH` vectors at once, with their derivatives.
 
-Lengths are in units of r_cut; radial tables come from `descriptors.radial`. Harmonics are ordered k = lm = l² + l + m.
+Lengths are in units of r_cut; radial tables come from `descriptors.radial`, their rows are padded to whole vectors, and so are rows of
+what is made from them here. Harmonics are ordered k = lm = l² + l + m.
 """
 
 from __future__ import annotations
@@ -8,7 +9,15 @@ from __future__ import annotations
 import numpy as np
 
 from soapkrr.backends.cpu.compile import jit
-from soapkrr.backends.cpu.simd import WIDTH, broadcast, load, load_part, store, store_part
+from soapkrr.backends.cpu.simd import WIDTH, broadcast, load, store
+
+
+@jit
+def aligned(n):
+    """n zeros that begin with a line of the cache: vectors that lie across two cost twice."""
+    longer = np.zeros(n + WIDTH)
+    first = -(longer.ctypes.data // 8) % WIDTH
+    return longer[first : first + n]
 
 
 @jit
@@ -18,11 +27,11 @@ def radial(r, table, which, at, S):
     k = min(int(r * n), n - 1)
     t = r * n - k
     for e in range(0, size, WIDTH):
-        left, row = size - e, 6 * (which * n + k) * size + e
-        value = load_part(table, row + 5 * size, left)
+        row = 6 * (which * n + k) * size + e
+        value = load(table, row + 5 * size)
         for power in (4, 3, 2, 1, 0):
-            value = value * t + load_part(table, row + power * size, left)
-        store_part(S, at + e, value, left)
+            value = value * t + load(table, row + power * size)
+        store(S, at + e, value)
 
 
 @jit
@@ -32,11 +41,11 @@ def radial_slope(r, table, which, at, dS):
     k = min(int(r * n), n - 1)
     t = r * n - k
     for e in range(0, size, WIDTH):
-        left, row = size - e, 6 * (which * n + k) * size + e
-        value = load_part(table, row + 5 * size, left) * (5.0 * n)
+        row = 6 * (which * n + k) * size + e
+        value = load(table, row + 5 * size) * (5.0 * n)
         for power in (4, 3, 2, 1):
-            value = value * t + load_part(table, row + power * size, left) * float(power * n)
-        store_part(dS, at + e, value, left)
+            value = value * t + load(table, row + power * size) * float(power * n)
+        store(dS, at + e, value)
 
 
 @jit
@@ -46,13 +55,13 @@ def radial_and_slope(r, table, which, at, S, dS):
     k = min(int(r * n), n - 1)
     t, per_knot = r * n - k, 1.0 * n
     for e in range(0, size, WIDTH):
-        left, row = size - e, 6 * (which * n + k) * size + e
-        value, slope = load_part(table, row + 5 * size, left), broadcast(0.0)
+        row = 6 * (which * n + k) * size + e
+        value, slope = load(table, row + 5 * size), broadcast(0.0)
         for power in (4, 3, 2, 1, 0):
             slope = slope * t + value
-            value = value * t + load_part(table, row + power * size, left)
-        store_part(S, at + e, value, left)
-        store_part(dS, at + e, slope * per_knot, left)
+            value = value * t + load(table, row + power * size)
+        store(S, at + e, value)
+        store(dS, at + e, slope * per_knot)
 
 
 @jit

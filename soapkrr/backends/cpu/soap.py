@@ -11,13 +11,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from soapkrr.backends.cpu.basis import harmonics, harmonics_gradient, lanes, length, radial, radial_and_slope
+from soapkrr.backends.cpu.basis import aligned, harmonics, harmonics_gradient, lanes, length, radial, radial_and_slope
 from soapkrr.backends.cpu.compile import jit
 from soapkrr.backends.cpu.simd import WIDTH, broadcast, load, load_part, store, store_part, store_transposed, total
 from soapkrr.backends.cpu.soap_jacobian import off_diagonal
-
-#: Pairs of one centre and one species of neighbour, among those in the lanes, from which their gradients are quicker made all at once.
-RUN = 4
 
 
 @jit
@@ -25,9 +22,9 @@ def expand(start, stop, pairs, basis, out):
     """Density expansion of atoms ``start:stop`` into ``out[i - start, lm, a]`` (overwritten); the central atom is included."""
     offsets, neighbours, vectors, kinds = pairs
     table, norm, _, inv_r_cut, l_max, n_max, windows = basis
-    n_k, size, n_a = out.shape[1], table.shape[3], out.shape[2]
-    u, Y, q = np.empty((3, WIDTH)), np.empty((n_k, WIDTH)), np.empty((n_k, WIDTH))
-    S = np.zeros(WIDTH * size + WIDTH)
+    n_k, size = out.shape[1], table.shape[3]
+    u, q, Y = np.empty((3, WIDTH)), np.empty((n_k, WIDTH)), aligned(n_k * WIDTH).reshape(n_k, WIDTH)
+    S, sums = aligned(WIDTH * size + WIDTH), aligned(n_k * wide(n_max))
     out[:, :, :] = 0.0
     for kind in range(windows.shape[0]):
         radial(0.0, table, min(kind, table.shape[0] - 1), 0, S)
@@ -35,7 +32,7 @@ def expand(start, stop, pairs, basis, out):
             if kinds[i] == kind:
                 for a in range(windows[kind, 0, 0], windows[kind, 0, 1]):
                     out[i - start, 0, a] = norm[0] * S[a - windows[kind, 0, 0]]
-    i, last = start, offsets[stop]
+    i, last, common, summed = start, offsets[stop], share_windows(windows), False
     for first in range(offsets[start], last, WIDTH):
         lanes(first, last, vectors, inv_r_cut, u)
         harmonics(u, l_max, norm, q, Y)
@@ -45,33 +42,84 @@ def expand(start, stop, pairs, basis, out):
             radial(length(u, v), table, which, v * size, S)
         v = 0
         while v < n_pairs:
+            if summed and offsets[i + 1] <= first + v:
+                put_sums(sums, windows[0], n_max, i - start, out)
+                summed = False
             while offsets[i + 1] <= first + v:
                 i += 1
-            # A run of pairs with one centre and one species of neighbour.
+            # A run of pairs with one centre that add to the same channels.
             kind, end = kinds[neighbours[first + v]], v + 1
-            while end < n_pairs and first + end < offsets[i + 1] and kinds[neighbours[first + end]] == kind:
+            while end < n_pairs and first + end < offsets[i + 1] and (common or kinds[neighbours[first + end]] == kind):
                 end += 1
-            add_products(v, end, Y, S, windows[kind], n_max, (i - start) * n_k * n_a, out)
+            if common:
+                add_to_sums(v, end, Y, S, size, windows[0], n_max, not summed, sums)
+                summed = True
+            else:
+                add_products(v, end, Y, S, size, windows[kind], n_max, i - start, out)
             v = end
+    if summed:
+        put_sums(sums, windows[0], n_max, i - start, out)
 
 
 @jit
-def add_products(v, end, Y, S, window, n_max, at, c):
-    """c[lm, a + n] += Σ_p Y[lm, p] S[p, l, n] over lanes ``v:end``, a the first channel of ``window[l]``; c from flat index ``at``."""
-    n_l, n_a = window.shape[0], c.shape[2]
-    for l in range(n_l):
-        a0, count = window[l, 0], window[l, 1] - window[l, 0]
+def share_windows(windows):
+    """Whether neighbours of all species add to the same channels."""
+    for s in range(1, windows.shape[0]):
+        if (windows[s] != windows[0]).any():
+            return False
+    return True
+
+
+@jit
+def add_products(v, end, Y, S, size, window, n_max, i, c):
+    """c[i, lm, a + n] += Σ_p Y[lm, p] S[p, l, n] over lanes ``v:end``, a being the first channel of ``window[l]``."""
+    n_a = c.shape[2]
+    for l in range(window.shape[0]):
+        count = window[l, 1] - window[l, 0]
         for n in range(0, count, WIDTH):
+            for k in range(l * l, (l + 1) * (l + 1)):
+                place = (i * c.shape[1] + k) * n_a + window[l, 0] + n
+                here = load_part(c, place, count - n)
+                for p in range(v, end):
+                    here = here + load(S, p * size + l * n_max + n) * Y[k, p]
+                store_part(c, place, here, count - n)
+
+
+@jit
+def wide(n):
+    """n or the next multiple of `WIDTH`."""
+    return (n + WIDTH - 1) // WIDTH * WIDTH
+
+
+@jit
+def add_to_sums(v, end, Y, S, size, window, n_max, new, sums):
+    """sums[lm, n] += Σ_p Y[lm, p] S[p, l, n] over lanes ``v:end``, or = where they are ``new``; rows of ``sums`` are `wide`."""
+    row = wide(n_max)
+    for l in range(window.shape[0]):
+        for n in range(0, window[l, 1] - window[l, 0], WIDTH):
             for k in range(l * l, (l + 1) * (l + 1), 2):
                 # Two at a time, so that radial functions are loaded once for both; the last one of each l is made twice.
                 other = min(k + 1, l * l + 2 * l)
-                place, beside = at + k * n_a + a0 + n, at + other * n_a + a0 + n
-                sums, more = load_part(c, place, count - n), load_part(c, beside, count - n)
+                here, there = broadcast(0.0), broadcast(0.0)
+                if not new:
+                    here, there = load(sums, k * row + n), load(sums, other * row + n)
                 for p in range(v, end):
-                    s = load(S, (p * n_l + l) * n_max + n)
-                    sums, more = sums + s * Y[k, p], more + s * Y[other, p]
-                store_part(c, place, sums, count - n)
-                store_part(c, beside, more, count - n)
+                    s = load(S, p * size + l * n_max + n)
+                    here, there = here + s * Y[k, p], there + s * Y[other, p]
+                store(sums, k * row + n, here)
+                store(sums, other * row + n, there)
+
+
+@jit
+def put_sums(sums, window, n_max, i, c):
+    """c[i, lm, a + n] += sums[lm, n], a being the first channel of ``window[l]``."""
+    row, n_a = wide(n_max), c.shape[2]
+    for l in range(window.shape[0]):
+        count = window[l, 1] - window[l, 0]
+        for n in range(0, count, WIDTH):
+            for k in range(l * l, (l + 1) * (l + 1)):
+                place = (i * c.shape[1] + k) * n_a + window[l, 0] + n
+                store_part(c, place, load_part(c, place, count - n) + load(sums, k * row + n), count - n)
 
 
 @jit
@@ -144,80 +192,76 @@ def expansion_pullback(start, stop, pairs, basis, H, out):
     """∂E/∂r_ij (per Å) of the pairs of atoms ``start:stop`` into ``out[p]``, from H[i - start] = ∂E/∂c."""
     offsets, neighbours, vectors, kinds = pairs
     table, norm, _, inv_r_cut, l_max, n_max, windows = basis
-    n_k, size, n_a = H.shape[1], table.shape[3], H.shape[2]
-    u, q, g = np.empty((3, WIDTH)), np.empty((n_k, WIDTH)), np.empty((4, WIDTH))
-    Y, dY = np.empty((n_k, WIDTH)), np.empty((3, n_k, WIDTH))
-    S, dS = np.zeros(WIDTH * size + WIDTH), np.zeros(WIDTH * size + WIDTH)
-    across, sums = np.empty((2, (size + WIDTH) * WIDTH)), np.empty((2, n_k, WIDTH))
-    for i in range(start, stop):
-        at, last = (i - start) * n_k * n_a, offsets[i + 1]
-        for first in range(offsets[i], last, WIDTH):
-            lanes(first, last, vectors, inv_r_cut, u)
-            harmonics(u, l_max, norm, q, Y)
-            harmonics_gradient(u, l_max, norm, q, dY)
-            v, n_pairs, turned = 0, min(WIDTH, last - first), False
+    n_k, size, common = H.shape[1], table.shape[3], share_windows(windows)
+    u, q, g, sums = np.empty((3, WIDTH)), np.empty((n_k, WIDTH)), np.empty((4, WIDTH)), aligned(2 * n_k * WIDTH)
+    D, R = aligned(4 * n_k * WIDTH).reshape(4, n_k, WIDTH), aligned(2 * (WIDTH * size + WIDTH)).reshape(2, -1)
+    across = aligned(2 * size * WIDTH)
+    i, first, last = start, offsets[start], offsets[stop]
+    while first < last:
+        while offsets[i + 1] <= first:
+            i += 1
+        # Lanes of several centres, where pairs are taken one by one, waste none.
+        n_pairs = min(WIDTH, (offsets[i + 1] if common else last) - first)
+        lanes(first, first + n_pairs, vectors, inv_r_cut, u)
+        harmonics(u, l_max, norm, q, D[0])
+        harmonics_gradient(u, l_max, norm, q, D[1:])
+        for p in range(n_pairs):
+            which = min(kinds[neighbours[first + p]], table.shape[0] - 1)
+            radial_and_slope(length(u, p), table, which, p * size, R[0], R[1])
+        # From so many on it is quicker to make them all at once.
+        if common and 6 * n_pairs >= 2 * n_max + 12:
+            for e in range(0, size, WIDTH):
+                store_transposed(R[0], e, size, across, e * WIDTH)
+                store_transposed(R[1], e, size, across, (size + e) * WIDTH)
+            _gradient_of_all(H, i - start, n_max, windows[0], across, D, sums, g)
+        else:
+            centre = i
             for p in range(n_pairs):
-                which = min(kinds[neighbours[first + p]], table.shape[0] - 1)
-                radial_and_slope(length(u, p), table, which, p * size, S, dS)
-            while v < n_pairs:
-                kind, end = kinds[neighbours[first + v]], v + 1
-                while end < n_pairs and kinds[neighbours[first + end]] == kind:
-                    end += 1
-                if end - v < RUN:
-                    for p in range(v, end):
-                        _gradient_of_one(p, H, at, n_max, windows[kind], S, dS, Y, dY, g)
-                else:
-                    for e in range(0, 0 if turned else size, WIDTH):
-                        store_transposed(S, e, size, across, e * WIDTH)
-                        store_transposed(dS, e, size, across, (size + WIDTH + e) * WIDTH)
-                    turned = True
-                    _gradient_of_all(H, at, n_max, windows[kind], across, Y, dY, sums, g)
-                _put(first, v, end, u, g, inv_r_cut, out)
-                v = end
+                while offsets[centre + 1] <= first + p:
+                    centre += 1
+                _gradient_of_one(p, H, centre - start, n_max, windows[kinds[neighbours[first + p]]], R, size, D, g)
+        for p in range(n_pairs):
+            outwards = g[0, p] / length(u, p)
+            for b in range(3):
+                out[first + p, b] = (g[b + 1, p] + outwards * u[b, p]) * inv_r_cut
+        first += n_pairs
 
 
 @jit
-def _put(first, v, end, u, g, inv_r_cut, out):
-    """Gradients of the pairs in lanes ``v:end`` from the parts ``g``, see `_gradient_of_one`, into ``out[first + lane]``."""
-    for p in range(v, end):
-        outwards = g[0, p] / length(u, p)
-        for b in range(3):
-            out[first + p, b] = (g[b + 1, p] + outwards * u[b, p]) * inv_r_cut
+def _gradient_of_one(v, H, i, n_max, window, R, size, D, g):
+    """∂E/∂r and the part of ∂E/∂(x, y, z) at fixed r, of the pair in lane v, into ``g[:, v]``; functions are lanes.
 
-
-@jit
-def _gradient_of_one(v, H, at, n_max, window, S, dS, Y, dY, g):
-    """∂E/∂r and the part of ∂E/∂(x, y, z) at fixed r, of the pair in lane v, into ``g[:, v]``; functions are lanes."""
-    n_l, n_a = window.shape[0], H.shape[2]
+    R holds rows of radial functions and of their slopes, D harmonics and their gradients.
+    """
+    n_l, n_a, slopes = window.shape[0], H.shape[2], R.shape[1]
     gr, gx, gy, gz = broadcast(0.0), broadcast(0.0), broadcast(0.0), broadcast(0.0)
     for l in range(n_l):
-        a0, count = at + window[l, 0], window[l, 1] - window[l, 0]
+        a0, count = i * H.shape[1] * n_a + window[l, 0], window[l, 1] - window[l, 0]
         for n in range(0, count, WIDTH):
             y, yx, yy, yz = broadcast(0.0), broadcast(0.0), broadcast(0.0), broadcast(0.0)
             for k in range(l * l, (l + 1) * (l + 1)):
                 h = load_part(H, a0 + k * n_a + n, count - n)
-                y = y + h * Y[k, v]
-                yx = yx + h * dY[0, k, v]
-                yy = yy + h * dY[1, k, v]
-                yz = yz + h * dY[2, k, v]
-            e = (v * n_l + l) * n_max + n
-            s, slope = load(S, e), load(dS, e)
+                y = y + h * D[0, k, v]
+                yx = yx + h * D[1, k, v]
+                yy = yy + h * D[2, k, v]
+                yz = yz + h * D[3, k, v]
+            e = v * size + l * n_max + n
+            s, slope = load(R, e), load(R, slopes + e)
             gr, gx, gy, gz = gr + slope * y, gx + s * yx, gy + s * yy, gz + s * yz
     g[0, v], g[1, v], g[2, v], g[3, v] = total(gr), total(gx), total(gy), total(gz)
 
 
 @jit
-def _gradient_of_all(H, at, n_max, window, across, Y, dY, sums, g):
-    """The same of all lanes at once, as if the pairs in them had one centre and one species of neighbour; pairs are lanes.
+def _gradient_of_all(H, i, n_max, window, across, D, sums, g):
+    """The same of all lanes at once, which have one centre and add to the same channels; pairs are lanes.
 
-    ``across`` (2, ·) holds values and slopes of the radial functions, those of a function side by side; ``sums`` (2, n_lm, WIDTH) is
-    overwritten.
+    ``across`` holds values and slopes of the radial functions, those of a function side by side; ``sums`` is overwritten.
     """
-    n_l, n_a, n_k, slopes = window.shape[0], H.shape[2], Y.shape[0], across.shape[1]
+    n_l, n_a, n_k, slopes = window.shape[0], H.shape[2], D.shape[1], across.shape[0] // 2
     h = H.ravel()
     gr, gx, gy, gz = broadcast(0.0), broadcast(0.0), broadcast(0.0), broadcast(0.0)
     for l in range(n_l):
-        a0, count = at + window[l, 0], window[l, 1] - window[l, 0]
+        a0, count = i * H.shape[1] * n_a + window[l, 0], window[l, 1] - window[l, 0]
         for k in range(l * l, (l + 1) * (l + 1), 2):
             # Two at a time, so that radial functions are loaded once for both; the last one of each l is made twice.
             other = min(k + 1, l * l + 2 * l)
@@ -233,10 +277,10 @@ def _gradient_of_all(H, at, n_max, window, across, Y, dY, sums, g):
             store(sums, (n_k + other) * WIDTH, s1)
     for k in range(n_k):
         value = load(sums, k * WIDTH)
-        gr = gr + load(sums, (n_k + k) * WIDTH) * load(Y, k * WIDTH)
-        gx = gx + value * load(dY, k * WIDTH)
-        gy = gy + value * load(dY, (n_k + k) * WIDTH)
-        gz = gz + value * load(dY, (2 * n_k + k) * WIDTH)
+        gr = gr + load(sums, (n_k + k) * WIDTH) * load(D, k * WIDTH)
+        gx = gx + value * load(D, (n_k + k) * WIDTH)
+        gy = gy + value * load(D, (2 * n_k + k) * WIDTH)
+        gz = gz + value * load(D, (3 * n_k + k) * WIDTH)
     store(g, 0, gr)
     store(g, WIDTH, gx)
     store(g, 2 * WIDTH, gy)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from soapkrr.backends.cpu.basis import harmonics, harmonics_gradient, lanes, length, radial, radial_slope
+from soapkrr.backends.cpu.basis import aligned, harmonics, harmonics_gradient, lanes, length, radial_and_slope
 from soapkrr.backends.cpu.compile import jit
 from soapkrr.backends.cpu.simd import WIDTH, broadcast, load, load_part, store_part, total
 
@@ -24,8 +24,7 @@ def _pair_derivative(u, v, kind, basis, Y, dY, S, dS, dc):
     table, _, _, inv_r_cut, l_max, n_max, windows = basis
     n_k, n_a = dc.shape[1], dc.shape[2]
     r, which = length(u, v), min(kind, table.shape[0] - 1)
-    radial(r, table, which, 0, S)
-    radial_slope(r, table, which, 0, dS)
+    radial_and_slope(r, table, which, 0, S, dS)
     for l in range(l_max + 1):
         a0, count = windows[kind, l, 0], windows[kind, l, 1] - windows[kind, l, 0]
         for n in range(0, count, WIDTH):
@@ -148,7 +147,7 @@ def jacobian(start, stop, pairs, basis, channels, expansion, rows, out):
     partners, contraction = channels
     n_a = _n_plain(contraction, n_q)
     u, q, Y, dY = np.empty((3, WIDTH)), np.empty((n_k, WIDTH)), np.empty((n_k, WIDTH)), np.empty((3, n_k, WIDTH))
-    S, dS, factors = np.zeros(size + WIDTH), np.zeros(size + WIDTH), off_diagonal()
+    S, dS, factors = aligned(size + WIDTH), aligned(size + WIDTH), off_diagonal()
     dc, own, mixed = np.empty((3, n_k, n_a)), np.empty((3, n_k, n_a)), np.empty((3, n_k, n_q))
     of_other, whole = np.empty((3, n_k, n_a)), _whole(l_max + 1, n_a)
     first_pair = offsets[start]
@@ -188,7 +187,7 @@ def strain_jacobian(start, stop, pairs, basis, channels, expansion, out):
     partners, contraction = channels
     n_a = _n_plain(contraction, n_q)
     u, q, Y, dY = np.empty((3, WIDTH)), np.empty((n_k, WIDTH)), np.empty((n_k, WIDTH)), np.empty((3, n_k, WIDTH))
-    S, dS, factors = np.zeros(size + WIDTH), np.zeros(size + WIDTH), off_diagonal()
+    S, dS, factors = aligned(size + WIDTH), aligned(size + WIDTH), off_diagonal()
     dc, sums, mixed, whole = np.empty((3, n_k, n_a)), np.empty((6, n_k, n_a)), np.empty((3, n_k, n_q)), _whole(l_max + 1, n_a)
     va, vb = (0, 1, 2, 1, 0, 0), (0, 1, 2, 2, 2, 1)
     for i in range(start, stop):
