@@ -12,7 +12,7 @@ import numpy as np
 
 from soapkrr import backends
 from soapkrr.backends.arrays import Basis
-from soapkrr.descriptors.radial import padded
+from soapkrr.descriptors.contraction import OptimalRadial, channel_moments, folded, lanes, leading_vectors, packed
 from soapkrr.descriptors.soap import SOAP, triangle
 from soapkrr.errors import InputError
 from soapkrr.lazy import cached_property
@@ -34,7 +34,9 @@ class CompressedSOAP(ByValue, SOAP):
     embedding : species mixed into K pseudo-species, c′_{kn} = Σ_s W_sk c_sn (Willatt et al. 2018, doi 10.1039/C8CP05921G): W
         (n_species, K), or K to learn W as the leading principal components of the densities of the training environments.
     contraction : species and radial functions mixed jointly for each l (Goscinski et al. 2021, doi 10.1063/5.0057229):
-        an array (l_max + 1, n_species·n_max, Q), or Q to learn it. Excludes the other two.
+        an array (l_max + 1, n_species·n_max, Q), or Q to learn it; `OptimalRadial` to learn few radial functions for each species instead,
+        fewer the higher l. Columns of zeros are channels that there are not for this l. Excludes the other two. As many channels as there
+        are radial functions, or as many of each species, cost no more than so many radial functions: they are tabulated contracted.
 
     extrapolate_species : whether a model predicts species that no training structure has, by what their row of ``embedding`` (an array,
         as of `element_embedding`) shares with others, with the error bars that the prior gives; otherwise they are refused.
@@ -74,7 +76,7 @@ class CompressedSOAP(ByValue, SOAP):
     def _check(self, name: str, shape: tuple) -> None:
         """Whole number or finite array of this shape (last length free); an array is copied and made read-only."""
         value = getattr(self, name)
-        if value is None:
+        if value is None or (name == "contraction" and isinstance(value, OptimalRadial)):
             return
         most = shape[-2]
         if isinstance(value, (int, np.integer)) and not isinstance(value, bool):
@@ -95,7 +97,7 @@ class CompressedSOAP(ByValue, SOAP):
     @property
     def learns(self):
         """Whether a whole number stands where an array will."""
-        return any(isinstance(value, (int, np.integer)) for value in (self.embedding, self.contraction))
+        return any(isinstance(value, (int, np.integer, OptimalRadial)) for value in (self.embedding, self.contraction))
 
     @cached_property
     def _mixing(self) -> np.ndarray:
@@ -171,6 +173,8 @@ class CompressedSOAP(ByValue, SOAP):
         if not self.learns:
             return self
         moments = channel_moments(backends.host(X), self.n_channels, self.l_max)
+        if isinstance(self.contraction, OptimalRadial):
+            return self.with_params(contraction=self.contraction.matrices(moments, len(self.species)))
         if self.embedding is None:
             return self.with_params(contraction=leading_vectors(moments, int(self.contraction)))
         by_species = moments.sum(axis=0).reshape(len(self.species), self.n_max, len(self.species), self.n_max)
@@ -219,54 +223,3 @@ def similarity_embedding(similarity: np.ndarray, n_components: int | None = None
         raise InputError(f"`similarity` must be positive semi-definite; its smallest eigenvalue is {values[0]:.3g}.")
     kept = np.argsort(-values)[: n_components or np.count_nonzero(values > 1e-12 * values[-1])]
     return vectors[:, kept] * np.sqrt(np.maximum(values[kept], 0.0))
-
-
-def packed(contraction: np.ndarray) -> np.ndarray:
-    """The same with columns of zeros, channels that there are not for an l, after all others."""
-    order = np.argsort(~contraction.any(axis=1), axis=-1, kind="stable")
-    return np.ascontiguousarray(np.take_along_axis(contraction, order[:, None, :], axis=2))
-
-
-def lanes(n: int) -> int:
-    """Vectors that the loops take n functions in."""
-    return -(-n // 8)
-
-
-def folded(basis: Basis, contraction: np.ndarray) -> Basis:
-    """A basis of the functions Σ_n C[l, (s, n), q] R_nl(r) of neighbours of species s, from one of plain functions R_nl.
-
-    The expansion c′_{q lm} = Σ_sn C[l, (s, n), q] c_{sn lm} then is a sum over neighbours like any other, with a table for each species of
-    the functions that it has; a species that gives a channel nothing does not visit it.
-    """
-    n_l, n_s = basis.l_max + 1, len(basis.windows)
-    C = contraction.reshape(n_l, n_s, basis.n_max, -1).transpose(1, 0, 2, 3)
-    present = C.any(axis=2)
-    first, last = present.argmax(axis=2), C.shape[3] - present[..., ::-1].argmax(axis=2)
-    windows = np.stack([first, np.where(present.any(axis=2), last, first)], axis=-1)
-    n = int(np.diff(windows).max())
-    own = np.zeros((n_s, n_l, basis.n_max, n))
-    for s, l in np.ndindex(n_s, n_l):
-        a, b = windows[s, l]
-        own[s, l, :, : b - a] = C[s, l, :, a:b]
-    same = (own == own[0]).all() and (np.diff(windows) == n).all()
-    plain = basis.table[0, :, :, : n_l * basis.n_max].reshape(*basis.table.shape[1:3], n_l, basis.n_max)
-    tables = [np.einsum("kplm,lmn->kpln", plain, matrix, optimize=True) for matrix in (own[:1] if same else own)]
-    return basis._replace(table=padded([table.reshape(*plain.shape[:2], -1) for table in tables]), n_max=n, windows=windows)
-
-
-def channel_moments(X: np.ndarray, n_channels: int, l_max: int) -> np.ndarray:
-    """Second moments Σ_i Σ_m c_{alm} c_{blm} (l_max + 1, n_channels, n_channels), which plain power spectra X already are."""
-    l = np.arange(l_max + 1)[:, None]
-    packed = X.sum(axis=0).reshape(l_max + 1, -1) / np.sqrt(8 * np.pi**2 / (2 * l + 1))
-    a, b = np.triu_indices(n_channels)
-    moments = np.zeros((l_max + 1, n_channels, n_channels))
-    moments[:, a, b] = packed / np.where(a == b, 1.0, np.sqrt(2.0))
-    moments[:, b, a] = moments[:, a, b]
-    return moments
-
-
-def leading_vectors(moments: np.ndarray, k: int) -> np.ndarray:
-    """Eigenvectors (..., n, k) of the k largest eigenvalues of symmetric matrices; the largest entry of each is positive."""
-    vectors = np.linalg.eigh(moments)[1][..., ::-1][..., :k]
-    largest = np.take_along_axis(vectors, np.abs(vectors).argmax(axis=-2)[..., None, :], axis=-2)
-    return np.ascontiguousarray(vectors * np.sign(largest))
