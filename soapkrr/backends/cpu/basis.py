@@ -35,22 +35,8 @@ def radial(r, table, which, at, S):
 
 
 @jit
-def radial_slope(r, table, which, at, dS):
-    """dS_nl/dr into ``dS`` from flat index ``at``."""
-    n, size = table.shape[1], table.shape[3]
-    k = min(int(r * n), n - 1)
-    t = r * n - k
-    for e in range(0, size, WIDTH):
-        row = 6 * (which * n + k) * size + e
-        value = load(table, row + 5 * size) * (5.0 * n)
-        for power in (4, 3, 2, 1):
-            value = value * t + load(table, row + power * size) * float(power * n)
-        store(dS, at + e, value)
-
-
-@jit
 def radial_and_slope(r, table, which, at, S, dS):
-    """What `radial` and `radial_slope` give, in one pass over the table."""
+    """The same, and dS_nl/dr into ``dS`` from flat index ``at``, in one pass over the table."""
     n, size = table.shape[1], table.shape[3]
     k = min(int(r * n), n - 1)
     t, per_knot = r * n - k, 1.0 * n
