@@ -50,8 +50,8 @@ def expansion(start, stop, pairs, basis, direction, out):
             kind, end = kinds[neighbours[first + v]], v + 1
             while end < n_pairs and first + end < offsets[i + 1] and kinds[neighbours[first + end]] == kind:
                 end += 1
-            add_products(v, end, Y, dS, size, windows[kind], n_max, i - start, out)
-            add_products(v, end, dY[0], S, size, windows[kind], n_max, i - start, out)
+            add_products((v, end), Y, dS, size, windows[kind], n_max, i - start, out)
+            add_products((v, end), dY[0], S, size, windows[kind], n_max, i - start, out)
             v = end
 
 

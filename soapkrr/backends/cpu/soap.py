@@ -52,10 +52,10 @@ def expand(start, stop, pairs, basis, out):
             while end < n_pairs and first + end < offsets[i + 1] and (common or kinds[neighbours[first + end]] == kind):
                 end += 1
             if common:
-                add_to_sums(v, end, Y, S, size, windows[0], n_max, not summed, sums)
+                _add_to_sums(v, end, Y, S, size, windows[0], n_max, not summed, sums)
                 summed = True
             else:
-                add_products(v, end, Y, S, size, windows[kind], n_max, i - start, out)
+                add_products((v, end), Y, S, size, windows[kind], n_max, i - start, out)
             v = end
     if summed:
         put_sums(sums, windows[0], n_max, i - start, out)
@@ -71,8 +71,9 @@ def share_windows(windows):
 
 
 @jit
-def add_products(v, end, Y, S, size, window, n_max, i, c):
-    """c[i, lm, a + n] += Σ_p Y[lm, p] S[p, l, n] over lanes ``v:end``, a being the first channel of ``window[l]``."""
+def add_products(run, Y, S, size, window, n_max, i, c):
+    """c[i, lm, a + n] += Σ_p Y[lm, p] S[p, l, n] over the lanes p of a ``run``, a being the first channel of ``window[l]``."""
+    v, end = run
     n_a = c.shape[2]
     for l in range(window.shape[0]):
         count = window[l, 1] - window[l, 0]
@@ -92,7 +93,7 @@ def wide(n):
 
 
 @jit
-def add_to_sums(v, end, Y, S, size, window, n_max, new, sums):
+def _add_to_sums(v, end, Y, S, size, window, n_max, new, sums):
     """sums[lm, n] += Σ_p Y[lm, p] S[p, l, n] over lanes ``v:end``, or = where they are ``new``; rows of ``sums`` are `wide`."""
     row = wide(n_max)
     for l in range(window.shape[0]):
