@@ -48,6 +48,7 @@ _HOME = {
     "KMeans": "selection.specifications",
     "Leverage": "selection.specifications",
     "Energy": "uncertainty",
+    "energy_difference": "uncertainty",
     "Force": "uncertainty",
     "Stress": "uncertainty",
     "Observable": "uncertainty",
@@ -58,6 +59,7 @@ _HOME = {
     "OnTheFly": "active.on_the_fly",
     "SurrogateNEB": "active.barrier",
     "SurrogateDimer": "active.dimer",
+    "extrapolations": "active.extrapolation",
     "screen": "active.screening",
     "Campaign": "active.campaign",
     "check": "lint",
@@ -73,7 +75,7 @@ _HOME = {
     "ExtrapolationError": "errors",
     "ExtrapolationWarning": "errors",
 }
-_MODULES = ("auto", "plot", "metrics", "selection", "kernels", "similarity", "structures", "datasets")
+_MODULES = ("auto", "plot", "metrics", "selection", "kernels", "similarity", "structures", "datasets", "observables")
 
 __all__ = [*_HOME, *_MODULES]
 

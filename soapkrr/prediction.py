@@ -17,6 +17,9 @@ from soapkrr.export import atom_columns, data_frame, labelled_copies, structure_
 #: Quantities that have a predicted standard deviation.
 UNCERTAINTIES = ("energy", "energies", "forces", "stress")
 
+#: Asks for the standard deviation of total energies alone, without those of atoms.
+TOTAL = "total"
+
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Prediction(Tabular):
@@ -260,6 +263,9 @@ def wanted_uncertainties(uncertainty: bool | str | Iterable[str]) -> frozenset[s
     if isinstance(uncertainty, (bool, np.bool_)):
         return frozenset(UNCERTAINTIES if uncertainty else ())
     wanted = frozenset([uncertainty] if isinstance(uncertainty, str) else uncertainty)
-    if not wanted <= set(UNCERTAINTIES):
-        raise InputError(f"`uncertainty` takes True, False or some of {UNCERTAINTIES}, received {sorted(wanted - set(UNCERTAINTIES))}.")
-    return wanted | {"energies"} if "energy" in wanted else wanted
+    known = (*UNCERTAINTIES, TOTAL)
+    if not wanted <= set(known):
+        raise InputError(f"`uncertainty` takes True, False or some of {known}, received {sorted(wanted - set(known))}.")
+    if "energy" in wanted or {TOTAL, "energies"} <= wanted:
+        return wanted - {TOTAL} | {"energy", "energies"}
+    return wanted

@@ -12,8 +12,9 @@ import soapkrr
 from soapkrr import DotProduct, GaussianProcess, InputError, KernelRidge, Matern52, Observations, SquaredExponential, Term, backends
 from soapkrr.execution.memory import format_memory
 from soapkrr.regression.exact import conjugate_gradients, iterative
+from soapkrr.regression.exact.compositions import ObservedStructures
 from soapkrr.regression.exact.conjugate_gradients import NystromPreconditioner
-from soapkrr.regression.exact.covariance import ObservedStructures, total_covariance
+from soapkrr.regression.exact.covariance import total_covariance
 from soapkrr.regression.exact.operator import CovarianceOperator
 from soapkrr.regression.terms import SparseTerm
 
@@ -109,7 +110,7 @@ def _operator(name, terms, threads=1):
     stress = name in BULK
     frames = [*variations(name, 3, rattle=0.2), variations(name, 1, seed=5)[0].repeat((2, 1, 1) if stress else (1, 1, 1))]
     structures = ObservedStructures(frames, [True, False, True, True], [stress, stress, False, stress])
-    dense = total_covariance(terms, [structures.compositions(t.descriptor) for t in terms], 1)
+    dense = total_covariance(terms, [structures.compositions(t.descriptor) for t in terms], 1, np.arange(structures.layout.size))
     return CovarianceOperator(terms, structures, threads), dense
 
 

@@ -18,19 +18,37 @@ from soapkrr.labels import read_labels
 ROOT = Path(__file__).parent.parent
 
 
-@pytest.mark.parametrize("name", ["train.xyz", "test.xyz"])
-def test_the_package_has_the_files_of_the_repository(name):
-    """To the byte, so that there is nothing to keep in step: copy `data/silicon` over after making it again."""
-    assert (ROOT / "soapkrr/datasets/silicon" / name).read_bytes() == (ROOT / "data/silicon" / name).read_bytes()
+@pytest.mark.parametrize("name", ["train.xyz", "test.xyz", "card.json"])
+@pytest.mark.parametrize("folder", datasets.names())
+def test_the_package_has_the_files_of_the_repository(folder, name):
+    """To the byte, so that there is nothing to keep in step: copy `data/NAME` over after making it again."""
+    assert (ROOT / "soapkrr/datasets" / folder / name).read_bytes() == (ROOT / "data" / folder / name).read_bytes()
 
 
 @pytest.mark.parametrize("part", ["train", "test"])
-def test_silicon_is_what_ase_reads(part):
-    frames, expected = getattr(soapkrr.datasets.silicon(), part), read(ROOT / f"data/silicon/{part}.xyz", ":")
+@pytest.mark.parametrize("name", datasets.names())
+def test_sets_are_what_ase_reads(name, part):
+    frames, expected = getattr(datasets.load(name), part), read(ROOT / f"data/{name}/{part}.xyz", ":")
     assert frames == expected
     for found, wanted in zip(frames, expected, strict=True):
         assert found.info["config_type"] == wanted.info["config_type"] and found.get_potential_energy() == wanted.get_potential_energy()
         np.testing.assert_array_equal(found.get_forces(), wanted.get_forces())
+
+
+@pytest.mark.parametrize("name", datasets.names())
+def test_sets_show_what_they_are(name):
+    found = datasets.load(name)
+    assert {"name", "about", "level", "labels", "licence", "citation"} == set(found.card) and found.card["name"] == name
+    assert all(found.card[word] in repr(found) for word in ("about", "level", "licence")) and "<table>" in found._repr_html_()
+
+
+def test_the_sets_are_small():
+    assert sum(path.stat().st_size for path in (ROOT / "soapkrr/datasets").rglob("*.*")) < 4e6
+
+
+def test_a_set_that_is_not_there():
+    with pytest.raises(soapkrr.InputError, match=r"`name` must be one of \[.*'silicon'.*\], received 'germanium'"):
+        datasets.load("germanium")
 
 
 def test_silicon_is_labelled():

@@ -29,7 +29,8 @@ from soapkrr import (
 )
 from soapkrr.baselines import ZBL
 from soapkrr.kernels import mixed_products
-from soapkrr.regression.exact.covariance import covariance, layout_of, observe
+from soapkrr.regression.exact.compositions import layout_of, observe
+from soapkrr.regression.exact.covariance import covariance
 from soapkrr.regression.exact.posterior import ObservationProcess
 from soapkrr.structures import Batch
 

@@ -29,8 +29,9 @@ from soapkrr import (
     Term,
 )
 from soapkrr.execution.memory import device_limit
+from soapkrr.regression.exact import wide
+from soapkrr.regression.exact.compositions import ObservedStructures
 from soapkrr.regression.exact.conjugate_gradients import NystromPreconditioner
-from soapkrr.regression.exact.covariance import ObservedStructures
 from soapkrr.regression.exact.operator import CovarianceOperator
 from soapkrr.regression.terms import SparseTerm
 
@@ -268,3 +269,31 @@ def test_exact_process_by_conjugate_gradients(cuda):
     np.testing.assert_allclose(q.forces[0], p.forces[0], rtol=0, atol=1e-8)
     np.testing.assert_allclose(q.energy_std, p.energy_std, rtol=1e-6)
     np.testing.assert_allclose(q.stress_std, p.stress_std, rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        SparseGP(small_soap(["Ar"]), DotProduct(2), n_sparse=6),
+        SparseGP(small_soap(["Ar"]), DotProduct(2), n_sparse=20, representers="observations"),
+        GaussianProcess(small_soap(["Ar"]), DotProduct(2)),
+    ],
+    ids=["sparse", "subset", "exact"],
+)
+def test_models_grow_as_on_the_cpu(cuda, model, monkeypatch):
+    """With masked forces, atom by atom as of wide structures too, and standard deviations of totals alone."""
+    monkeypatch.setattr(wide, "WIDE", 0)
+    frames = crystals(5)
+    for atoms in frames:
+        atoms.set_array("force_mask", np.arange(len(atoms)) < 2)
+    results = []
+    for device in ("cuda", "cpu"):
+        fitted = clone(model).set_params(device=device, observations=soapkrr.Observations()).fit(frames[:3]).update(frames[3])
+        results.append((fitted.log_likelihood_, *(fitted.predict(frames, uncertainty=u) for u in ("total", ["energy", "forces"]))))
+    (one, p, q), (two, r, s) = results  # rounding, times condition numbers of these few structures
+    assert one == pytest.approx(two, rel=1e-9)
+    for found, expected in ((p, r), (q, s)):
+        np.testing.assert_allclose(found.energy, expected.energy, rtol=0, atol=1e-8)
+        np.testing.assert_allclose(found.energy_std, expected.energy_std, rtol=1e-6)
+    np.testing.assert_allclose(np.concatenate(q.forces), np.concatenate(s.forces), rtol=0, atol=1e-8)
+    np.testing.assert_allclose(np.concatenate(q.forces_std), np.concatenate(s.forces_std), rtol=1e-6)

@@ -29,6 +29,7 @@ FLOORS = (
     ("auto", "automatic", "description", "repulsion", "solids", "loading"),
     ("lint",),
     ("active",),
+    ("observables",),
     ("cli",),
 )
 

@@ -18,7 +18,7 @@ from soapkrr.learning.objective import Objective, Point, kinds_present
 from soapkrr.learning.reverse import powers
 from soapkrr.learning.weights import learnt
 from soapkrr.regression.data import TrainingData
-from soapkrr.regression.exact.covariance import ObservedStructures
+from soapkrr.regression.exact.compositions import ObservedStructures
 from soapkrr.regression.targets import observation_targets
 from soapkrr.structures import Batch
 

@@ -29,7 +29,7 @@ from soapkrr.execution import scratch
 from soapkrr.labels import KINDS, Labels, read_labels
 from soapkrr.regression.data import TrainingData
 from soapkrr.regression.exact.cholesky import collapse
-from soapkrr.regression.exact.covariance import ObservedStructures
+from soapkrr.regression.exact.compositions import ObservedStructures
 from soapkrr.regression.fit import Problem
 from soapkrr.regression.grouping import groups_by
 from soapkrr.regression.leave_out import leave_out

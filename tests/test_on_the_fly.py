@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -20,6 +21,7 @@ from small import small_gp
 from soapkrr import InputError, OnTheFly
 from soapkrr.active.asking import ask
 from soapkrr.active.records import Records
+from soapkrr.active.surrogate import Surrogate
 from soapkrr.errors import ExtrapolationError, ExtrapolationWarning
 
 #: Steps of a run that is killed.
@@ -107,6 +109,80 @@ def test_an_optimiser_ends_where_the_reference_is_at_rest():
     assert run.step < 100
 
 
+@pytest.mark.parametrize("committee", [None, 8])
+def test_optimisers_and_thermostats_forget_at_every_call(committee):
+    """Each call is followed by new dynamics: no Hessian of the old forces, no velocity, and its first forces are those of the new model."""
+    atoms, made = bulk("Cu", cubic=True), []
+    atoms.rattle(0.2, seed=1)
+
+    def fresh(moving):
+        made.append(BFGS(moving, logfile=None))
+        assert made[-1].state is None and made[-1].nsteps == 0
+        model = moving.calc.model
+        np.testing.assert_array_equal(moving.get_forces(), model.predict(moving).forces[0])
+        made[-1].known = len(model.process_.structures.frames)
+        return made[-1]
+
+    run = OnTheFly(None, EMT(), fresh, threshold=0.05, committee=committee).run(atoms, 40)
+    assert len(run.references) >= 3
+    assert [optimiser.known for optimiser in made] == list(range(1, len(run.references) + 1))
+    assert len({id(optimiser) for optimiser in made}) == len(made)
+
+
+def test_momenta_are_kept_when_thermostats_forget():
+    seen = {}
+
+    def watched(moving):
+        seen.setdefault(len(seen), moving.get_momenta())
+        return bussi(moving)
+
+    atoms = copper()
+    before = atoms.get_momenta()
+    run = OnTheFly(None, EMT(), watched, threshold=0.1).run(atoms, 8)
+    np.testing.assert_array_equal(seen[0], before)
+    assert len(seen) == len(run.references) >= 2 and not np.allclose(seen[1], before)
+
+
+def test_a_committee_asks_where_its_samples_do_not_agree():
+    """Models of a structure or two give standard deviations; later what is said at a call is the spread of samples of the model."""
+    atoms, errors = copper(), []
+
+    def compare(step, moving):
+        other = moving.copy()
+        other.calc = EMT()
+        errors.append(np.linalg.norm(other.get_forces() - moving.get_forces(), axis=1).max() if moving.calc else 0.0)
+
+    run = OnTheFly(None, EMT(), verlet, threshold=0.03, committee=8).attach(compare).run(atoms, 30)
+    assert len(errors) == len(run.looks) and np.mean(np.array(errors) > 0.03) <= 0.1
+    model = Surrogate(["Cu"])
+    for reference, after in pairwise(run.references):
+        model.learn(reference)
+        std = model.model.predict(after.atoms, uncertainty={"forces"}).forces_std[0]
+        forces = np.array([sample.predict(after.atoms).forces[0] for sample in map(model.model.sample(8).__getitem__, range(8))])
+        spread = std if len(model) < 3 else forces.std(axis=0, ddof=1)
+        expected = np.linalg.norm(spread, axis=1).max()
+        assert run.calls[len(model)].deviation == pytest.approx(expected, rel=1e-5)
+    assert len(model) >= 3
+
+
+def test_a_prior_that_is_the_reference_leaves_nothing_to_ask():
+    run = OnTheFly(None, EMT(), verlet, threshold=0.2, prior=EMT()).run(copper(), 10)
+    other = OnTheFly(None, EMT(), verlet, threshold=0.2).run(copper(), 10)
+    worst = max(call.error for call in run.calls[1:]) if len(run.calls) > 1 else 0.0
+    assert worst < 1e-3 < max(call.error for call in other.calls[1:])
+
+
+def test_a_run_remembers_what_it_saw(tmp_path):
+    """Temperature and doubt at every look, on the disk too."""
+    run = OnTheFly(None, EMT(), verlet, threshold=0.2, folder=tmp_path).run(copper(), 12)
+    steps = [look.step for look in run.looks]
+    assert set(steps) == set(range(13)) and run.looks[0].doubt == np.inf
+    assert run.looks[0].temperature == pytest.approx(copper().get_temperature())
+    assert {look.step for look in run.looks if look.doubt > 0.2} == {call.step for call in run.calls}
+    again = OnTheFly(None, EMT(), verlet, threshold=0.2, folder=tmp_path).run(copper(), 12)
+    assert again.looks == run.looks
+
+
 def test_other_models_are_fitted_again():
     first = OnTheFly(None, EMT(), verlet, threshold=0.2).run(copper(), 5)
     frames = [reference.labelled() for reference in first.references]
@@ -159,7 +235,7 @@ SCRIPT = """
     import numpy as np
     sys.path.insert(0, {tests!r})
     from test_on_the_fly import LENGTH, Failing, OnTheFly, bussi, copper
-    import soapkrr.active.on_the_fly as module
+    import soapkrr.active.journal as journal
     import soapkrr.active.records as records
 
     def die():
@@ -173,7 +249,7 @@ SCRIPT = """
 
     dying = Dying()
 
-    whole, write = records._text, module.write_whole
+    whole, write = records._text, journal.write_whole
 
     def text(reference):
         if {when!r} == "within" and dying.calls == 3:
@@ -187,7 +263,7 @@ SCRIPT = """
             die()
         write(path, function)
 
-    records._text, module.write_whole = text, save
+    records._text, journal.write_whole = text, save
     OnTheFly(None, dying, bussi, threshold=0.05, folder={folder!r}).run(copper(), LENGTH)
 """
 
@@ -254,6 +330,9 @@ def test_a_run_needs_a_first_calculation(reference, message):
         ({"threshold": None}, "`threshold` must be given"),
         ({"rate": 0.0}, "`rate`"),
         ({"every": 0}, "`every`"),
+        ({"prior": "emt"}, "`prior` must be an ASE calculator"),
+        ({"committee": 1}, "`committee` counts samples"),
+        ({"committee": True}, "`committee` counts samples"),
         ({"dynamics": "verlet"}, "`dynamics` must be a function"),
         ({"reference": "emt"}, "`reference` must be an ASE calculator"),
     ],

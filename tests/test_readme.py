@@ -1,4 +1,4 @@
-"""Every Python block of the README runs, in order, on a small train.xyz; every option and public name it mentions exists."""
+"""Every Python block of the README and of each page of the documentation runs, in order, on a small train.xyz; what they name exists."""
 
 import re
 from pathlib import Path
@@ -15,9 +15,14 @@ import soapkrr
 from soapkrr.cli import options
 
 matplotlib.use("Agg")
+from matplotlib import pyplot
 
-README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
-BLOCKS = [(README.count("\n", 0, m.start(1)), m[1]) for m in re.finditer(r"^```python\n(.*?)^```$", README, re.DOTALL | re.MULTILINE)]
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+FILES = [ROOT / "README.md", *sorted(ROOT.glob("docs/*.md"))]
+PAGES = {path.relative_to(ROOT).as_posix(): path.read_text(encoding="utf-8") for path in FILES}
+BLOCK = re.compile(r"^```python\n(.*?)^```$", re.DOTALL | re.MULTILINE)
+BLOCKS = {page: [(text.count("\n", 0, m.start(1)), m[1]) for m in BLOCK.finditer(text)] for page, text in PAGES.items()}
 
 
 def silicon(n: int):
@@ -41,36 +46,50 @@ def folder(tmp_path, monkeypatch):
     write(tmp_path / "train.xyz", silicon(26))
     monkeypatch.chdir(tmp_path)
     yield tmp_path
-    matplotlib.pyplot.close("all")
+    pyplot.close("all")
 
 
-def test_every_python_block_runs(folder):
-    assert len(BLOCKS) == README.count("```python") >= 7
+def test_the_pages_have_blocks():
+    assert {page: text.count("```python") for page, text in PAGES.items()} == {page: len(blocks) for page, blocks in BLOCKS.items()}
+    assert len([page for page, blocks in BLOCKS.items() if blocks]) >= 7
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("page", [page for page, blocks in BLOCKS.items() if blocks])
+def test_every_python_block_runs(folder, page):
     namespace: dict = {}
-    for line, block in BLOCKS:
-        exec(compile("\n" * line + block, "README.md", "exec"), namespace)
-    assert (folder / "si.soapkrr").exists()
+    for line, block in BLOCKS[page]:
+        exec(compile("\n" * line + block, page, "exec"), namespace)
 
 
 def test_the_fit_that_chooses_everything():
-    assert "`soapkrr.fit(frames)` chooses everything" in README
+    assert "`soapkrr.fit(frames)` chooses everything" in PAGES["docs/fitting.md"]
     assert soapkrr.fit(silicon(6)).choices_
 
 
 def test_every_option_in_the_text_exists():
     parsers = [options.build_parser(words) for words in ((), ("--reference",))]  # `relax` has two faces
     help_text = "".join(sub.format_help() for parser in parsers for sub in parser._subparsers._group_actions[0].choices.values())
-    mentioned = set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", README)) - {"--check"}
+    text = "".join(text for page, text in PAGES.items() if page not in ("docs/coming-from.md", "docs/changelog.md"))
+    mentioned = set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", text)) - {"--check"}
     assert {"--optimize", "--by", "--config-noise", "--json"} <= mentioned
     assert {option for option in mentioned if option not in help_text} == set()
 
 
 def test_every_name_in_the_table_is_public():
-    table = README[README.index("## What there is") : README.index("**A sum of terms**")]
+    page = PAGES["docs/fitting.md"]
+    table = page[page.index("## What there is") : page.index("## A sum of terms")]
     names = set(re.findall(r"`([A-Z]\w+)[`(]", table)) - {"REMatchKernel", "GroupKFold", "GridSearchCV", "Pipeline"}
     assert {"SOAP", "KernelRidge", "CalculatorBaseline", "GivenPoints"} <= names <= set(soapkrr.__all__)
 
 
-def test_links_into_the_repository_lead_somewhere():
-    root = Path(__file__).parent.parent
-    assert [link for link in re.findall(r"\]\(([^)#]+)\)", README) if "://" not in link and not (root / link).exists()] == []
+@pytest.mark.parametrize("page", PAGES)
+def test_links_into_the_repository_lead_somewhere(page):
+    folder = (ROOT / page).parent
+    links = [link for link in re.findall(r"\]\(([^)#]+)\)", PAGES[page]) if "://" not in link]
+    assert [link for link in links if not (folder / link).exists()] == []
+
+
+def test_every_public_name_is_in_the_reference():
+    named = set(re.findall(r":: soapkrr\.(\w+)$", PAGES["docs/api.md"], re.MULTILINE))
+    assert named == {name for name in soapkrr.__all__ if callable(getattr(soapkrr, name))}

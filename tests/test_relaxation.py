@@ -15,11 +15,12 @@ from ase.io import read, write
 from ase.optimize import BFGS
 
 import soapkrr
-from soapkrr import SOAP, DotProduct, GaussianProcess, InputError, SurrogateRelaxation
+from soapkrr import SOAP, Compressed, DotProduct, GaussianProcess, InputError, SurrogateRelaxation
 from soapkrr.active import relaxation as relaxation_module
 from soapkrr.active.calculators import reference_calculator
 from soapkrr.active.certificate import lowest_curvature
 from soapkrr.active.surrogate import Reference, Surrogate, Tilted
+from soapkrr.active.widening import learnt_labels
 from soapkrr.cli import entry as cli
 
 
@@ -275,11 +276,71 @@ def test_what_cannot_be_relaxed(change, options, message):
         SurrogateRelaxation(atoms, logfile=None, **options)
 
 
-def test_a_model_of_other_species_is_refused():
+def test_a_model_that_meets_other_species_is_made_again_from_all_labels():
+    """As a process fitted to the labels of both, under the reference energies that the labels of all compositions give."""
+    first = SurrogateRelaxation(cluster(), logfile=None)
+    first.run(fmax=0.1)
+    mixed = cluster()
+    mixed.symbols[0], mixed.symbols[3] = "Au", "Ni"
+    second = SurrogateRelaxation(mixed, logfile=None, model=first.model)
+    assert not second.surrogate.knows(["Au"]) and len(second.surrogate) == first.calls
+    before = cluster()
+    old, new = (model.predict(before, uncertainty=True) for model in (first.model, second.model))
+    assert new.energy == pytest.approx(old.energy, abs=1e-4)
+    np.testing.assert_allclose(new.forces[0], old.forces[0], atol=1e-3)
+    assert new.energy_std == pytest.approx(old.energy_std, rel=0.1, abs=1e-4)
+    assert second.run(fmax=0.1) and second.surrogate.knows(["Au", "Cu", "Ni"])
+    assert set(second.model.reference_energies_) == {"Au", "Cu", "Ni"}
+    known = [*first.references, *second.references]
+    for reference in known:
+        assert second.model.predict(reference.atoms).energy[0] == pytest.approx(reference.energy, abs=0.02)
+    third = SurrogateRelaxation(cluster(1), logfile=None, model=second.model)
+    assert third.run(fmax=0.1) and third.calls < first.calls
+
+
+def test_labels_that_a_model_has_learnt_are_those_it_was_given():
+    relaxation = SurrogateRelaxation(slab(), logfile=None, prior=EMT())
+    relaxation.run(fmax=0.2)
+    frames = learnt_labels(relaxation.model)
+    assert len(frames) == relaxation.calls
+    for atoms in frames:
+        (known,) = [r for r in relaxation.references if np.allclose(r.atoms.positions, atoms.positions)]
+        assert atoms.get_potential_energy() == pytest.approx(known.energy, abs=1e-8)
+        np.testing.assert_allclose(atoms.get_forces(), known.forces, atol=1e-8)
+        assert atoms.info["energy_noise"] == pytest.approx(known.labelled().info["energy_noise"], rel=1e-2)
+        np.testing.assert_allclose(atoms.arrays["forces_noise"], known.labelled().info["forces_noise"], rtol=1e-2)
+
+
+def test_a_model_whose_descriptor_has_no_species_cannot_be_made_for_others():
     first = SurrogateRelaxation(cluster(), logfile=None)
     first.run(fmax=0.5)
-    with pytest.raises(InputError, match=r"`model` does not know \['O'\], only \['Cu'\]"):
-        SurrogateRelaxation(slab(), logfile=None, model=first.model)
+    model = GaussianProcess(Compressed(SOAP(["Cu"], r_cut=4.0, n_max=3, l_max=2), 8), DotProduct(zeta=2)).fit(learnt_labels(first.model))
+    with pytest.raises(InputError, match="Compressed cannot be made for others"):
+        SurrogateRelaxation(slab(), logfile=None, model=model)
+
+
+class Counting(EMT):
+    asked = 0
+
+    def calculate(self, *args, **kwargs):
+        super().calculate(*args, **kwargs)
+        Counting.asked += 1
+
+
+@pytest.mark.parametrize("steps", [2, 100])
+def test_a_restart_repeats_no_call(tmp_path, steps):
+    """Neither of a search that was interrupted, nor of one that had ended."""
+    atoms = cluster()
+    first = SurrogateRelaxation(atoms, restart=tmp_path / "state.json", logfile=None)
+    ended = first.run(fmax=0.05, steps=steps)
+    again = cluster()
+    again.calc, Counting.asked = Counting(), 0
+    second = SurrogateRelaxation(again, restart=tmp_path / "state.json", logfile=None)
+    assert second.run(fmax=0.05)
+    assert Counting.asked == second.calls - first.calls and (Counting.asked == 0) == ended
+    seen = [reference.atoms.positions for reference in second.references]
+    assert len({positions.tobytes() for positions in seen}) == len(seen)
+    assert isinstance(again.calc, Counting) and second.certificate.converged
 
 
 def test_what_is_held_altogether_takes_one_call():

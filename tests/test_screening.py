@@ -231,6 +231,27 @@ def test_settings_out_of_range_are_refused(settings, word):
         screen(_model(), _candidates(), **settings)
 
 
+@pytest.mark.parametrize("name", ["g.xyz", "g.traj", "g.db"])
+@pytest.mark.parametrize("some", [":", "0:3", "2:", "-1", "4", "::2", "-3:", "::-1", "1:100", "3:3"])
+def test_some_of_a_file_are_those_that_ase_reads(tmp_path, name, some):
+    frames = _candidates(6)
+    write(tmp_path / name, frames)
+    entries = list(stream(f"{tmp_path / name}@{some}"))
+    write(tmp_path / "all.traj", frames)
+    expected = read(tmp_path / "all.traj", index=some)
+    expected = expected if isinstance(expected, list) else [expected]
+    assert [entry.index for entry in entries] == list(range(len(expected)))
+    for entry, atoms in zip(entries, expected, strict=True):
+        np.testing.assert_allclose(entry.atoms.positions, atoms.positions, atol=1e-7)
+        np.testing.assert_allclose(frames[int(entry.name.split("@")[1])].positions, atoms.positions, atol=1e-7)
+
+
+@pytest.mark.parametrize("source", ["c.xyz@first", "c.xyz@1:2:3:4", "c.xyz@::0", ".@0:2", "none.xyz@0:2"])
+def test_slices_that_are_none_are_refused(folder, source):
+    with pytest.raises(InputError, match="`candidates`"):
+        screen(_model(), source)
+
+
 @pytest.mark.parametrize("source", ["nothing.xyz", "empty.xyz", "text.xyz", "text.db", "hollow", [], 3])
 def test_sources_that_cannot_be_read_are_refused(tmp_path, monkeypatch, source):
     monkeypatch.chdir(tmp_path)
@@ -312,6 +333,9 @@ def test_on_the_command_line(folder, capsys):
     assert code == 1 and err == "" and data["n_failed"] == 1 and len(data["next"]) == 2 and data["candidates"][0]["rank"] == 1
     code, out, _ = run("screen", "m.soapkrr", "c.xyz", "-o", "p.db")
     assert code == 1 and "Screening by energy (eV/atom): 8 candidates, 1 failed" in out and out.endswith("p.db, p.csv, p.html\n")
+    code, out, _ = run("screen", "m.soapkrr", "c.xyz@:3", "-o", "r.db")
+    assert code == 0 and "3 candidates\n" in out
+    assert run("screen", "m.soapkrr", "c.xyz@:3", "-o", "c.db")[0] == 0
     for arguments, words in {
         ("m.soapkrr", "none.xyz", "-o", "q.db"): "there is no file or folder none.xyz",
         ("m.soapkrr", "c.xyz", "-o", "q.xyz"): "`--output` must be an ASE database",
@@ -365,6 +389,28 @@ def test_with_training_data_the_model_is_fitted_again():
     assert campaign.model.n_observations_["energy"] == 18
     row = next(row for row in campaign.ranking().ranked if row["candidate"] == 3)
     assert row["value"] == pytest.approx(EMT().get_potential_energy(frames[3]) / len(frames[3])) and row["std"] == 0
+
+
+def test_an_exact_model_learns_by_an_update_as_by_a_fit(monkeypatch):
+    frames = _candidates(7)
+    start = GaussianProcess(_soap(), DotProduct(2), baseline="least-squares", threads=1).fit(_training())
+    labelled = [_labelled(atoms) for atoms in frames]
+    refit = GaussianProcess(_soap(), DotProduct(2), baseline="least-squares", threads=1).fit([*_training(), *labelled[:6]])
+    campaign = Campaign(start, frames, training=_training(), best=2)
+    with monkeypatch.context() as patch:
+        patch.setattr(GaussianProcess, "fit", None)
+        campaign.add(labelled[:6])
+    assert start.n_observations_["energy"] == 12 and campaign.model.n_observations_ == refit.n_observations_
+    p, q = campaign.model.predict(frames, uncertainty=True), refit.predict(frames, uncertainty=True)
+    np.testing.assert_allclose(p.energy, q.energy, rtol=0, atol=1e-8)
+    np.testing.assert_allclose(np.concatenate(p.forces), np.concatenate(q.forces), rtol=0, atol=1e-8)
+    np.testing.assert_allclose(p.energy_std, q.energy_std, rtol=0, atol=1e-8)
+    labelled[0] = labelled[0].copy()  # another label of the same candidate: what was learnt is not forgotten by an update
+    labelled[0].calc = SinglePointCalculator(labelled[0], energy=1.0)
+    campaign.add(labelled)
+    monkeypatch.setattr(GaussianProcess, "update", None)
+    campaign._learn([*campaign.training, *campaign._labelled.values()])
+    assert campaign.model.n_observations_["energy"] == 19
 
 
 def test_references_that_fail_and_labels_that_cannot_be_used():

@@ -41,6 +41,7 @@ class Barrier:
     Attributes
     ----------
     images : the path, with energies and forces of the surrogate; the ends and, once it was calculated, the saddle have the reference's.
+    calculated : (n_images,) whether the reference was asked there.
     energies, stds : (n_images,) eV, less the energy of the first image, and their standard deviations.
     saddle : index of the climbing image.  barrier, reverse, std : eV, seen from the first and the last image.
     force : the largest reference force on an atom at the saddle, eV/Å; NaN where it was not calculated there.
@@ -57,6 +58,7 @@ class Barrier:
     converged: bool
     calls: int
     model: GaussianProcess = field(repr=False)
+    calculated: np.ndarray = field(repr=False)
 
     @property
     def barrier(self) -> float:
@@ -235,7 +237,9 @@ class SurrogateNEB(Search):
         top = int(np.argmax(view.energies))
         known = self.records.find(images[top])
         force = np.nan if known is None else force_of(known)
-        return Barrier(images, view.energies - view.energies[0], view.stds, top, view.doubt, force, done, self.calls, self.model)
+        calculated = np.array([self.records.find(image) is not None for image in images])
+        energies, found = view.energies - view.energies[0], (view.doubt, force, done, self.calls, self.model, calculated)
+        return Barrier(images, energies, view.stds, top, *found)
 
 
 @dataclass(frozen=True, eq=False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterable, Mapping
 from numbers import Integral
 from pathlib import Path
@@ -19,6 +20,7 @@ from soapkrr.active.evaluation import Evaluation, groups
 from soapkrr.active.ranking import Predicted, belief, ordered
 from soapkrr.active.result import COLUMNS, Screening
 from soapkrr.active.settings import Settings
+from soapkrr.active.surrogate import references_of, updatable
 from soapkrr.errors import FAILURES, InputError, reason
 from soapkrr.labels import read_labels
 from soapkrr.structures import as_frames
@@ -36,15 +38,15 @@ class Campaign:
 
     The joint distribution of all candidates is conditioned on the energies that come in: of an exact process that is not calibrated this
     equals a fit with them; of a sparse one, what its representers cannot say counts as an error of the label. With ``training`` the model
-    itself is fitted again, to forces and stresses of the labels too, whenever the data have grown by a half. The value of a labelled
-    candidate is its label. Labels may come in any order and number; the state is the labels, so that `add` of all of them to a new campaign
-    restores it.
+    itself learns forces and stresses of the labels too, whenever the data have grown by a half: an exact process by `update`, where that
+    gives what a fit would; others are fitted again. The value of a labelled candidate is its label. Labels may come in any order and
+    number; the state is the labels, so that `add` of all of them to a new campaign restores it.
 
     Parameters
     ----------
     model : a fitted potential.  candidates : as in `screen`.
     reference : an ASE calculator, or a function from a structure to one with energy (and forces), for `run`; None: labels are added.
-    training : the labelled structures of the model, when it is to be fitted again.
+    training : the labelled structures of the model, when it is to learn.
     optimize : raise the evidence in these fits; not for some tens of energies alone, of which it may take everything for noise.
     settings : as in `screen`, without ``next``, ``fmax``, ``steps`` and ``cell``.
 
@@ -83,6 +85,7 @@ class Campaign:
         self.labels: dict[int, float] = {}
         self.duplicates: dict[int, int] = {}
         self._labelled: dict[int, Atoms] = {}
+        self._learnt: dict[int, Atoms] = {}
         self._read(candidates)
         self._predict()
 
@@ -158,7 +161,7 @@ class Campaign:
                 self._labelled[k] = atoms
             self.failed.pop(k, None)
         if self.training is not None and len(self.training) + len(self._labelled) >= GROWTH * self._fitted:
-            self._refit([*self.training, *self._labelled.values()])
+            self._learn([*self.training, *self._labelled.values()])
         rows = np.array([self._numbers.index(k) for k in self.labels])
         self._belief = self._prior.observed(rows, self._as_labels(rows))
         return self
@@ -171,14 +174,24 @@ class Campaign:
         frames = [self.frames[self._numbers[j]] for j in which]
         return np.array([(e - self.settings.quantity.offset(a)) / len(a) for e, a in zip(energies, frames, strict=True)])
 
+    def _learn(self, frames: list[Atoms]) -> None:
+        """Bring the model to all these structures, by an update where that gives what a fit would and no label has changed."""
+        known = self._learnt.items()
+        if not self.optimize and updatable(self.model) and all(self._labelled[k] is atoms for k, atoms in known):
+            more = [atoms for k, atoms in self._labelled.items() if k not in self._learnt]
+            self.model = copy.copy(self.model).update(more, references=references_of(self.model, frames))
+        else:
+            self._refit(frames)
+        self._fitted, self._learnt = len(frames), dict(self._labelled)
+        self._predict()
+
     def _refit(self, frames: list[Atoms]) -> None:
         """Fit the model to structures, from the noise and signal that it has; error bars are learnt again where they were."""
         known: dict = {"noise": dict(self.model.noise_)}
         known |= {"signal": self.model.signals_[0]} if len(self.model.signals_) == 1 else {}
         model: Any = type(self.model)(**{**self.model.fitted_parameters_, **known})
         model.fit(frames, optimize=self.optimize)
-        self.model, self._fitted = model if self.model.calibration_ is None else model.calibrate(frames), len(frames)
-        self._predict()
+        self.model = model if self.model.calibration_ is None else model.calibrate(frames)
 
     def _which(self, atoms: Atoms, place: int) -> int:
         """The candidate that a labelled structure is."""

@@ -6,6 +6,7 @@ import hashlib
 import io
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 from ase import Atoms
@@ -47,7 +48,8 @@ def stream(source: str | Path | Atoms | Iterable) -> Iterator[Candidate]:
     Parameters
     ----------
     source : an extended XYZ file, an ASE database, another file that ASE reads, a folder of such files (in the order of their names,
-        folders inside too), or an iterable of structures.
+        folders inside too), or an iterable of structures; ``FILE@0:50`` takes some structures of a file, as ASE does, and entries keep
+        the places that they have in it.
 
     Raises
     ------
@@ -56,7 +58,7 @@ def stream(source: str | Path | Atoms | Iterable) -> Iterator[Candidate]:
     if isinstance(source, Atoms):
         source = [source]
     if isinstance(source, (str, Path)):
-        entries = _of_path(Path(source))
+        entries = _of_path(*_sliced(source))
     elif isinstance(source, Iterable):
         entries = _of_iterable(source)
     else:
@@ -67,11 +69,43 @@ def stream(source: str | Path | Atoms | Iterable) -> Iterator[Candidate]:
 def check_source(source) -> None:
     """Raise `InputError` for a source that can give nothing, and for a list too short to hold anything."""
     if isinstance(source, (str, Path)):
-        _check_path(Path(source))
+        path, some = _sliced(source)
+        _check_path(path)
+        if some is not None and path.is_dir():
+            raise InputError(f"`candidates`: {path} is a folder; `@` takes structures of one file.")
     elif isinstance(source, (list, tuple)) and not source:
         raise InputError("`candidates` is empty: at least one structure is needed.")
     elif not isinstance(source, Iterable):
         raise InputError(f"`candidates` must be a path or an iterable of ase.Atoms, received {type(source).__name__}.")
+
+
+def _sliced(source: str | Path) -> tuple[Path, slice | None]:
+    """A path and which of its structures; None: all of them."""
+    name, at, text = str(source).rpartition("@")
+    if not at or Path(source).exists():
+        return Path(source), None
+    try:
+        parts = [int(part) if part else None for part in text.split(":")]
+        some = slice(parts[0], None if parts[0] == -1 else (parts[0] or 0) + 1) if len(parts) == 1 else slice(*parts)
+        some.indices(0)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"`candidates`: {source}: after @ stands a place or a slice, such as @0:50, @-1 or @::10.") from error
+    return Path(name), some
+
+
+def source_path(source) -> Path | None:
+    """The file or folder of a source; None where it is none."""
+    return _sliced(source)[0] if isinstance(source, (str, Path)) else None
+
+
+def _some(entries: Iterator[tuple], some: slice | None) -> Iterator[tuple]:
+    """(place, entry) of those that are wanted; slices that count from the end read all entries first."""
+    counted = enumerate(entries)
+    if some is None:
+        return counted
+    if all(part is None or part >= 0 for part in (some.start, some.stop)) and (some.step or 1) > 0:
+        return islice(counted, some.start, some.stop, some.step)
+    return iter(list(counted)[some])
 
 
 def _check_path(path: Path) -> None:
@@ -104,7 +138,7 @@ def _files(folder: Path) -> Iterator[Path]:
     return (path for path in sorted(folder.rglob("*")) if path.is_file() and not path.name.startswith("."))
 
 
-def _of_path(path: Path) -> Iterator[tuple]:
+def _of_path(path: Path, some: slice | None) -> Iterator[tuple]:
     _check_path(path)
     files = _files(path) if path.is_dir() else [path]
     for file in files:
@@ -112,7 +146,7 @@ def _of_path(path: Path) -> Iterator[tuple]:
         entries = (
             _of_xyz(file) if file.suffix.lower() in XYZ else _of_database(file) if file.suffix.lower() in DATABASES else _of_other(file)
         )
-        yield from ((f"{name}@{place}", *entry) for place, entry in enumerate(entries))
+        yield from ((f"{name}@{place}", *entry) for place, entry in _some(entries, some))
 
 
 def _of_iterable(frames: Iterable) -> Iterator[tuple]:

@@ -2,26 +2,22 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from ase import Atoms
-from ase.io.jsonio import decode, encode
 from ase.optimize.optimize import Dynamics
 
 from soapkrr.active.asking import HeldReference, ask, check_calculator, held
+from soapkrr.active.doubts import Doubt
+from soapkrr.active.journal import Call, Look, State, place_of, random_of, set_random
 from soapkrr.active.records import Records
-from soapkrr.active.surrogate import Surrogate, grows
-from soapkrr.calculator import largest_deviation
+from soapkrr.active.surrogate import Surrogate, as_prior, grows
 from soapkrr.errors import InputError, require_positive
 from soapkrr.estimators.base import Potential
 from soapkrr.estimators.gaussian_process import GaussianProcess
-from soapkrr.modelfile.writing import write_whole
-from soapkrr.uncertainty.calibrated import CalibratedPrediction
 
 logger = logging.getLogger(__name__)
 
@@ -30,22 +26,6 @@ WINDOW, FEWEST = 20, 3
 
 #: Failed calculations in a row after which a run ends.
 FAILURES = 3
-
-
-@dataclass(frozen=True)
-class Call:
-    """One reference calculation of a run.
-
-    Attributes
-    ----------
-    step : of the dynamics.  deviation : the largest standard deviation of a force there, eV/Å; infinite where no model was.
-    error : the largest error of a force, eV/Å; NaN where there was no model, or the reference failed.  failure : its message, or "".
-    """
-
-    step: int
-    deviation: float
-    error: float = np.nan
-    failure: str = ""
 
 
 class OnTheFly:
@@ -68,10 +48,13 @@ class OnTheFly:
     folder : where calculations (``calls.xyz``, extended XYZ) and the state after each (``state.json``) are written; a run that was killed
         goes on from there and makes the same calculations. None: nowhere.
     every : steps between two looks at standard deviations.
+    prior : a calculator, a prior mean or a fitted potential, when there is no model: what is learnt is the difference to it.
+    committee : samples of the posterior (`model.sample`) whose spread takes the place of s; None: none. See `Doubt`.
 
     Attributes
     ----------
-    model : the model as it is.  calls : list of `Call`.  references : the calculations.  step : steps of the dynamics so far.
+    model : the model as it is.  calls : list of `Call`.  looks : list of `Look`, one every ``every`` steps.
+    references : the calculations.  step : steps of the dynamics so far.
 
     Raises
     ------
@@ -89,6 +72,8 @@ class OnTheFly:
         refit: Callable[[Potential, list[Atoms]], Potential] | None = None,
         folder: str | Path | None = None,
         every: int = 1,
+        committee: int | None = None,
+        prior=None,
     ):
         if not callable(dynamics):
             raise InputError(f"`dynamics` must be a function of atoms that gives an ASE dynamics, received {type(dynamics).__name__}.")
@@ -96,6 +81,8 @@ class OnTheFly:
             raise InputError(f"`rate` must be between 0 and 1, received {rate!r}.")
         if isinstance(every, bool) or not isinstance(every, (int, np.integer)) or every < 1:
             raise InputError(f"`every` must be a positive integer, received {every!r}.")
+        if model is not None and prior is not None:
+            raise InputError("`prior` is part of a model that is given: give one of them.")
         if model is not None and not grows(model) and refit is None:
             raise InputError(
                 f"`refit`: a {type(model).__name__} does not grow; give a function of model and structures that fits it again."
@@ -103,7 +90,10 @@ class OnTheFly:
         self.reference, self.dynamics, self.rate, self.every = check_calculator(reference), dynamics, rate, int(every)
         self.threshold, self.refit = _threshold(threshold, model), refit
         self._given, self._surrogate = model, None
+        self._doubt, self._prior = Doubt(rate, committee), as_prior(prior)
         self.calls: list[Call] = []
+        self.looks: list[Look] = []
+        self._observers: list[Callable[[int, Atoms], None]] = []
         self.step, self._random = 0, None
         self.folder = None if folder is None else Path(folder)
         if self.folder is not None:
@@ -136,6 +126,7 @@ class OnTheFly:
         """
         self._restore(atoms)
         if self.model is None:
+            self._look(atoms, np.inf)
             self._call(atoms, np.inf)
         while self.step < steps:
             doubt = self._move(atoms, steps)
@@ -149,27 +140,30 @@ class OnTheFly:
         """Go to the next structure that must be calculated, and return the largest standard deviation there; None: the end was reached."""
         atoms.calc = self._fitted().calculator(uncertainty=False)
         dynamics = self.dynamics(atoms)
-        _set_random(dynamics, self._random)
+        set_random(dynamics, self._random)
         first = self.step
         for made, _ in enumerate(dynamics.irun(steps=steps - first)):
             self.step = first + made
             asked = bool(self.calls) and self.calls[-1].step == self.step
             if not asked and self.step % self.every == 0:
-                deviation = self._deviation(atoms)
+                deviation = self._doubt(self._fitted(), atoms)
+                self._look(atoms, self.scale * deviation)
                 if self.scale * deviation > self.threshold:
-                    self._random = _random_of(dynamics)
+                    self._random = random_of(dynamics)
                     return deviation
-        self._random = _random_of(dynamics)
+        self._random = random_of(dynamics)
         return None
 
-    def _deviation(self, atoms: Atoms) -> float:
-        """The largest standard deviation of a force on an atom that may move, or radius of a conformal ball, eV/Å."""
-        p, free = self._fitted().predict(atoms, uncertainty={"forces"}), ~held(atoms)
-        if isinstance(p, CalibratedPrediction):
-            radii = p.balls(1 - self.rate)[0][free]
-            if np.isfinite(radii).all():
-                return float(radii.max(initial=0.0))
-        return np.inf if p.forces_std is None else largest_deviation(p.forces_std[0][free])
+    def _look(self, atoms: Atoms, doubt: float) -> None:
+        """Keep what was seen, and show it."""
+        self.looks.append(Look(self.step, float(atoms.get_temperature()), doubt))
+        for function in self._observers:
+            function(self.step, atoms)
+
+    def attach(self, function: Callable[[int, Atoms], None]) -> OnTheFly:
+        """Call a function of step and atoms at every look; after a restart those behind the last call come again. Returns self."""
+        self._observers.append(function)
+        return self
 
     def _fitted(self) -> Potential:
         """The model, once there is one."""
@@ -203,43 +197,35 @@ class OnTheFly:
     def _learn(self, reference: HeldReference) -> None:
         """Add a calculation to the model."""
         self._learnt += 1
+        self._doubt.forget()
         if self.refit is not None and self._given is not None:
             self._given = self.refit(self._given, [known.labelled() for known in self.references])
             return
         if self._surrogate is None:
             own = self._given if isinstance(self._given, GaussianProcess) else None
-            self._surrogate = Surrogate(list(reference.atoms.symbols), None, own)
+            self._surrogate = Surrogate(list(reference.atoms.symbols), self._prior, own)
         self._surrogate.learn(reference)
 
     def _save(self, atoms: Atoms) -> None:
         """Write the state, whole or not at all."""
-        if self.folder is None:
-            return
-        place = {"numbers": atoms.numbers, "positions": atoms.positions, "momenta": atoms.get_momenta(), "cell": atoms.cell.array}
-        calls = [vars(call) for call in self.calls]
-        state = {"step": self.step, "learnt": self._learnt, "calls": calls, "random": self._random, "threshold": self.threshold, **place}
-        write_whole(self.folder / "state.json", lambda file: file.write(encode(state).encode()))
+        if self.folder is not None:
+            state = State(self.step, self._learnt, self.calls, self.looks, self._random, self.threshold, place_of(atoms))
+            state.write(self.folder / "state.json")
 
     def _restore(self, atoms: Atoms) -> None:
         """Go to where the run on the disk was left, unless this object has run."""
         if self.folder is None or self._learnt or not (self.folder / "state.json").exists():
             return
         path = self.folder / "state.json"
-        try:
-            state = decode(path.read_text(encoding="utf-8"))
-            numbers, learnt, calls = state["numbers"], state["learnt"], [Call(**call) for call in state["calls"]]
-        except (json.JSONDecodeError, KeyError, TypeError) as error:
-            raise InputError(f"{path} is no state of a run ({error}); give another `folder`.") from error
-        if not np.array_equal(numbers, atoms.numbers):
-            raise InputError(f"{path} is the state of a run of other atoms; give another `folder`.")
-        if learnt > len(self._records):
-            raise InputError(f"{self._records.path} holds {len(self._records)} calculations, {path} knows of {learnt}; restore the file.")
-        for reference in self._records.references[:learnt]:
+        state = State.read(path, atoms)
+        if state.learnt > len(self._records):
+            raise InputError(
+                f"{self._records.path} holds {len(self._records)} calculations, {path} knows of {state.learnt}; restore the file."
+            )
+        for reference in self._records.references[: state.learnt]:
             self._learn(reference)
-        atoms.set_cell(state["cell"])
-        atoms.set_positions(state["positions"], apply_constraint=False)
-        atoms.set_momenta(state["momenta"], apply_constraint=False)
-        self.step, self.calls, self._random = state["step"], calls, state["random"]
+        state.put(atoms)
+        self.step, self.calls, self.looks, self._random = state.step, state.calls, state.looks, state.random
 
 
 def _threshold(threshold: float | None, model: Potential | None) -> float:
@@ -250,22 +236,3 @@ def _threshold(threshold: float | None, model: Potential | None) -> float:
             raise InputError("`threshold` must be given, in eV/Å: the model has no errors of forces left out of its own fit.")
     require_positive(threshold=threshold)
     return float(threshold)
-
-
-def _random_of(dynamics: Dynamics):
-    """The state of the random numbers of a dynamics; None where it has none."""
-    source = getattr(dynamics, "rng", None)
-    if hasattr(source, "bit_generator"):
-        return source.bit_generator.state
-    return list(source.get_state()) if hasattr(source, "get_state") else None
-
-
-def _set_random(dynamics: Dynamics, state) -> None:
-    """Random numbers that go on where others stopped."""
-    source = getattr(dynamics, "rng", None)
-    if state is None or source is None:
-        return
-    if hasattr(source, "bit_generator"):
-        source.bit_generator.state = state
-    else:
-        source.set_state(tuple(state))

@@ -11,7 +11,7 @@ from ase.optimize import BFGS
 from ase.optimize.optimize import DEFAULT_MAX_STEPS, Optimizer
 
 from soapkrr.active.certificate import Certificate, left_to_gain, lowest_curvature
-from soapkrr.active.surrogate import Reference, Surrogate, Tilted, grows
+from soapkrr.active.surrogate import Recorded, Reference, Surrogate, Tilted, grows
 from soapkrr.errors import InputError
 
 #: How far an atom may move between two reference calculations, Å: at first, at most, and at least.
@@ -55,9 +55,9 @@ class SurrogateRelaxation(Optimizer):
         the lowest structure of it.
     logfile, trajectory : as in ASE.
     prior : a cheap calculator, a prior mean or a fitted potential: what is learnt is the difference to it.
-    model : ``model`` of an earlier relaxation of the same species, which goes on to grow in a copy: with ten structures or more it is
-        trusted as far as it says that it knows the energy to 0.15 eV, and relaxes before the reference is asked at all. Another fitted
-        potential serves as ``prior``.
+    model : ``model`` of an earlier relaxation, which goes on to grow in a copy: with ten structures or more, of all species, it is trusted
+        as far as it says that it knows the energy to 0.15 eV, and relaxes before the reference is asked at all. For species that it does
+        not know it is made again, from all labels so far. Another fitted potential serves as ``prior``.
     nearest : stay in the basin of the starting structure: short steps only.
 
     Attributes
@@ -68,8 +68,8 @@ class SurrogateRelaxation(Optimizer):
 
     Raises
     ------
-    InputError : ``atoms`` have no calculator, ``model`` does not know a species, or the reference gives energies or forces that are not
-        finite; what was calculated before is in ``restart``, ``trajectory`` and ``references``.
+    InputError : ``atoms`` have no calculator, ``model`` cannot be made for a species, or the reference gives energies or forces that are
+        not finite; what was calculated before is in ``restart``, ``trajectory`` and ``references``.
 
     Examples
     --------
@@ -123,10 +123,15 @@ class SurrogateRelaxation(Optimizer):
     def irun(self, fmax=0.05, steps=DEFAULT_MAX_STEPS):
         """See `Optimizer.irun`."""
         self.fmax = fmax
-        if not self.references and len(self.surrogate) >= KNOWN and not self.nearest:
+        known = len(self.surrogate) >= KNOWN and self.surrogate.knows(underlying(self.atoms).symbols)
+        if not self.references and known and not self.nearest:
             self.optimizable.set_x(self._relaxed(None)[0])
-        converged = False
-        for converged in super().irun(fmax, steps):
+        converged, run = False, super().irun(fmax, steps)
+        if self.points and np.array_equal(self.optimizable.get_x(), self.points[-1]):  # after a restart: known, and not asked again
+            with self._on_the_surrogate(Recorded(self.references[-1])):
+                converged = next(run)
+            yield converged
+        for converged in run:
             self._learn()
             yield converged
         self._certify(converged)
@@ -263,7 +268,7 @@ class SurrogateRelaxation(Optimizer):
         return self.values[best] - float(self.optimizable.get_value()) > HOLE * most + NO_HOLE
 
     def _std(self) -> float:
-        return float(self.model.predict(underlying(self.atoms), uncertainty={"energy"}).energy_std[0])
+        return float(self.model.predict(underlying(self.atoms), uncertainty={"total"}).energy_std[0])
 
     @contextmanager
     def _on_the_surrogate(self, calculator):

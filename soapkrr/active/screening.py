@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from ase import Atoms
 
-from soapkrr.active.candidates import check_source, stream
+from soapkrr.active.candidates import check_source, source_path, stream
 from soapkrr.active.duplicates import Alike, composition, duplicates
 from soapkrr.active.evaluation import Evaluation, groups
 from soapkrr.active.ledger import Ledger
@@ -91,11 +91,12 @@ def check_output(output: str | Path, candidates=None) -> Path:
     path = check_writable(output)
     if path.suffix.lower() != ".db":
         raise InputError(f"`output` must be an ASE database, name.db, received {output}.")
-    if isinstance(candidates, (str, Path)) and path.exists() and path.samefile(candidates):
+    source = source_path(candidates)
+    if source is not None and path.exists() and source.exists() and path.samefile(source):
         raise InputError(f"`output` {output} is the file of candidates; choose another name.")
     for suffix in (".csv", ".html"):
         check_writable(path.with_suffix(suffix))
-        if isinstance(candidates, (str, Path)) and Path(candidates) == path.with_suffix(suffix):
+        if source == path.with_suffix(suffix):
             raise InputError(f"`output` {output}: {path.with_suffix(suffix)} is the file of candidates; choose another name.")
     return path
 

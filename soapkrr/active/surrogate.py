@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,6 +11,7 @@ from ase import Atoms
 from ase.calculators.calculator import BaseCalculator, Calculator, all_changes
 from ase.calculators.singlepoint import SinglePointCalculator
 
+from soapkrr.active.widening import widened
 from soapkrr.baselines import Baseline, CalculatorBaseline
 from soapkrr.descriptors.pair import Pair
 from soapkrr.descriptors.soap import SOAP
@@ -18,7 +19,8 @@ from soapkrr.errors import InputError
 from soapkrr.estimators.base import Potential
 from soapkrr.estimators.gaussian_process import GaussianProcess
 from soapkrr.kernels import DotProduct, Linear
-from soapkrr.labels import Observations
+from soapkrr.labels import Observations, read_labels
+from soapkrr.regression.data import TrainingData
 from soapkrr.regression.exact.posterior import ExactProcess
 from soapkrr.regression.terms import Term
 from soapkrr.structures import Batch
@@ -82,18 +84,23 @@ class Surrogate:
 
     Parameters
     ----------
-    species : chemical symbols.  prior : a prior mean, or None.  model : that of another surrogate, which goes on to grow in a copy.
+    species : chemical symbols.  prior : a prior mean, or None.
+    model : that of another surrogate, which goes on to grow in a copy; where it does not know a species, it is made again for all of them
+        from the labels that it has learnt from.
     """
 
     def __init__(self, species: list[str], prior: Baseline | None = None, model: GaussianProcess | None = None):
         self.species, self.prior, self.model = sorted(set(species)), prior, copy.copy(model)
-        if model is not None:
-            unknown = sorted(set(species) - set(model.reference_energies_))
-            if unknown:
-                raise InputError(f"`model` does not know {unknown}, only {sorted(model.reference_energies_)}; start without one.")
-            self.species = sorted(model.reference_energies_)
-            self.prior = None  # is in the model
         self.highest: dict[tuple, float] = {} if model is None else dict(highest_energies(model))
+        if model is not None:
+            self.prior = None  # is in the model
+            self.species = sorted(set(species) | set(model.reference_energies_))
+            if self.species != sorted(model.reference_energies_):
+                self.model = widened(model, self.species, self._references())
+
+    def knows(self, species: Iterable[str]) -> bool:
+        """Whether it has learnt from a structure with each of these species."""
+        return set(species) <= {symbol for key in self.highest for symbol, _ in key}
 
     @classmethod
     def of(cls, species: list[str], prior=None, model=None) -> Surrogate:
@@ -153,6 +160,23 @@ def grows(model) -> bool:
     return isinstance(model, GaussianProcess) and isinstance(getattr(model, "process_", None), ExactProcess)
 
 
+def updatable(model) -> bool:
+    """Whether an update of a model is what a fit with its noise and signals would give: no error bars and no scalings are learnt."""
+    return (
+        grows(model)
+        and model.process_.targets is not None
+        and model.calibration_ is None
+        and not any(term.descriptor.learns for term in model._as_fitted()._terms())
+    )
+
+
+def references_of(model: GaussianProcess, frames: list[Atoms]) -> Mapping[str, float]:
+    """The reference energies that a fit of the model to these structures would have."""
+    fitted = model._as_fitted()
+    labels = read_labels(frames, fitted.observations, fitted._noise())
+    return TrainingData.of(frames, labels, fitted.baseline, model.threads).references
+
+
 def as_prior(prior) -> Baseline | None:
     """A prior mean from one, a calculator or a fitted potential."""
     if prior is None or isinstance(prior, Baseline):
@@ -162,6 +186,23 @@ def as_prior(prior) -> Baseline | None:
     if isinstance(prior, BaseCalculator):
         return CalculatorBaseline(prior)
     raise InputError(f"`prior` must be an ASE calculator, a prior mean or a fitted potential, received {type(prior).__name__}.")
+
+
+class Recorded(Calculator):
+    """A calculation that was made, for a structure that stands where it was made."""
+
+    implemented_properties = ["energy", "free_energy", "forces", "stress"]
+
+    def __init__(self, reference: Reference):
+        super().__init__()
+        self.reference = reference
+
+    def calculate(self, atoms=None, properties=("energy",), system_changes=all_changes):
+        """Called by ASE."""
+        super().calculate(atoms, properties, system_changes)
+        known = self.reference
+        self.results = {"energy": known.energy, "free_energy": known.energy, "forces": known.forces}
+        self.results |= {} if known.stress is None else {"stress": known.stress}
 
 
 class Tilted(Calculator):

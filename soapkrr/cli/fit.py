@@ -10,6 +10,7 @@ from soapkrr.cli.files import check_labels, check_structures, model_path, named,
 from soapkrr.cli.held_out import check_species, cross_validated, parts, split
 from soapkrr.cli.parameters import plan_of
 from soapkrr.cli.tables import ROWS, Report, counts, error_text, errors, told
+from soapkrr.cli.understood import announce, as_text, understood
 from soapkrr.errors import InputError
 
 #: Said of errors of the structures that were fitted, where there are no others.
@@ -34,6 +35,8 @@ def fit(args) -> Report:
     with named(args.file):
         plan = plan_of(args, data.train)
     _check(args, plan.model, data)
+    found = understood(data.train, args.file, plan.model.observations)
+    announce(found, args.quiet)
     if args.plan:
         return _planned(plan.model.plan(data.train, optimize=plan.way, calibrate=True))
     from soapkrr.checking.fitting import checked_fit
@@ -49,8 +52,9 @@ def fit(args) -> Report:
     train = errors(model, known, wanted, not args.quiet, args.by)
     test = None if data.test is None else errors(model, data.test, args.uncertainty, not args.quiet, args.by)
     cv = None if args.cv is None else cross_validated(plan, known, args)
-    told = {**train, "fit_seconds": seconds, "peak_memory_mb": memory, "test": test, "cv": cv, "test_places": data.places}
-    return Report(told | _described(model, args), "\n\n".join([_head(model, args, seconds, memory), *_tables(args, data, train, test, cv)]))
+    told = {"data": found, **train, "fit_seconds": seconds, "peak_memory_mb": memory, "test": test, "cv": cv, "test_places": data.places}
+    text = "\n\n".join([as_text(found), _head(model, args, seconds, memory), *_tables(args, data, train, test, cv)])
+    return Report(told | _described(model, args), text)
 
 
 def _read(args) -> Data:

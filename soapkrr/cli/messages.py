@@ -12,9 +12,14 @@ OTHER = {
     "config_type": "--config-type-key",
     "r0": "--scaling-r0",
     "width": "--cutoff-width",
+    "n_images": "--images",
+    "displacement": "--displace",
     "noise": "--noise-energy, --noise-forces, --noise-stress",
     **dict.fromkeys(("observations", "Observations"), "--energy-key, --forces-key, --stress-key, --virial-key"),
 }
+
+#: Parameters that commands take without an option.
+PLACES = ("initial", "final")
 
 #: Kinds of label: where a message gives one a value, it is the name under which labels are looked for.
 KINDS = ("energy", "forces", "stress", "virial")
@@ -33,6 +38,8 @@ def in_options(message: str, args: argparse.Namespace) -> str:
     there = {f"--{name.replace('_', '-')}" for name in vars(args)}
 
     def replaced(match):
+        if match["name"] in PLACES and match["name"] in vars(args):
+            return f"`{match['name'].upper()}`"
         option, value = _option(match["name"], match["kind"], match["value"], args), match["value"]
         if not set(option.split(", ")) <= there:
             return match[0]

@@ -8,11 +8,16 @@ from collections.abc import Sequence
 from soapkrr import __version__
 from soapkrr.cli.arguments import LABELS, common, errors, labels, model_and_file, number, output
 from soapkrr.cli.check import check
+from soapkrr.cli.dimer import DIMER, dimer, dimer_arguments
 from soapkrr.cli.evaluate import evaluate
+from soapkrr.cli.explore import EXPLORED, explore, explore_arguments
 from soapkrr.cli.fit import fit
 from soapkrr.cli.fit_arguments import fit_arguments
 from soapkrr.cli.info import info
 from soapkrr.cli.messages import Parser
+from soapkrr.cli.neb import NEB, neb, neb_arguments
+from soapkrr.cli.new import add_arguments as new_arguments
+from soapkrr.cli.new import new
 from soapkrr.cli.predict import predict
 from soapkrr.cli.referenced import REFERENCES, add_arguments, relax_by_reference
 from soapkrr.cli.relax import relax
@@ -54,13 +59,14 @@ def build_parser(words: Sequence[str] = ()) -> argparse.ArgumentParser:
     """The parser of all commands; ``words``: those to parse, for `relax` has no MODEL where there is a --reference."""
     parser = Parser(prog="soapkrr", description="Gaussian-process potentials with error bars.", allow_abbrev=False)
     parser.add_argument("--version", action="version", version=f"soapkrr {__version__}")
-    subparsers = parser.add_subparsers(title="commands", required=True, metavar="check | fit | evaluate | predict | relax | screen | info")
+    subparsers = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
 
     def command(run, text, epilog=None, name=None):
         sub = subparsers.add_parser(name or run.__name__, help=text, description=text, epilog=epilog, allow_abbrev=False)
         sub.set_defaults(run=run)
         return sub
 
+    new_arguments(command(new, "write a commented script and a notebook for structures of your own"))
     _check_arguments(command(check, "look for what is wrong with labelled structures, or with a model", CHECKED))
     fit_arguments(command(fit, "fit a potential to labelled structures and write it to a file", CHOSEN))
     _evaluate_arguments(command(evaluate, "print the errors of a model on labelled structures"))
@@ -71,6 +77,9 @@ def build_parser(words: Sequence[str] = ()) -> argparse.ArgumentParser:
         _relaxation_arguments(sub)
     else:
         _relax_arguments(command(relax, "relax structures with a model, or by few calls of a --reference", RELAXED))
+    neb_arguments(command(neb, "find the path over a barrier by few calls of a reference", NEB))
+    dimer_arguments(command(dimer, "find a saddle point from one structure by few calls of a reference", DIMER))
+    explore_arguments(command(explore, "run molecular dynamics that ask a reference where a force may be wrong", EXPLORED))
     _screen_arguments(command(screen, "rank candidates by predicted energy, and name those to calculate next", SCREENED))
     _info_arguments(command(info, "print what is in a model file"))
     return parser
@@ -118,7 +127,11 @@ def _relaxation_arguments(sub) -> None:
 
 def _screen_arguments(sub) -> None:
     sub.add_argument("model", metavar="MODEL", help="model file")
-    sub.add_argument("candidates", metavar="CANDIDATES", help="extended XYZ, ASE's database, another file that ASE reads, or a folder")
+    sub.add_argument(
+        "candidates",
+        metavar="CANDIDATES",
+        help="extended XYZ, ASE's database, another file that ASE reads (FILE@0:50: some of it), or a folder",
+    )
     output(sub, "OUT.db", "ASE's database of the candidates, best first in OUT.csv and OUT.html", required=True)
     sub.add_argument("--next", type=count, default=0, metavar="N", help="name N structures whose labels narrow the decision most")
     number(sub, "--best", positive_int, 10, "how many of the lowest values are looked for")

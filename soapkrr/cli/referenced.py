@@ -73,12 +73,11 @@ def _relaxed(frame, reference, prior, model, args):
 
     atoms, relaxation = frame.copy(), None
     atoms.calc = reference
-    known = model if model is not None and set(atoms.symbols) <= set(model.reference_energies_) else None
     try:
         if args.cell and not atoms.pbc.all():
             raise InputError("it is not periodic in three directions, `--cell` cannot relax its cell.")
         target = FrechetCellFilter(atoms) if args.cell else atoms
-        relaxation = SurrogateRelaxation(target, logfile=None, prior=prior if known is None else None, model=known, nearest=args.nearest)
+        relaxation = SurrogateRelaxation(target, logfile=None, prior=prior if model is None else None, model=model, nearest=args.nearest)
         relaxation.run(fmax=args.fmax, steps=args.steps)
     except FAILURES as error:
         bare = frame.copy()

@@ -200,7 +200,8 @@ class Potential(PosteriorMethods):
         ----------
         frames : one structure or a list.
         uncertainty : True for every standard deviation, or some of ``"energies"`` (per atom; cheap), ``"energy"`` (total and per atom; the
-            total costs the square of the number of atoms, unless their environments are alike), ``"forces"``, ``"stress"``.
+            total costs the square of the number of atoms, unless their environments are alike), ``"total"`` (of total energies alone; of
+            one structure some two predictions, unless calibrated), ``"forces"``, ``"stress"``.
         client : a `dask.distributed.Client`, whose workers predict; they get the model once for each call.
 
         Raises

@@ -5,21 +5,22 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from ase import Atoms
+from sklearn.utils.validation import check_is_fitted
 
 from soapkrr.baselines import Baseline
 from soapkrr.descriptors.base import Descriptor
 from soapkrr.errors import InputError
 from soapkrr.estimators.base import Potential
+from soapkrr.estimators.growing import Addition, counted
 from soapkrr.execution.memory import device_limit
 from soapkrr.kernels import Kernel
-from soapkrr.labels import KINDS, Observations, read_labels
-from soapkrr.regression.data import TrainingData, check_structures, checked_noise
+from soapkrr.labels import Observations
+from soapkrr.regression.data import checked_noise
 from soapkrr.regression.exact.cholesky import Cholesky
 from soapkrr.regression.exact.growing import grown
 from soapkrr.regression.exact.iterative import BySize, ConjugateGradients
 from soapkrr.regression.exact.posterior import ExactProcess
 from soapkrr.regression.fit import Fit, Scheme
-from soapkrr.regression.origin import origin
 from soapkrr.regression.targets import observation_counts
 from soapkrr.regression.terms import Term
 from soapkrr.structures import as_frames
@@ -77,24 +78,19 @@ class ExactPotential(Potential):
         >>> model.update(frames[2]).n_observations_["energy"]
         3
         """
-        fitted, process, frames = self._as_fitted(), self.process_, as_frames(frames)
+        check_is_fitted(self)
+        process, references = self.process_, self.reference_energies_ if references is None else dict(references)
         if not isinstance(process, ExactProcess):
             raise InputError(
                 "`update` adds rows to a Cholesky factor; a fit by conjugate gradients has none: fit again with all structures."
             )
-        domain = check_structures(frames, process.descriptors, pairs=False)
-        labels = read_labels(frames, fitted.observations, fitted._noise())
-        references = self.reference_energies_ if references is None else dict(references)
-        data = TrainingData.of(frames, labels, [references, *self.prior_means_]).labelled()
+        more = Addition.of(self, as_frames(frames), references)
         shift = {symbol: energy - references[symbol] for symbol, energy in self.reference_energies_.items()}
         with serial_blas(), device_limit(self._xp, self.memory_limit):
-            self.process_, self.log_likelihood_ = grown(process, data, self.noise_, shift)
+            self.process_, self.log_likelihood_ = grown(process, more.data, self.noise_, shift)
         self.reference_energies_ = references
-        counts = observation_counts(data.labels)
-        self.n_observations_ = {kind: n for kind in KINDS if (n := self.n_observations_.get(kind, 0) + counts.get(kind, 0))}
-        self.domain_ = None if self.domain_ is None else self.domain_.joined(domain)
-        self.calibration_, self.left_out_errors_, self.origin_ = None, {}, origin()
-        vars(self).pop("test_errors_", None)
+        self.n_observations_ = counted(self.n_observations_, observation_counts(more.data.labels))
+        more.noted(self)
         return self
 
     def _set_fitted(self, fit: Fit, references: Mapping[str, float]) -> None:

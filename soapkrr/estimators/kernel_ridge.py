@@ -19,7 +19,7 @@ from soapkrr.regression.terms import Term
 class KernelRidge(ExactPotential):
     """Kernel ridge regression of energies, forces and stress: the mean of `GaussianProcess` with one regularisation.
 
-    (K + α W²)⁻¹y with W = √N for an energy, ``force_weight``⁻¹ for a force component, ``stress_weight``⁻¹ for a stress component.
+    (K + α W²)⁻¹y with W = √N for an energy, 1/``force_weight`` for a force component, 1/``stress_weight`` for a stress component.
 
     Parameters
     ----------

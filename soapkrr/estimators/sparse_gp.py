@@ -14,8 +14,11 @@ from soapkrr.descriptors.base import Descriptor
 from soapkrr.errors import InputError
 from soapkrr.estimators.base import Potential
 from soapkrr.estimators.compressing import compressed
+from soapkrr.estimators.growing import Addition, grown_fit
+from soapkrr.execution.memory import device_limit
 from soapkrr.kernels import Kernel
 from soapkrr.labels import Observations
+from soapkrr.planning import Task, fit_work
 from soapkrr.regression.data import checked_noise
 from soapkrr.regression.exact.subset import ObservationSubset
 from soapkrr.regression.fit import Fit, Scheme
@@ -23,6 +26,8 @@ from soapkrr.regression.score import Score
 from soapkrr.regression.sparse.fit import SparseEnvironments
 from soapkrr.regression.terms import Term
 from soapkrr.selection.specifications import Selection
+from soapkrr.structures import as_frames
+from soapkrr.threads import serial_blas
 
 logger = logging.getLogger(__name__)
 
@@ -145,6 +150,60 @@ class SparseGP(Potential):
             raise InputError(f"`score` is what a cross-validation makes small, received {score!r} with `optimize` {optimize!r}.")
         self.learn(frames, optimize, progress, client, score=wanted)
         logger.info("fitted %d rows on %d features, condition number %.1e", sum(self.n_observations_.values()), self.rank_, self.condition_)
+        return self
+
+    def update(self, frames: Atoms | list[Atoms], *, novelty: float | None = None, training: Atoms | list[Atoms] | None = None) -> SparseGP:
+        """Add structures with labels to the fitted data; returns self.
+
+        Equal to a fit to all of them with the sparse points (or representers), noise, signals, reference energies and learnt scalings of
+        this model: triangles of the design rows absorb the new ones, at 2·n·r² operations for n new rows of r features, whatever was
+        fitted before. Error bars that were calibrated are the posterior's own again, as after `fit`.
+
+        With ``novelty``, environments of the new structures become sparse points where those there are leave the energy of an atom
+        undetermined by more than that, whatever is observed: δ²κ(x, x) − |φ|² > ``novelty``², the largest first, and until none is larger:
+        the farthest points in the metric of the kernel. Each is a new column of all design rows.
+        A model keeps neither old structures nor their Jacobians, so that these columns are made again from ``training``: the cost is that
+        of the rows and triangles of a fit; nothing is selected or optimised again.
+
+        Parameters
+        ----------
+        frames : structures with labels, as in `fit`, of species that the model knows.
+        novelty : standard deviation of an atom's energy, eV, such as 1e-3; None: sparse points stay as they are.
+        training : all structures that the model was fitted to, with their labels, in any order, which ``origin_`` tells. Used where there
+            are new sparse points; the model then states its data again, so that a next `update` and `leave_out` can be told them.
+
+        Raises
+        ------
+        sklearn.exceptions.NotFittedError : the model is not fitted.
+        InputError : a structure, a label or a parameter cannot be used; the model stays as it was.
+
+        Examples
+        --------
+        >>> from ase.build import bulk
+        >>> from ase.calculators.emt import EMT
+        >>> from soapkrr import SOAP, DotProduct, SparseGP
+        >>> frames = [bulk("Cu", a=a) for a in (3.5, 3.6, 3.7)]
+        >>> for atoms in frames:
+        ...     atoms.calc = EMT()
+        ...     _ = atoms.get_potential_energy()
+        >>> model = SparseGP(SOAP(["Cu"], r_cut=4.0), DotProduct(zeta=2)).fit(frames[:2])
+        >>> model.update(frames[2], novelty=1e-6, training=frames[:2]).n_observations_["energy"]
+        3
+        """
+        check_is_fitted(self)
+        more = Addition.of(self, as_frames(frames), self.reference_energies_)
+        everything = None if training is None else more.after(self, as_frames(training))
+        largest = everything or more
+        task = Task(self._terms(), largest.frames, largest.labels, None)
+        division = fit_work(self._scheme(), task, self._budget).division if self._limited else None
+        with serial_blas(), device_limit(self._xp, self.memory_limit):
+            fit = grown_fit(self, more, everything, novelty, self._resources(division, False, None))
+        choices = {name: vars(self)[name] for name in ("choices_",) if name in vars(self)}
+        self._set_fitted(fit, self.reference_energies_)
+        vars(self).update(choices)
+        more.noted(self)
+        if everything is not None:
+            self.origin_ = everything.origin()
         return self
 
     def compress(self, *, tolerance: float | None = None, microseconds_per_atom: float | None = None, frames=None) -> SparseGP:

@@ -18,7 +18,8 @@ from soapkrr.kernels import DotProduct
 from soapkrr.labels import KINDS
 from soapkrr.learning.density import Density, leave_out_density
 from soapkrr.learning.reverse import slopes
-from soapkrr.regression.exact.covariance import Composition, covariance, some_of
+from soapkrr.regression.exact.compositions import Composition
+from soapkrr.regression.exact.covariance import covariance, some_of
 from soapkrr.threads import thread_map
 
 

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from soapkrr.regression.exact.covariance import Composition, layout_of, tiles
+from soapkrr.regression.exact.compositions import Composition, layout_of, tiles
 from soapkrr.threads import thread_map
 
 #: Structures of the other side at once: their Z stay in the cache.

@@ -23,7 +23,7 @@ from soapkrr.learning.objective import Objective, Point, Value, kinds_present
 from soapkrr.learning.report import LearningReport
 from soapkrr.progress import track
 from soapkrr.regression.data import TrainingData, check_structures
-from soapkrr.regression.exact.covariance import ObservedStructures
+from soapkrr.regression.exact.compositions import ObservedStructures
 from soapkrr.regression.grouping import FEWEST
 from soapkrr.regression.targets import observation_targets, subset
 from soapkrr.regression.terms import Term
@@ -216,7 +216,7 @@ def learning_data(model: Potential, frames: list[Atoms], seed: int, fewest: int 
 def task_of(model: Potential, parts: tuple[Term, WeightedSOAP, DotProduct], data: TrainingData) -> Task:
     """The task of learning weights of a model from some structures."""
     (term, soap, kernel), noise = parts, model._noise()
-    structures = ObservedStructures.of(data)
+    structures = ObservedStructures.of(data).whole()
     y, sigma = observation_targets(data, noise)
     known = np.flatnonzero(np.isfinite(sigma))
     names, kind = kinds_present(structures.layout.kinds[known])

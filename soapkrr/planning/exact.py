@@ -14,7 +14,7 @@ from soapkrr.planning.flops import described_flops, jacobian_flops, pair_traffic
 from soapkrr.planning.plan import Step
 from soapkrr.planning.sizes import ATOM, PAIR, Data, TermSize, check
 from soapkrr.planning.work import Budget, Learning, Task, Work, fit_work, prediction_group, prediction_work, sizes_of
-from soapkrr.regression.exact import covariance, posterior
+from soapkrr.regression.exact import compositions, posterior, wide
 from soapkrr.regression.exact.atoms import ELEMENTS
 from soapkrr.regression.exact.cholesky import Cholesky
 from soapkrr.regression.exact.posterior import MatrixProcess, ObservationProcess
@@ -30,25 +30,30 @@ INSTEAD = "or fit a `SparseGP`, whose memory does not grow with the square of th
 class ObservationSizes:
     """Numbers that costs depend on, of every structure: atoms of each species of a descriptor, and derivative observations.
 
+    Parameters
+    ----------
+    forces : (n_structures,) part of the atoms whose forces are observed.  stress : (n_structures,) whether it is.
+
     Attributes
     ----------
     m : (n_structures, n_species).  k : (n_structures,).
     """
 
-    def __init__(self, descriptor: Descriptor, frames: Sequence[Atoms], forces: Sequence[bool], stress: Sequence[bool]):
+    def __init__(self, descriptor: Descriptor, frames: Sequence[Atoms], forces: Sequence[float], stress: Sequence[bool]):
         n = descriptor.n_kinds
         self.m = np.array([np.bincount(descriptor.kinds(atoms.numbers), minlength=n) for atoms in frames], dtype=float)
         self.k = 3.0 * self.m.sum(axis=1) * np.asarray(forces) + 6.0 * np.asarray(stress)
 
     @classmethod
     def of(cls, task: Task) -> list[ObservationSizes]:
-        """As each term's descriptor sees the labelled structures of a task."""
-        kinds = [[label.has(kind) for label in task.labels] for kind in ("forces", "stress")]
-        return [cls(t.descriptor, task.frames, *kinds) for t in task.terms]
+        """As each term's descriptor sees the labelled structures of a task; atoms whose forces are masked have no covariances."""
+        known = [np.isfinite(label.forces).any(axis=1).mean() if label.has("forces") else 0.0 for label in task.labels]
+        stress = [label.has("stress") for label in task.labels]
+        return [cls(t.descriptor, task.frames, known, stress) for t in task.terms]
 
     @property
     def observations(self) -> int:
-        return int((1 + self.k).sum())
+        return round((1 + self.k).sum())
 
     def vectors(self, features: int) -> float:
         """Bytes of features and derivatives of all structures."""
@@ -56,8 +61,10 @@ class ObservationSizes:
 
     def tile(self, features: int) -> float:
         """Bytes of a thread for one structure and a tile of others."""
-        m, k = self.m.max(axis=0).max(), self.k.max()
-        return 8.0 * covariance.TILE * (m * features * k + 3 * m * m * (1 + 2 * k) + 3 * (1 + k) ** 2) + 16 * m * features * (1 + k)
+        m, k, tile = self.m.max(axis=0).max(), self.k.max(), compositions.TILE
+        if m * m * k > wide.WIDE:
+            return 8.0 * tile * (5 * m * m + (1 + k) ** 2 + m * features) + 16.0 * wide.HELD
+        return 8.0 * tile * (m * features * k + 3 * m * m * (1 + 2 * k) + 3 * (1 + k) ** 2) + 16 * m * features * (1 + k)
 
     def covariance_flops(self, features: int, other: ObservationSizes | None = None) -> float:
         """Operations for the covariance with other observations, or of half of the covariance of all with themselves."""

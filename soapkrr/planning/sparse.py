@@ -22,6 +22,7 @@ from soapkrr.planning.work import (
     sizes_of,
     unfitted_prediction_work,
 )
+from soapkrr.prediction import TOTAL
 from soapkrr.regression.sparse.fit import FOLDS, SparseEnvironments
 from soapkrr.regression.sparse.points import numbers_wanted, row_bytes, species_counts, takes_basis
 from soapkrr.regression.sparse.posterior import SparseProcess
@@ -189,7 +190,7 @@ def _atom_bytes(sizes: Sequence[TermSize], data: Data, wanted: frozenset[str]) -
     """Bytes of each atom of a group."""
     R, points = sum(t.rank for t in sizes), [max(t.points, default=0) for t in sizes]
     atom = sum(t.neighbours for t in sizes) * PAIR + 200.0
-    if "energies" in wanted:
+    if wanted & {"energies", TOTAL}:
         atom += 8 * (sum(t.features for t in sizes) + 3 * R / data.smallest)
     if wanted & {"forces", "stress"}:
         atom += sum(t.values() + 24 * m for t, m in zip(sizes, points, strict=True))
@@ -202,7 +203,7 @@ def _block_bytes(sizes: Sequence[TermSize], data: Data, wanted: frozenset[str], 
     """Bytes of a thread that works on a block of atoms."""
     R, points, loops = sum(t.rank for t in sizes), [max(t.points, default=0) for t in sizes], budget.loops
     block = loops.EVALUATED * 8 * sum(3 * t.features + 2 * t.state + 3 * m for t, m in zip(sizes, points, strict=True))
-    if "energies" in wanted:
+    if wanted & {"energies", TOTAL}:
         block += loops.EVALUATED * 8 * (3 * R + sum(points))
     if "forces" in wanted:
         block += sum(t.displaced(loops.DISPLACED) + t.displaced(1) for t in sizes)

@@ -70,7 +70,8 @@ def reliability(frames: Atoms | list[Atoms], prediction: Prediction, ax=None, ob
         ax.plot(CURVE, observed, "o-", color=COLOURS[kind], markersize=4, linewidth=1.5, label=label)
     ax.set(xlabel="nominal coverage of the interval", ylabel="observed coverage", title="Reliability")
     ax.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), aspect="equal")
-    ax.legend(frameon=False, fontsize=9, loc="lower right", title="above the line: too wide\nbelow it: too narrow", title_fontsize=9)
+    ax.text(0.03, 0.97, "above the line: too wide\nbelow it: too narrow", transform=ax.transAxes, va="top", fontsize=8)
+    ax.legend(frameon=False, fontsize=8, loc="lower right", borderaxespad=0.2, handlelength=1.2)
     return ax
 
 

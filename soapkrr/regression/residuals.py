@@ -20,7 +20,7 @@ from soapkrr import backends, linear
 from soapkrr.labels import KINDS, Labels
 from soapkrr.prediction import Prediction
 from soapkrr.regression.data import TrainingData
-from soapkrr.regression.exact.covariance import ObservedStructures
+from soapkrr.regression.exact.compositions import ObservedStructures, located
 from soapkrr.regression.exact.posterior import ExactProcess, SubsetProcess
 from soapkrr.regression.known import KnownLabels, unpredicted
 from soapkrr.regression.leave_out import LeaveOut
@@ -135,7 +135,7 @@ def _(process: SubsetProcess, data: TrainingData, some: Residuals) -> np.ndarray
     structures, owner = np.unique(some.structure, return_inverse=True)
     observed = ObservedStructures.of(data.some(structures.tolist()))
     compositions = [observed.compositions(descriptor, process.threads) for descriptor in process.descriptors]
-    place = observed.layout.components(some.kind, owner, some.component)
+    place = located(compositions[0], observed.layout.components(some.kind, owner, some.component))
     rows = process.cross(compositions)[0][place] @ process.transform
     return _unexplained(process.posterior, rows / some.sigma[:, None])
 

@@ -9,7 +9,7 @@ import numpy as np
 from ase.data import atomic_numbers, chemical_symbols
 
 from soapkrr import backends
-from soapkrr.prediction import UNCERTAINTIES, Prediction
+from soapkrr.prediction import TOTAL, UNCERTAINTIES, Prediction
 from soapkrr.regression import stored
 from soapkrr.regression.process import Predictor, Process
 from soapkrr.structures import Batch
@@ -130,7 +130,8 @@ class CalibratedPredictor:
     def __call__(self, batch: Batch, wanted: frozenset[str]) -> CalibratedPrediction:
         """Prediction of a batch with the calibrated standard deviations ``wanted``."""
         xp = backends.library(self.predictor.device)
-        with_atoms = wanted | {"energies"} if wanted else wanted
+        # What an error of a total is expected to be depends on how novel the atoms are.
+        with_atoms = wanted - {TOTAL} | {"energies"} | ({"energy"} if TOTAL in wanted else set()) if wanted else wanted
         p = self.calibration.applied(self.predictor(batch, with_atoms), batch, self.process, xp)
         return p if "energies" in wanted else replace(p, energies_std=None, energies_posterior=None)
 

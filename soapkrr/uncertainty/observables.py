@@ -104,6 +104,34 @@ class Energy(Observable):
         super().__init__(((1.0, structure := Structure(atoms), "energy", -1 if atom is None else _atom(structure, atom)),))
 
 
+def energy_difference(a: Atoms, b: Atoms) -> Observable:
+    """Energy of one structure less that of another, eV: what isomers, sites and reactions are compared by.
+
+    var(E_a − E_b) = var E_a + var E_b − 2 cov(E_a, E_b): of structures that are alike it is far below that of either energy. By
+    `Potential.posterior` mean and standard deviation cost some three predictions of both.
+
+    Raises
+    ------
+    InputError : one is no `ase.Atoms`.
+
+    Examples
+    --------
+    >>> from ase.build import molecule
+    >>> from ase.calculators.emt import EMT
+    >>> from soapkrr import SOAP, DotProduct, GaussianProcess, energy_difference
+    >>> frames = [molecule("H2O") for _ in range(3)]
+    >>> for atoms, stretch in zip(frames, (0.98, 1.0, 1.03)):
+    ...     atoms.positions *= stretch
+    ...     atoms.calc = EMT()
+    ...     _ = atoms.get_potential_energy()
+    >>> model = GaussianProcess(SOAP(["H", "O"], r_cut=3.0), DotProduct(zeta=2)).fit(frames)
+    >>> gap = model.posterior(energy_difference(frames[0], frames[2]))
+    >>> bool(abs(gap.mean[0] - (frames[0].get_potential_energy() - frames[2].get_potential_energy())) < 5 * gap.std[0])
+    True
+    """
+    return Energy(a) - Energy(b)
+
+
 class Force(Observable):
     """Force on an atom along an ``axis`` (0, 1, 2 or ``"x"``, ``"y"``, ``"z"``), eV/Å."""
 

@@ -7,7 +7,7 @@ import numpy as np
 from soapkrr import backends
 from soapkrr.descriptors.environments import Environments
 from soapkrr.kernels import Kernel, squares
-from soapkrr.regression.exact.covariance import Composition, layout_of
+from soapkrr.regression.exact.compositions import Composition, layout_of
 from soapkrr.structures import Batch
 from soapkrr.threads import thread_map
 
@@ -23,7 +23,7 @@ def atom_covariance(kernel: Kernel, env: Environments, trained: list[Composition
 
     def fill(task):
         same, some = task
-        at = xp.asarray(layout.places(same.index[some]))
+        at = xp.asarray(same.places(layout)[some])
         for s, here in enumerate(members):
             if len(here) and same.X[s].shape[1]:
                 rows = _covariance(kernel, env.X[here], same.X[s][some], same.V[s][some])
@@ -58,6 +58,37 @@ def _covariance(kernel: Kernel, x: np.ndarray, y: np.ndarray, w: np.ndarray) -> 
             own = xp.einsum("npdl,npd->npl", w, y, optimize=True)
             out[:, :, 1:] += 2 * xp.einsum("mnp,npl->mnl", jet.b.reshape(m, n, p), own, optimize=True)
     return out
+
+
+def structure_covariance(kernel: Kernel, env: Environments, batch: Batch, trained: list[Composition]) -> np.ndarray:
+    """(n_structures, n_observations) covariances of total energies with what was observed; unit signal.
+
+    cov(E, E_j) = Σ_i κ(x_i, x_j), the potential of an energy, whose slope at each atom of the data meets the derivatives once.
+    """
+    layout, xp = layout_of(trained), env.xp
+    out = xp.zeros((len(batch), layout.size))
+    kinds = batch.structure, np.asarray(backends.host(env.kinds))
+    for same in trained:
+        at = xp.asarray(same.places(layout))
+        for s, (y, w) in enumerate(zip(same.X, same.V, strict=True)):
+            (n, p, d), members = y.shape, [xp.asarray(np.flatnonzero((kinds[0] == b) & (kinds[1] == s))) for b in range(len(batch))]
+            slopes = xp.zeros((n, len(batch), p * d))
+            flat = y.reshape(n * p, d)
+            for b, here in enumerate(members if p else ()):
+                if len(here):
+                    energies, slope = _potential(kernel, env.X[here], flat)
+                    out[b, at[:, 0]] += energies.reshape(n, p).sum(axis=1)
+                    slopes[:, b] = slope.reshape(n, p * d)
+            out[:, at[:, 1:]] += xp.matmul(slopes, w.reshape(n, p * d, -1)).transpose(1, 0, 2)
+    return out
+
+
+def _potential(kernel: Kernel, x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Σ_i κ(x_i, y) (n,) and its gradient (n, d) at y (n, d)."""
+    xp = backends.namespace(x)
+    energies, of_points, of_y = kernel.energies(y @ x.T, squares(y)[:, None], squares(x)[None, :], xp.ones(len(x)))
+    gradient = of_points @ x
+    return energies, gradient if of_y is None else gradient + of_y[:, None] * y
 
 
 def summed(rows: np.ndarray, batch: Batch) -> np.ndarray:

@@ -14,7 +14,8 @@ from soapkrr.labels import KINDS
 from soapkrr.regression.data import TrainingData
 from soapkrr.regression.evidence import exact_evidence, maximise
 from soapkrr.regression.exact.collapsed import CollapsedPart
-from soapkrr.regression.exact.covariance import Composition, ObservedStructures, covariance, some_of, total_covariance
+from soapkrr.regression.exact.compositions import Composition, ObservedStructures, located
+from soapkrr.regression.exact.covariance import covariance, some_of, total_covariance
 from soapkrr.regression.exact.posterior import ExactProcess
 from soapkrr.regression.fit import Fit, Problem, Scheme
 from soapkrr.regression.sparse.points import learnt
@@ -54,9 +55,8 @@ def decomposed(terms: Sequence[Term], data: TrainingData, noise, resources: Reso
     structures, threads = ObservedStructures.of(data), resources.threads
     compositions = [structures.compositions(t.descriptor, threads, resources.xp) for t in terms]
     y, sigma = observation_targets(data, noise)
-    K, known = total_covariance(terms, compositions, threads), np.flatnonzero(np.isfinite(sigma))
-    if len(known) < len(y):
-        K = some_of(K, known)
+    known = np.flatnonzero(np.isfinite(sigma))
+    K = total_covariance(terms, compositions, threads, known)
     L, half, evidence = solve_exact(K, y[known], sigma[known], threads)
     weights = np.zeros(len(y))
     weights[known] = backends.host(linear.backward(L, half))
@@ -86,7 +86,7 @@ def optimised(problem: Problem, resources: Resources) -> Problem:
     y, unit = observation_targets(data, dict.fromkeys(KINDS, 1.0))
     known = np.flatnonzero(np.isfinite(unit))
     seen = [structures.compositions(t.descriptor, threads, resources.xp) for t in problem.terms]
-    K = [some_of(covariance(t.kernel, s, threads=threads), known) for t, s in zip(problem.terms, seen, strict=True)]
+    K = [some_of(covariance(t.kernel, s, threads=threads), located(s, known)) for t, s in zip(problem.terms, seen, strict=True)]
     present, index = np.unique(structures.layout.kinds[known], return_inverse=True)
     names = [KINDS[k] for k in present]
 

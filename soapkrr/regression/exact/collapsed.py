@@ -16,7 +16,7 @@ from soapkrr.errors import ModelFileError
 from soapkrr.kernels import Kernel, squares
 from soapkrr.lazy import cached_property
 from soapkrr.regression import stored
-from soapkrr.regression.exact.covariance import Composition, layout_of
+from soapkrr.regression.exact.compositions import Composition, layout_of
 from soapkrr.regression.terms import checked_term
 
 
@@ -43,7 +43,7 @@ class CollapsedPart:
         for s in range(term.descriptor.n_kinds):
             X, a, B = [xp.zeros((0, term.descriptor.n_features))], [xp.zeros(0)], [xp.zeros((0, term.descriptor.n_features))]
             for same in compositions:
-                w = xp.asarray(weights[layout.places(same.index)])
+                w = xp.asarray(weights[same.places(layout)])
                 n, m, d = same.X[s].shape
                 X.append(same.X[s].reshape(n * m, d))
                 a.append(xp.repeat(w[:, 0], m))
@@ -52,11 +52,11 @@ class CollapsedPart:
         return cls(term.descriptor, term.kernel, term.signal, *(tuple(p) for p in zip(*parts, strict=True)))
 
     def observed(self, compositions: list[Composition]) -> np.ndarray:
-        """(n,) energies and derivatives of the structures of compositions (`Layout` order): the transpose of `collapse`."""
+        """(n,) energies and derivatives of the structures of compositions, zero where ignored: the transpose of `collapse`."""
         layout, xp = layout_of(compositions), compositions[0].xp
         out = xp.zeros(layout.size)
         for same in compositions:
-            at = xp.asarray(layout.places(same.index))
+            at = xp.asarray(same.places(layout))
             for s, (X, V) in enumerate(zip(same.X, same.V, strict=True)):
                 n, m, d = X.shape
                 if m:

@@ -16,7 +16,8 @@ from soapkrr.baselines import baseline_energies
 from soapkrr.errors import InputError
 from soapkrr.regression.data import TrainingData
 from soapkrr.regression.exact.cholesky import collapse
-from soapkrr.regression.exact.covariance import TILE, Composition, ObservedStructures, covariance
+from soapkrr.regression.exact.compositions import TILE, Composition, ObservedStructures, located
+from soapkrr.regression.exact.covariance import covariance
 from soapkrr.regression.exact.posterior import ExactProcess
 from soapkrr.regression.targets import observation_targets
 
@@ -38,12 +39,13 @@ def grown(process: ExactProcess, more: TrainingData, noise, shift: Mapping[str, 
     known = np.flatnonzero(np.isfinite(sigma))
     cross, own = 0.0, 0.0
     for part, trained, new in zip(process.parts, process.compositions, added, strict=True):
-        cross = cross + part.signal**2 * covariance(part.kernel, new, trained, threads)[np.ix_(known, process.picked)]
-        own = own + part.signal**2 * covariance(part.kernel, new, threads=threads)[np.ix_(known, known)]
+        rows, columns = located(new, known), located(trained, process.picked)
+        cross = cross + part.signal**2 * covariance(part.kernel, new, trained, threads)[np.ix_(rows, columns)]
+        own = own + part.signal**2 * covariance(part.kernel, new, threads=threads)[np.ix_(rows, rows)]
     factor = _longer(process.factor, cross, own + np.diag(sigma[known] ** 2), threads)
     targets = np.concatenate([_shifted(process, shift), y[known]])
     half = linear.forward(factor, targets)
-    joined = ObservedStructures(old.frames + structures.frames, old.forces + structures.forces, old.stress + structures.stress)
+    joined = old.joined(structures)
     picked = np.concatenate([process.picked, old.layout.size + known])
     weights = np.zeros(joined.layout.size)
     weights[picked] = linear.backward(factor, half)
@@ -92,4 +94,5 @@ def _joined(old: list[Composition], new: list[Composition], first: int) -> list[
 
 def _alike(one: Composition, other: Composition) -> bool:
     shapes = [tuple(x.shape[1:] for x in same.V) for same in (one, other)]
-    return shapes[0] == shapes[1] and (one.forces, one.stress) == (other.forces, other.stress)
+    same = shapes[0] == shapes[1] and (one.forces, one.stress) == (other.forces, other.stress)
+    return same and (one.kept is None) == (other.kept is None) and (one.kept is None or np.array_equal(one.kept, other.kept))

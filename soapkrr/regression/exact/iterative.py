@@ -18,8 +18,9 @@ from soapkrr.lazy import cached_property
 from soapkrr.regression import stored
 from soapkrr.regression.exact.cholesky import Cholesky, optimised, with_learnt
 from soapkrr.regression.exact.collapsed import CollapsedPart
+from soapkrr.regression.exact.compositions import ObservedStructures
 from soapkrr.regression.exact.conjugate_gradients import ObservedSystem
-from soapkrr.regression.exact.covariance import ObservedStructures, variances
+from soapkrr.regression.exact.covariance import variances
 from soapkrr.regression.exact.operator import CovarianceOperator
 from soapkrr.regression.exact.process import ObservationProcess, restored_parts
 from soapkrr.regression.fit import Fit, Problem, Scheme
@@ -181,7 +182,7 @@ class BySize(Scheme):
 
     def fit(self, problem: Problem, resources: Resources) -> Fit:
         """See `Scheme.fit`."""
-        return self.resolved(ObservedStructures.of(problem.data.labelled()).layout.size).fit(problem, resources)
+        return self.resolved(ObservedStructures.of(problem.data.labelled()).n_rows).fit(problem, resources)
 
 
 def preconditioning_term(term: Term, environments: Sequence[np.ndarray], n: int) -> SparseTerm:

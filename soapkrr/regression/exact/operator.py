@@ -16,7 +16,7 @@ import numpy as np
 from soapkrr import backends
 from soapkrr.descriptors.environments import Environments
 from soapkrr.regression.exact.collapsed import CollapsedPart
-from soapkrr.regression.exact.covariance import ObservedStructures
+from soapkrr.regression.exact.compositions import ObservedStructures
 from soapkrr.regression.sparse.design import DesignRows
 from soapkrr.regression.terms import SparseTerm, Term
 from soapkrr.structures import Batch, split_by_atoms

@@ -15,16 +15,12 @@ from soapkrr import backends, linear
 from soapkrr.errors import ModelFileError
 from soapkrr.labels import KINDS
 from soapkrr.linear import Posterior
+from soapkrr.prediction import TOTAL
 from soapkrr.regression import stored
-from soapkrr.regression.exact.atoms import atom_covariance, summed
+from soapkrr.regression.exact.atoms import atom_covariance, structure_covariance, summed
 from soapkrr.regression.exact.collapsed import CollapsedPart
-from soapkrr.regression.exact.covariance import (
-    Composition,
-    covariance,
-    some_of,
-    total_covariance,
-    variances,
-)
+from soapkrr.regression.exact.compositions import Composition, located
+from soapkrr.regression.exact.covariance import covariance, total_covariance, variances
 from soapkrr.regression.exact.process import ObservationProcess, restored_parts
 from soapkrr.regression.explained import Explained
 from soapkrr.regression.terms import total_priors
@@ -89,6 +85,8 @@ class MatrixProcess(ObservationProcess):
         return {kind: np.concatenate([part[kind] for part in parts]) for kind in parts[0]}
 
     def _energy_deviations(self, batch: Batch, wanted: frozenset[str]) -> dict[str, np.ndarray]:
+        if TOTAL in wanted:
+            return {"energy": self._total_deviations(batch)}
         cross, prior, total = 0.0, 0.0, 0.0
         for part, trained in zip(self.parts, self.compositions, strict=True):
             env, scale = part.descriptor.environments(batch, self.xp), part.signal**2
@@ -101,6 +99,16 @@ class MatrixProcess(ObservationProcess):
         if "energy" in wanted:
             std["energy"] = self.from_covariances(summed(cross, batch), total)
         return std
+
+    def _total_deviations(self, batch: Batch) -> np.ndarray:
+        """(n_structures,) standard deviations of total energies, nothing being done for each atom and observation."""
+        cross, prior, picked = 0.0, 0.0, self.xp.asarray(self.picked)
+        for part, trained in zip(self.parts, self.compositions, strict=True):
+            env, scale = part.descriptor.environments(batch, self.xp), part.signal**2
+            cross = cross + scale * structure_covariance(part.kernel, env, batch, trained)[:, picked]
+            kinds = part.descriptor.kinds(batch.numbers)
+            prior = prior + scale * total_priors(part.kernel, env.X, kinds, batch.offsets, self.threads)
+        return self.from_covariances(cross, prior)
 
     def samples(self, n, seed):
         """See `Process.samples`: the mean plus what draws of weights of the representers give."""
@@ -129,7 +137,7 @@ class MatrixProcess(ObservationProcess):
     def cross(self, queries) -> tuple[np.ndarray, np.ndarray]:
         """Covariances (n, n_representers) of what is asked with the representers, and prior variances (n,)."""
         cross, prior = 0.0, 0.0
-        picked = self.xp.asarray(self.picked)
+        picked = self.xp.asarray(located(self.compositions[0], self.picked))
         for part, query, trained in zip(self.parts, queries, self.compositions, strict=True):
             cross = cross + part.signal**2 * covariance(part.kernel, query, trained, self.threads)[:, picked]
             prior = prior + part.signal**2 * variances(part.kernel, query)
@@ -168,7 +176,7 @@ class ExactProcess(MatrixProcess):
 
     def draws(self, n, seed):
         """See `MatrixProcess.draws`: with features T of all representers, Tᵀ K T = 1, as of a Nyström process of full rank."""
-        K = some_of(total_covariance(self.parts, self.compositions, self.threads), self.picked)
+        K = total_covariance(self.parts, self.compositions, self.threads, self.picked)
         variances = self.xp.einsum("ij,ij->i", self.xp.tril(self.factor), self.xp.tril(self.factor)) - self.xp.diagonal(K)
         unit = 1 / self.xp.sqrt(variances)
         scaled = unit[:, None] * K * unit
@@ -217,8 +225,8 @@ class SubsetProcess(MatrixProcess):
         """See `ObservationProcess.gains`: φ_L·(RᵀR)⁻¹φ_i/σ_i², features of all observations made anew."""
         phi = self.xp.asarray(cross) @ self.transform
         gain = backends.of(phi).dense.solve_triangular(self.posterior.factor, self.posterior.half(phi))
-        K = total_covariance(self.parts, self.compositions, self.threads)
-        rows = K[self.xp.asarray(known)][:, self.xp.asarray(self.picked)] @ self.transform
+        K = total_covariance(self.parts, self.compositions, self.threads, known)
+        rows = K[:, self.xp.asarray(np.searchsorted(known, self.picked))] @ self.transform
         return backends.host((rows @ gain).T) / sigma**2
 
     def draws(self, n, seed):

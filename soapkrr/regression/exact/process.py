@@ -11,9 +11,10 @@ import numpy as np
 
 from soapkrr import backends
 from soapkrr.errors import ModelFileError
+from soapkrr.prediction import TOTAL
 from soapkrr.regression.evaluate import evaluate
 from soapkrr.regression.exact.collapsed import CollapsedPart
-from soapkrr.regression.exact.covariance import Composition, ObservedStructures, observe, single_atoms
+from soapkrr.regression.exact.compositions import Composition, ObservedStructures, observe, single_atoms
 from soapkrr.regression.explained import Explained
 from soapkrr.regression.process import Deviations, Process
 from soapkrr.regression.targets import observation_targets
@@ -53,7 +54,7 @@ class ObservationProcess(Process):
     def evaluate(self, batch: Batch, wanted: frozenset[str]) -> tuple[Mean, Deviations]:
         """See `Process.evaluate`."""
         mean = Mean(*backends.host(tuple(evaluate(self.parts, batch, self.threads))))
-        std = self.energy_deviations(batch, wanted) if "energies" in wanted else {}
+        std = self.energy_deviations(batch, wanted) if wanted & {"energies", TOTAL} else {}
         kinds = wanted & {"forces", "stress"}
         if kinds:
             parts = [self._derivative_std(alone, kinds) for alone in _one_by_one(batch)]
@@ -61,10 +62,11 @@ class ObservationProcess(Process):
         return mean, Deviations(**std)
 
     def energy_deviations(self, batch: Batch, wanted: frozenset[str]) -> dict[str, np.ndarray]:
-        """{kind: standard deviations} of the energies of atoms and, where ``wanted``, of structures; NumPy arrays."""
-        single = [single_atoms(part.descriptor, batch, self.xp) for part in self.parts]
-        std = {"energies": self.deviations(single)}
-        if "energy" in wanted:
+        """{kind: standard deviations} of the energies of atoms, structures, or both, as ``wanted``; NumPy arrays."""
+        std = {}
+        if "energies" in wanted:
+            std["energies"] = self.deviations([single_atoms(part.descriptor, batch, self.xp) for part in self.parts])
+        if wanted & {"energy", TOTAL}:
             std["energy"] = np.concatenate([self._structure_std(alone) for alone in _one_by_one(batch)])
         return std
 

@@ -14,7 +14,8 @@ from soapkrr.labels import KINDS
 from soapkrr.regression.data import check_tolerance
 from soapkrr.regression.evidence import log_likelihood, optimise_sparse
 from soapkrr.regression.exact.cholesky import collapse, optimised, with_learnt
-from soapkrr.regression.exact.covariance import ObservedStructures, some_of, total_covariance
+from soapkrr.regression.exact.compositions import ObservedStructures
+from soapkrr.regression.exact.covariance import some_of, total_covariance
 from soapkrr.regression.exact.posterior import SubsetProcess
 from soapkrr.regression.fit import Fit, Problem, Scheme
 from soapkrr.regression.targets import log_weights, observation_counts, observation_targets
@@ -47,14 +48,12 @@ class ObservationSubset(Scheme):
         compositions = [structures.compositions(t.descriptor, threads, resources.xp) for t in problem.terms]
         y, sigma = observation_targets(problem.data, problem.noise)
         known = np.flatnonzero(np.isfinite(sigma))
-        K = total_covariance(problem.terms, compositions, threads)
-        K = some_of(K, known) if len(known) < len(y) else K
+        K = total_covariance(problem.terms, compositions, threads, known)
         picked = pivoted_cholesky(K, sigma[known], self.n, self.tolerance)
         transform = self._transform(K, picked, sigma[known], threads)
         levels = np.array([problem.noise[kind] for kind in KINDS])[structures.layout.kinds[known]]
-        table = backends.namespace(K).column_stack([K[:, array_beside(K, picked)] @ transform, array_beside(K, y[known])])
-        table *= array_beside(K, levels / sigma[known])[:, None]
-        triangles = _triangles(table, structures.layout.kinds[known])
+        phi = K[:, array_beside(K, picked)] @ transform
+        triangles = feature_triangles(phi, y[known], levels / sigma[known], structures.layout.kinds[known])
         counts = observation_counts(problem.data.labels)
         if problem.optimize:
             problem, transform, triangles = _rescaled(problem, transform, triangles, counts)
@@ -86,8 +85,9 @@ def array_beside(K: np.ndarray, values: np.ndarray) -> np.ndarray:
     return backends.namespace(K).asarray(values)
 
 
-def _triangles(table: np.ndarray, kinds: np.ndarray) -> dict[str, np.ndarray]:
-    """{kind: triangle of [Φ | y]} of rows whose kinds are known."""
+def feature_triangles(phi: np.ndarray, y: np.ndarray, sharpness: np.ndarray, kinds: np.ndarray) -> dict[str, np.ndarray]:
+    """{kind: triangle of [Φ | y]} of rows with targets and factors of their own, whose kinds are known."""
+    table = backends.namespace(phi).column_stack([phi, array_beside(phi, y)]) * array_beside(phi, sharpness)[:, None]
     return {kind: linear.merge([table[array_beside(table, kinds == k)]]) for k, kind in enumerate(KINDS) if (kinds == k).any()}
 
 

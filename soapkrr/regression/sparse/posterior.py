@@ -17,6 +17,7 @@ from soapkrr.errors import ModelFileError
 from soapkrr.kernels import squares
 from soapkrr.lazy import cached_property
 from soapkrr.linear import Posterior
+from soapkrr.prediction import TOTAL
 from soapkrr.regression import stored
 from soapkrr.regression.evaluate import evaluate
 from soapkrr.regression.explained import Explained
@@ -157,13 +158,13 @@ class SparseProcess(Process):
 
     def evaluate(self, batch: Batch, wanted: frozenset[str]) -> tuple[Mean, Deviations]:
         """See `Process.evaluate`."""
-        energies = EnergyVariances(self, batch, "energy" in wanted) if "energies" in wanted else None
+        totals, atoms = bool(wanted & {"energy", TOTAL}), "energies" in wanted
+        energies = EnergyVariances(self, batch, totals, atoms) if totals or atoms else None
         mean = Mean(*backends.host(tuple(evaluate(self.parts, batch, self.threads, energies))))
         variances = {}
         if energies is not None:
-            variances["energies"] = energies.atoms
-            if "energy" in wanted:
-                variances["energy"] = energies.structures()
+            variances |= {"energies": energies.atoms} if atoms else {}
+            variances |= {"energy": energies.structures()} if totals else {}
         designs = [DesignRows(term, batch) for term in self.terms] if wanted & {"forces", "stress"} else []
         if "forces" in wanted:
             variances["forces"] = forces_variance(self, designs)

@@ -69,19 +69,20 @@ def _upper_factor(P: np.ndarray) -> np.ndarray:
 
 
 class EnergyVariances(Collector):
-    """What the variances of total and per-atom energies need.
+    """What the variances of ``totals`` and of energies of ``atoms`` need.
 
     Attributes
     ----------
-    atoms : (n_atoms,) posterior variance of each atom's energy, eV².
+    atoms : (n_atoms,) posterior variance of each atom's energy, eV², where asked for.
     sums : per term and species (n_structures, M_s) Σ_i κ(x_i, X_M).  X : per term (n_atoms, n_features); both with ``totals`` only.
     """
 
-    def __init__(self, process: SparseProcess, batch: Batch, totals: bool):
+    def __init__(self, process: SparseProcess, batch: Batch, totals: bool, atoms: bool):
         self._process, self._batch, self._totals = process, batch, totals
         xp, terms = process.xp, process.terms
         self._structure = xp.asarray(batch.structure)
-        self._reductions = {int(s): process.reduction(int(s)) for s in np.unique(terms[0].descriptor.kinds(batch.numbers))}
+        species = np.unique(terms[0].descriptor.kinds(batch.numbers)) if atoms else ()
+        self._reductions = {int(s): process.reduction(int(s)) for s in species}
         self.atoms = xp.empty(batch.n_atoms)
         if totals:
             self.sums = [[xp.zeros((len(batch), len(points))) for points in t.points] for t in terms]
@@ -95,9 +96,10 @@ class EnergyVariances(Collector):
                 own[start:stop] = x
         for parts in zip(*kernel_rows, strict=True):
             s, here, _ = parts[0]
-            prior = sum(t.prior(x[here]) for t, x in zip(terms, X, strict=True))
-            rows = parts[0][2] if len(parts) == 1 else xp.concatenate([values for _, _, values in parts], axis=1)
-            self.atoms[start + here] = self._reductions[s].variance(prior, rows)
+            if self._reductions:
+                prior = sum(t.prior(x[here]) for t, x in zip(terms, X, strict=True))
+                rows = parts[0][2] if len(parts) == 1 else xp.concatenate([values for _, _, values in parts], axis=1)
+                self.atoms[start + here] = self._reductions[s].variance(prior, rows)
             for t, (_, _, values) in enumerate(parts if self._totals else ()):
                 owners = structure[here]
                 first = xp.flatnonzero(xp.diff(owners, prepend=owners[:1] - 1))

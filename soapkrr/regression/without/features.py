@@ -12,7 +12,7 @@ from soapkrr import backends, linear
 from soapkrr.kernels import squares
 from soapkrr.labels import KINDS
 from soapkrr.regression.data import TrainingData
-from soapkrr.regression.exact.covariance import ObservedStructures
+from soapkrr.regression.exact.compositions import ObservedStructures, located
 from soapkrr.regression.exact.posterior import SubsetProcess
 from soapkrr.regression.known import KnownLabels
 from soapkrr.regression.process import Process
@@ -64,6 +64,7 @@ def _(process: SubsetProcess, part: TrainingData, partition: Partition):
     compositions = [observed.compositions(descriptor, 1, process.xp) for descriptor in process.descriptors]
     cross, prior = process.cross(compositions)
     place = observed.layout.components(labels.kind, labels.structure, labels.component)
+    place = located(compositions[0], place)
     rows = cross[process.xp.asarray(place)] @ process.transform / process.xp.asarray(labels.sigma)[:, None]
     return rows, backends.host(prior)[place] / labels.sigma**2
 

@@ -11,7 +11,7 @@ from soapkrr.execution.resources import GROUP
 from soapkrr.kernels import squares
 from soapkrr.labels import Labels
 from soapkrr.regression.exact.cholesky import solve_exact
-from soapkrr.regression.exact.covariance import some_of, total_covariance
+from soapkrr.regression.exact.covariance import total_covariance
 from soapkrr.regression.exact.iterative import IterativeProcess
 from soapkrr.regression.exact.posterior import ExactProcess
 from soapkrr.regression.sparse.posterior import SparseProcess
@@ -43,7 +43,7 @@ def _(process: IterativeProcess, partition: Partition) -> Found:
     known = np.flatnonzero(np.isfinite(process.sigma))
     if len(known) <= DENSE:
         compositions = [process.structures.compositions(t.descriptor, resources.threads, resources.xp) for t in terms]
-        K = some_of(total_covariance(terms, compositions, resources.threads), known)
+        K = total_covariance(terms, compositions, resources.threads, known)
         L = solve_exact(K, np.zeros(len(known)), process.sigma[known], resources.threads)[0]
         return by_blocks(L, np.searchsorted(known, places(process, partition)), partition)
     sparse = [term.moved(resources.xp) for term in process.sparse]
