@@ -117,8 +117,8 @@ class _Search:
             if taken <= limit or n <= few:
                 break
             n = max(int(0.9 * n), few)
-        model.compression_ = Compression(compression.points, compression.before, compression.after, (all_time, taken))
-        return model
+        timed = Compression(compression.points, compression.before, compression.after, (all_time, taken))
+        return self.made(fit, timed)
 
 
 def _time(function: Callable, *arguments) -> float:
