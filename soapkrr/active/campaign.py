@@ -23,6 +23,7 @@ from soapkrr.active.settings import Settings
 from soapkrr.active.surrogate import references_of, updatable
 from soapkrr.errors import FAILURES, InputError, reason
 from soapkrr.labels import read_labels
+from soapkrr.labels.noise import of_more
 from soapkrr.structures import as_frames
 
 if TYPE_CHECKING:
@@ -151,7 +152,7 @@ class Campaign:
         """
         frames = as_frames(labelled)
         which = [self._which(atoms, s) for s, atoms in enumerate(frames)]
-        labels = read_labels(frames, self.model.fitted_parameters_.get("observations"), self.model.noise_)
+        labels = read_labels(frames, of_more(frames, self.model.fitted_parameters_.get("observations")), self.model.noise_)
         for k, label in zip(which, labels, strict=True):
             if not np.isfinite(label.energy):
                 raise InputError(f"`labelled`: candidate {k}, {self._names[k]}, has no energy; `drop` one whose calculation failed.")

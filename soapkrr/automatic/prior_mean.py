@@ -101,6 +101,10 @@ class WithFactor:
         """See `search.Fits`."""
         return replace(self, plan=self.plan.smaller(part))
 
+    def refined(self, model: Potential, frames: list[Atoms], part: float) -> WithFactor:
+        """See `search.Fits`: as it is, for noise is not all that its fits find."""
+        return self
+
     def fit(self, frames: list[Atoms], progress: bool = False, check: bool = True) -> Potential:
         """See `search.Fits`; raises `InputError` where the prior mean fails for more than `FAILING` of the structures."""
         failed = named(self.name).prepare(frames, self.plan.model.threads)

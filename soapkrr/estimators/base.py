@@ -51,7 +51,7 @@ class Potential(PosteriorMethods):
     n_observations_ : {kind: number}.  noise_ : {kind: σ} used.  signals_ : δ of each term, eV.
     log_likelihood_ : log evidence of the data, NaN where it is not known.
     domain_ : shortest distances of the training data, `Domain`; None from a file that does not state them.
-    left_out_errors_ : {kind: root mean square error, eV/atom, eV/Å, eV/Å³} of structures left out of a fit by `soapkrr.fit`; else empty.
+    left_out_errors_ : {kind: root mean square error, eV/atom, eV/Å, eV/Å³}, left out in `soapkrr.fit`; `left_out_squares_`: by structure.
     without_prior_mean_ : {index: reason} of structures of the fit that have no prior mean, and whose labels were left out.
     calibration_ : sizes and scores of errors, by which standard deviations are those of (prediction − reference); None: they are the
         posterior's own.
@@ -105,9 +105,9 @@ class Potential(PosteriorMethods):
             calibration = None if left is None or prediction is None else self._calibration(fit, data, left, prediction, stated)
         self._remember_parameters()
         self._set_fitted(fit, data.references)
-        self.origin_ = origin(data_hash(frames, map(Labels.numbers, labels)))
         self.suspects_, self.domain_, self.calibration_ = found, domain, calibration
-        self.left_out_errors_, self.without_prior_mean_ = {} if left is None else left.errors(), dict(data.without_prior)
+        self.left_out_errors_, self.left_out_squares_ = ({}, {}) if left is None else (left.errors(), left.squares())
+        self.without_prior_mean_, self.origin_ = dict(data.without_prior), origin(data_hash(frames, map(Labels.numbers, labels)))
         return self
 
     def _of_the_data(self, data: TrainingData, fit: Fit, deviations: bool, client) -> Prediction | None:
@@ -178,7 +178,8 @@ class Potential(PosteriorMethods):
         self._remember_parameters()
         self._set_fitted(restored_fit(process, state), stored.references(state["reference_energies"]))
         self.domain_, self.calibration_ = restored_domain(state.get("domain")), restored_calibration(state.get("calibration"))
-        self.left_out_errors_, self.without_prior_mean_ = dict(stored.mapping(state.get("left_out_errors", {}), "left_out_errors")), {}
+        self.left_out_errors_ = dict(stored.mapping(state.get("left_out_errors", {}), "left_out_errors"))
+        self.left_out_squares_, self.without_prior_mean_ = {}, {}
         if "choices" in state:
             self.choices_ = [Choice(**stored.mapping(choice, "choices")) for choice in state["choices"]]
         if "test_errors" in state:

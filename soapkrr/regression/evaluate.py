@@ -134,7 +134,10 @@ def _samples_block(parts, env, atoms: slice, energies: np.ndarray, gradients: li
             energies[:, here] += e
             evaluated.append((here, gradient))
     for pairs in gradients:
-        G = xp.zeros_like(X)
-        for here, gradient in evaluated:
-            G[here] = next(gradient)
+        if len(evaluated) == 1:  # all atoms, of one species
+            G = next(evaluated[0][1])
+        else:
+            G = xp.zeros_like(X)
+            for here, gradient in evaluated:
+                G[here] = next(gradient)
         env.pull_back(start, stop, (X, state), G, pairs)

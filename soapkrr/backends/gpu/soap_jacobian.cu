@@ -6,7 +6,7 @@
 // The neighbour's density is, for each l, a product of a radial and an angular part, so that with P_b[q] = sum_m dY_lm/db c[lm, q] and
 // P_r[q] = sum_m Y_lm c[lm, q] the derivative is w (R_q P_q' + R_q' P_q): `tile` degrees at a time stand in shared memory.
 // Radial parts are contracted, R_q = sum_n S_n C[l, n, q], where `contracted`, and zero outside the species of a where not.
-extern "C" __global__ void __launch_bounds__(128) pair_rows(long long start, long long stop, const long long* offsets, const long long* neighbours,
+extern "C" __global__ void __launch_bounds__(128, 4) pair_rows(long long start, long long stop, const long long* offsets, const long long* neighbours,
     const double* __restrict__ vectors, const long long* kinds, const double* __restrict__ table, int n_knots, int n_tables, const long long* windows,
     const double* __restrict__ norm,
     const double* __restrict__ weight, double inv_r_cut, int l_max, int n_max, int n_channels, const double* __restrict__ contraction, int contracted,
@@ -18,8 +18,8 @@ extern "C" __global__ void __launch_bounds__(128) pair_rows(long long start, lon
     double *Y = shared, *S = Y + 4 * n_y, *dS = S + tile * n_max, *R = dS + tile * n_max, *dR = R + tile * n_mixed, *P = dR + tile * n_mixed;
     const long long p = offsets[start] + blockIdx.x, i = neighbours[p];
     const int species = (int)kinds[centre_of(p, start, stop, offsets)];
-    const long long* window = windows + 2 * species * (l_max + 1);
-    const double* own_table = table_of(table, species, n_tables, n_knots, (l_max + 1) * n_max);
+    table = table_of(table, species, n_tables, n_knots, (l_max + 1) * n_max);
+    windows += 2 * species * (l_max + 1);
     const Point v = scaled(vectors, p, -inv_r_cut);
     const double u[3] = {v.x / v.r, v.y / v.r, v.z / v.r}, length = norms[i];
     const double *c = all + i * (l_max + 1) * (l_max + 1) * n_mixed, *x = X + i * n_f;
@@ -36,15 +36,15 @@ extern "C" __global__ void __launch_bounds__(128) pair_rows(long long start, lon
                     harmonics(v, m, l1 - 1, norm, [&](int k, double value, double dx, double dy, double dz) {
                         if (k >= k0) Y[k - k0] = dx, Y[n_y + k - k0] = dy, Y[2 * n_y + k - k0] = dz, Y[3 * n_y + k - k0] = value;
                     });
-                for (int o = t; o < n_l * n_max; o += n_t) quintic(v.r, own_table, n_knots, (l_max + 1) * n_max, l0 * n_max + o, S[o], dS[o]);
+                for (int o = t; o < n_l * n_max; o += n_t) quintic(v.r, table, n_knots, (l_max + 1) * n_max, l0 * n_max + o, S[o], dS[o]);
                 __syncthreads();
                 for (int o = t; o < n_l * n_mixed; o += n_t) {
-                    const int l = l0 + o / n_mixed, q = o % n_mixed, n0 = (l - l0) * n_max, own = q - (int)window[2 * l];
+                    const int l = l0 + o / n_mixed, q = o % n_mixed, n0 = (l - l0) * n_max, own = q - (int)windows[2 * l];
                     double value = 0, slope = 0;
                     if (contracted) {
                         const double* C = contraction + ((long long)l * n_channels + species * n_max) * n_mixed + q;
                         for (int n = 0; n < n_max; n++) value += S[n0 + n] * C[n * n_mixed], slope += dS[n0 + n] * C[n * n_mixed];
-                    } else if (own >= 0 && q < window[2 * l + 1]) {
+                    } else if (own >= 0 && q < windows[2 * l + 1]) {
                         value = S[n0 + own], slope = dS[n0 + own];
                     }
                     R[o] = value * inv_r_cut, dR[o] = slope * inv_r_cut;
