@@ -2,11 +2,12 @@
 #include "sums.cuh"
 #include "soap.cuh"
 
+// Five blocks a multiprocessor leave 96 registers each, with which nothing is spilled.
 // One block per pair (a, i) of the atoms start:stop, pairs counted from the first: the three rows of dX_i/dr_a.
 // The neighbour's density is, for each l, a product of a radial and an angular part, so that with P_b[q] = sum_m dY_lm/db c[lm, q] and
 // P_r[q] = sum_m Y_lm c[lm, q] the derivative is w (R_q P_q' + R_q' P_q): `tile` degrees at a time stand in shared memory.
 // Radial parts are contracted, R_q = sum_n S_n C[l, n, q], where `contracted`, and zero outside the species of a where not.
-extern "C" __global__ void __launch_bounds__(128, 4) pair_rows(long long start, long long stop, const long long* offsets, const long long* neighbours,
+extern "C" __global__ void __launch_bounds__(128, 5) pair_rows(long long start, long long stop, const long long* offsets, const long long* neighbours,
     const double* __restrict__ vectors, const long long* kinds, const double* __restrict__ table, int n_knots, int n_tables, const long long* windows,
     const double* __restrict__ norm,
     const double* __restrict__ weight, double inv_r_cut, int l_max, int n_max, int n_channels, const double* __restrict__ contraction, int contracted,
