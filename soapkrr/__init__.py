@@ -11,6 +11,7 @@ __version__ = "0.2.0"
 _HOME = {
     "SOAP": "descriptors.soap",
     "CompressedSOAP": "descriptors.compression",
+    "OptimalRadial": "descriptors.contraction",
     "similarity_embedding": "descriptors.compression",
     "element_similarity": "descriptors.elements",
     "element_embedding": "descriptors.elements",

@@ -18,6 +18,7 @@ from soapkrr.display import only_public
 from soapkrr.errors import InputError
 from soapkrr.lazy import cached_property
 from soapkrr.structure_checks import COINCIDENT, check_structure
+from soapkrr.verlet import IN_USE
 
 #: Pairs whose distances are looked at together: they stay in the cache.
 STEP = 1 << 16
@@ -147,7 +148,7 @@ class Batch:
         return min(lists, key=lambda pairs: len(pairs.j)).within(radius) if lists else self.pairs(radius)
 
     def _search(self, r_cut: float, xp) -> Pairs:
-        neighbours = backends.loops(xp).neighbours.neighbours
+        neighbours = (IN_USE.get() if xp is np else None) or backends.loops(xp).neighbours.neighbours
         parts, n_pairs = [], 0
         for s, start in enumerate(self.offsets[:-1]):
             try:

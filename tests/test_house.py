@@ -14,7 +14,7 @@ ROOT = Path(__file__).parent.parent / "soapkrr"
 FLOORS = (
     ("errors", "specification", "progress", "threads", "display", "export", "prediction", "datasets", "lazy", "student"),
     ("backends",),
-    ("linear", "kernels", "structures", "structure_checks"),
+    ("linear", "kernels", "structures", "structure_checks", "verlet"),
     ("execution",),
     ("selection", "labels"),
     ("descriptors",),

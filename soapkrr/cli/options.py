@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from soapkrr import __version__
 from soapkrr.cli.arguments import LABELS, common, errors, labels, model_and_file, number, output
 from soapkrr.cli.check import check
+from soapkrr.cli.compress import COMPRESSED, compress, compress_arguments
 from soapkrr.cli.dimer import DIMER, dimer, dimer_arguments
 from soapkrr.cli.evaluate import evaluate
 from soapkrr.cli.explore import EXPLORED, explore, explore_arguments
@@ -85,6 +86,7 @@ def build_parser(words: Sequence[str] = ()) -> argparse.ArgumentParser:
     _screen_arguments(command(screen, "rank candidates by predicted energy, and name those to calculate next", SCREENED))
     ipi_arguments(command(ipi, "give i-PI energies and forces through a socket, of all beads at once", SERVED))
     report_arguments(command(report, "write one page with everything that is known of a model", REPORTED))
+    compress_arguments(command(compress, "put a sparse model on fewer of its points", COMPRESSED))
     _info_arguments(command(info, "print what is in a model file"))
     return parser
 

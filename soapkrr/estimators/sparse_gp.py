@@ -13,6 +13,7 @@ from soapkrr.baselines import Baseline
 from soapkrr.descriptors.base import Descriptor
 from soapkrr.errors import InputError
 from soapkrr.estimators.base import Potential
+from soapkrr.estimators.compressing import compressed
 from soapkrr.estimators.growing import Addition, grown_fit
 from soapkrr.execution.memory import device_limit
 from soapkrr.kernels import Kernel
@@ -208,6 +209,28 @@ class SparseGP(Potential):
         if everything is not None:
             self.origin_ = everything.origin()
         return self
+
+    def compress(self, *, tolerance: float | None = None, microseconds_per_atom: float | None = None, frames=None) -> SparseGP:
+        """The fitted model on fewer of its sparse points, without a pass over the data: as few as errors, or as a time, allow.
+
+        The posterior is the one that a fit with these points would have given, error bars too: they grow by what is lost. Points are taken
+        in the order in which the mean needs them. `compression_` of the result says what changed, by generalised cross-validation.
+        Calibrations stay as they are; `calibrate` or `leave_out` with the data of the fit say more.
+
+        Parameters
+        ----------
+        tolerance : part by which errors of left-out labels may grow, 0.02 for two per cent.
+        microseconds_per_atom : time of a prediction of ``frames`` with the model's threads, instead.
+        frames : structures whose prediction is timed.
+
+        Raises
+        ------
+        sklearn.exceptions.NotFittedError : the model is not fitted.
+        InputError : neither or both are given, or are not positive; there are no sparse environments; or no number of points is as fast,
+            and then the message says how fast the fewest are.
+        """
+        check_is_fitted(self)
+        return compressed(self, tolerance, microseconds_per_atom, frames)
 
     def _scheme(self) -> Scheme:
         if self.representers not in REPRESENTERS:
