@@ -202,7 +202,7 @@ def in_a_box() -> Atoms:
 
 
 def silicon_and_methanol(seeds: int) -> dict:
-    """A molecule and a small solid by plane waves, one seed each; below 600 eV forces of the molecule change by 0.1 eV/Å as it moves along."""
+    """A molecule and a small solid by plane waves, one seed each. Up to 400 eV forces of a molecule change by 0.1 eV/Å when it is moved."""
     from functionals import plane_waves
 
     solid = _compared(lambda: shaken(lambda: bulk("Si", cubic=True), 1), lambda: plane_waves(250, 3))
