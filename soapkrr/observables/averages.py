@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from ase import Atoms, units
 
+from soapkrr.display import html_lines
 from soapkrr.errors import InputError, require_positive
 from soapkrr.observables.number import CERTAIN, SAMPLES, Number, Result
 from soapkrr.observables.source import Points, Source, as_source
@@ -37,6 +38,16 @@ class Average(Result):
     std: np.ndarray | None
     sampling: np.ndarray
     effective: np.ndarray
+
+    def __str__(self) -> str:
+        run = f"from a run of finite length ± {self.sampling[0]:.2g}"
+        if not len(self.effective):
+            return f"{super().__str__()}\n{run}"
+        part = f"weights rest on {100 * np.median(self.effective):.0f} % of the structures (median over {len(self.effective)} samples)"
+        return f"{super().__str__()}\n{run}; {part}"
+
+    def _repr_html_(self) -> str:
+        return html_lines(str(self).splitlines())
 
     def plot(self, ax=None):
         """Vector values with their band, a single one with its bar; see `Result.plot`."""
