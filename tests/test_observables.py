@@ -10,6 +10,7 @@ from ase.calculators.singlepoint import SinglePointCalculator
 from ase.eos import EquationOfState
 from ase.vibrations import Vibrations
 from conftest import emt_copper
+from finnis_sinclair import Tungsten
 from taylor import assert_derivative
 
 from soapkrr import SOAP, DotProduct, Energy, InputError, SparseGP, observables
@@ -145,6 +146,13 @@ def test_energies_and_stresses_give_the_same_elastic_tensor(crystal):
     """Hexagonal crystals have atoms that follow the strain."""
     by_stress, by_energy = (observables.elastic_constants(EMT(), crystal, by) for by in ("stress", "energy"))
     np.testing.assert_allclose(by_stress.matrix, by_energy.matrix, atol=0.05)
+
+
+def test_elastic_constants_of_tungsten_are_those_published():
+    """To which the potential was fitted, GPa."""
+    found = observables.elastic_constants(Tungsten(), bulk("W", a=3.16))
+    np.testing.assert_allclose([found[name].value for name in ("C11", "C12", "C44")], [522.4, 204.4, 160.6], atol=1.0)
+    assert observables.lattice(Tungsten(), bulk("W", a=3.16)).a.value == pytest.approx(3.1652, abs=1e-4)
 
 
 def test_hexagonal_crystals_have_five_elastic_constants():

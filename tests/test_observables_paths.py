@@ -98,6 +98,16 @@ def test_a_barrier_is_that_of_the_saddle_point():
     assert found.forward.value == pytest.approx(found.reverse.value, abs=2e-3) and found.x[0] == 0 and found.covariance is None
 
 
+def test_held_atoms_may_differ_between_the_ends():
+    """By a hundredth of an ångström: the barrier changes by as little, and they are where they were put."""
+    initial, final = adatom()
+    final.positions[0, 0] -= 0.01
+    found = observables.barrier(EMT(), initial, final, n=5, fmax=0.02)
+    straight = observables.barrier(EMT(), *adatom(), n=5, fmax=0.02)
+    assert found.forward.value == pytest.approx(straight.forward.value, abs=0.02)
+    np.testing.assert_allclose([a.positions[0, 0] for a in found.frames], np.linspace(0, -0.01, 5), atol=1e-9)
+
+
 def test_the_bar_of_a_barrier_is_that_of_the_energies_at_its_ends(linear):
     """Structures at rest change energy, to first order, as if they stayed."""
     vacancy = bulk("Cu", cubic=True, a=3.59) * (2, 1, 1)
