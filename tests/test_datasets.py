@@ -1,6 +1,9 @@
 """Data that come with the package: the same as in the repository, in the wheel, read with their labels."""
 
 import re
+import subprocess
+import sys
+import zlib
 from configparser import ConfigParser
 from importlib.metadata import metadata, requires
 from importlib.resources import files
@@ -91,6 +94,23 @@ def test_metadata_of_what_is_installed():
     assert told["Name"] == setup()["metadata"]["name"] and setup()["metadata"]["version"] == soapkrr.__version__
     assert "SOAP" in told["Summary"] and told["Description-Content-Type"] == "text/markdown"
     assert {"numpy", "numba", "ase", "scikit-learn"} <= {re.match(r"[\w-]+", line)[0] for line in requires("soapkrr")}
+
+
+def test_classifiers_name_every_version_that_is_supported():
+    told = setup()["metadata"]["classifiers"].split("\n")
+    versions = [line.split(" :: ")[-1] for line in told if re.fullmatch(r"Programming Language :: Python :: 3\.\d+", line)]
+    assert versions == ["3.10", "3.11", "3.12", "3.13", "3.14"] and setup()["options"]["python_requires"] == f">={versions[0]}"
+    assert "Programming Language :: Python :: Implementation :: CPython" in told
+
+
+def test_the_wheel_is_small():
+    """All of its files, compressed one by one as a wheel has them."""
+    packed = [p for p in (ROOT / "soapkrr").rglob("*") if p.is_file() and p.suffix not in (".pyc", ".nbi", ".nbc")]
+    assert sum(len(zlib.compress(path.read_bytes())) for path in packed) < 5e6
+
+
+def test_importing_warns_of_nothing():
+    subprocess.run([sys.executable, "-W", "error", "-c", "import soapkrr"], check=True, cwd=ROOT)
 
 
 # --- what to install ---

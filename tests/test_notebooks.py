@@ -1,6 +1,9 @@
 """Every notebook runs from top to bottom, holds no outputs and uses only the public names of the package."""
 
 import ast
+import re
+import sys
+from configparser import ConfigParser
 from pathlib import Path
 
 import nbformat
@@ -9,7 +12,8 @@ from nbclient import NotebookClient
 
 import soapkrr
 
-NOTEBOOKS = sorted((Path(__file__).parent.parent / "notebooks").glob("*.ipynb"))
+ROOT = Path(__file__).parent.parent
+NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 
 
 def read(path):
@@ -22,8 +26,26 @@ def code(path):
 
 
 def test_there_are_notebooks():
-    recipes = {"04_relaxing_with_few_calls", "13_barriers", "06_on_the_fly", "05_screening"}
-    assert {"01_first_fit", "02_small_data"} | recipes <= {path.stem for path in NOTEBOOKS}
+    recipes = {"04_relaxing_with_few_calls", "13_barriers", "06_on_the_fly", "05_screening", "07_observables", "08_alloys"}
+    assert {"01_first_fit", "02_small_data", "14_from_nothing"} | recipes <= {path.stem for path in NOTEBOOKS}
+
+
+def test_a_newcomer_needs_twenty_five_lines():
+    lines = code(ROOT / "notebooks/14_from_nothing.ipynb").splitlines()
+    assert len([line for line in lines if line.strip()]) <= 25
+
+
+def test_the_extra_installs_what_notebooks_import():
+    """Beside the package's own requirements; a kernel runs them."""
+    parser = ConfigParser()
+    parser.read(ROOT / "setup.cfg", encoding="utf-8")
+    wanted = parser["options"]["install_requires"] + parser["options.extras_require"]["notebooks"]
+    names = set(re.findall(r"^([\w-]+)", wanted, re.MULTILINE))
+    nodes = [node for path in NOTEBOOKS for node in ast.walk(ast.parse(code(path)))]
+    modules = {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
+    modules |= {node.module for node in nodes if isinstance(node, ast.ImportFrom)}
+    imported = {module.split(".")[0] for module in modules} - sys.stdlib_module_names - {"soapkrr"}
+    assert imported | {"ipykernel", "phonopy", "spglib"} <= names
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)

@@ -10,6 +10,7 @@ from ase.calculators.singlepoint import SinglePointCalculator
 from ase.eos import EquationOfState
 from ase.vibrations import Vibrations
 from conftest import emt_copper
+from finnis_sinclair import Tungsten
 from taylor import assert_derivative
 
 from soapkrr import SOAP, DotProduct, Energy, InputError, SparseGP, observables
@@ -145,6 +146,13 @@ def test_energies_and_stresses_give_the_same_elastic_tensor(crystal):
     """Hexagonal crystals have atoms that follow the strain."""
     by_stress, by_energy = (observables.elastic_constants(EMT(), crystal, by) for by in ("stress", "energy"))
     np.testing.assert_allclose(by_stress.matrix, by_energy.matrix, atol=0.05)
+
+
+def test_elastic_constants_of_tungsten_are_those_published():
+    """To which the potential was fitted, GPa."""
+    found = observables.elastic_constants(Tungsten(), bulk("W", a=3.16))
+    np.testing.assert_allclose([found[name].value for name in ("C11", "C12", "C44")], [522.4, 204.4, 160.6], atol=1.0)
+    assert observables.lattice(Tungsten(), bulk("W", a=3.16)).a.value == pytest.approx(3.1652, abs=1e-4)
 
 
 def test_hexagonal_crystals_have_five_elastic_constants():
@@ -352,6 +360,16 @@ def test_numbers_show_as_a_line_and_results_as_a_table_and_a_figure(linear):
         (lambda: observables.elastic_constants(EMT(), bulk("Cu", a=3.7), relax=False), "not at rest.*Relax"),
         (lambda: observables.elastic_constants(EMT(), molecule("N2")), "periodic in three directions"),
         (lambda: observables.elastic_constants(EMT(), bulk("Cu"), by="guess"), "`by`"),
+        (lambda: observables.elastic_constants(EMT(), [bulk("Cu")]), "expected an ase.Atoms object, received list"),
+        (lambda: observables.elastic_constants(EMT(), Atoms("Cu", [[np.nan, 0, 0]], cell=[3, 3, 3], pbc=True)), "not finite"),
+        (lambda: observables.lattice(EMT(), Atoms("Cu", pbc=True)), "cell vector 0 is zero"),
+        (lambda: observables.lattice(EMT(), Atoms("Cu2", cell=[3, 3, 3], pbc=True)), "no atoms coincide"),
+        (lambda: observables.lattice(EMT(), bulk("Si")), "No EMT-potential for Si"),
+        (lambda: observables.elastic_constants(EMT(), rattled(), relax=False), "not at rest on this model: forces up to 0.9"),
+        (lambda: observables.phonons(EMT(), rattled(), (1, 1, 1), relax=False), "not at rest"),
+        (lambda: observables.phonons(EMT(), bulk("Cu", "sc", a=2.4), (2, 2, 2)).free_energy([300.0], (2, 2, 2)), "are imaginary"),
+        (lambda: observables.phonons(EMT(), bulk("Cu"), (2, 2)), "`supercell`"),
+        (lambda: observables.phonons(EMT(), bulk("Cu"), (0, 2, 2)), "`supercell`"),
         (lambda: observables.equation_of_state(EMT(), bulk("Cu"), "quartic"), "`form`"),
         (lambda: observables.equation_of_state(EMT(), bulk("Cu", a=3.9), relax=False), "no minimum"),
         (lambda: observables.vibrations(EMT(), bulk("Cu")), "no periodicity"),
@@ -373,6 +391,27 @@ def test_numbers_show_as_a_line_and_results_as_a_table_and_a_figure(linear):
 def test_what_cannot_be_computed_is_refused_with_the_reason(ask, words):
     with pytest.raises(InputError, match=words):
         ask()
+
+
+def rattled():
+    atoms = bulk("Cu", cubic=True)
+    atoms.rattle(0.05, seed=1)
+    return atoms
+
+
+def test_elastic_constants_of_an_unstable_crystal_are_flagged():
+    found = observables.elastic_constants(EMT(), bulk("Cu", "sc", a=2.4))
+    assert not found.stable and list(found.numbers) == ["C11", "C12", "C44"]
+    assert all("not stable" in str(number) for number in found) and "flag" in found._repr_html_()
+
+
+def test_the_cell_that_a_crystal_is_given_in_does_not_matter():
+    """A left-handed one, and one whose vectors are other combinations."""
+    expected = observables.elastic_constants(EMT(), bulk("Cu"))
+    for change in ([[0, 1, 0], [1, 0, 0], [0, 0, 1]], [[1, 1, 0], [0, 1, 0], [0, 2, 1]]):
+        cell = np.array(change) @ bulk("Cu").cell.array
+        again = observables.elastic_constants(EMT(), Atoms("Cu", cell=cell, pbc=True))
+        np.testing.assert_allclose([n.value for n in again], [n.value for n in expected], rtol=1e-6)
 
 
 def test_a_cell_without_symmetry_has_all_constants():

@@ -1,5 +1,7 @@
 """Numbers with error bars from several structures at once: phases, barriers, thermal expansion, averages over dynamics."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 from ase import Atoms, units
@@ -7,10 +9,12 @@ from ase.build import bulk
 from ase.calculators.emt import EMT
 from ase.constraints import FixAtoms
 from conftest import emt_copper
+from scipy.special import ndtri
 from small import labelled
 from test_observables import NOISE, Mixed, assert_linearised, towards_sample
 
 from soapkrr import SOAP, DotProduct, InputError, SparseGP, observables
+from soapkrr.prediction import Prediction
 
 STRUCTURES = {"fcc": bulk("Cu", a=3.6), "sc": bulk("Cu", "sc", a=2.35)}
 
@@ -94,6 +98,16 @@ def test_a_barrier_is_that_of_the_saddle_point():
     assert found.forward.value == pytest.approx(found.reverse.value, abs=2e-3) and found.x[0] == 0 and found.covariance is None
 
 
+def test_held_atoms_may_differ_between_the_ends():
+    """By a hundredth of an ångström: the barrier changes by as little, and they are where they were put."""
+    initial, final = adatom()
+    final.positions[0, 0] -= 0.01
+    found = observables.barrier(EMT(), initial, final, n=5, fmax=0.02)
+    straight = observables.barrier(EMT(), *adatom(), n=5, fmax=0.02)
+    assert found.forward.value == pytest.approx(straight.forward.value, abs=0.02)
+    np.testing.assert_allclose([a.positions[0, 0] for a in found.frames], np.linspace(0, -0.01, 5), atol=1e-9)
+
+
 def test_the_bar_of_a_barrier_is_that_of_the_energies_at_its_ends(linear):
     """Structures at rest change energy, to first order, as if they stayed."""
     vacancy = bulk("Cu", cubic=True, a=3.59) * (2, 1, 1)
@@ -146,6 +160,40 @@ def test_an_average_shifts_as_weights_say(linear):
     assert both.mean.shape == both.std.shape == (2,)
     cold = observables.average(linear, frames, values, 0.05, n=50)
     assert "weights rest on" in str(cold["average"])
+
+
+class Spring:
+    """Stands for a potential: one atom on a spring of strength k (eV/Å²), the only thing that its posterior is uncertain of."""
+
+    def __init__(self, k: float, std: float):
+        self.k, self.std = k, std
+
+    def calculator(self):
+        return None
+
+    def predict(self, frames, uncertainty=False):
+        energy = np.array([0.5 * self.k * (a.positions**2).sum() for a in frames])
+        nothing = [np.zeros((1, 3))] * len(frames)
+        return Prediction(energy, [energy[:1]] * len(frames), nothing, np.full((len(frames), 6), np.nan))
+
+    def posterior(self, wanted):
+        half = np.array([sum(c * 0.5 * (s.atoms.positions**2).sum() for c, s, _, _ in one.terms) for one in wanted])
+        return SimpleNamespace(covariance=self.std**2 * np.outer(half, half))
+
+
+@pytest.mark.parametrize("part", [0.02, 0.1])
+def test_a_spring_of_uncertain_strength_swings_as_far_as_is_known(part):
+    """⟨x²⟩ = kT/k of each sample, and of its weights √(1 + 2δ/k)/(1 + δ/k) count; x at quantiles of the canonical distribution."""
+    T, k, n = 300.0, 2.0, 2000
+    x = np.sqrt(units.kB * T / k) * ndtri((np.arange(400) + 0.5) / 400)
+    frames = [Atoms("H", [[place, 0, 0]]) for place in x]
+    found = observables.average(Spring(k, part * k), frames, x**2, T, n=n, unit="Å²")
+    strengths = k * (1 + part * np.random.default_rng(1).standard_normal(100000))
+    assert found.average.value == pytest.approx(units.kB * T / k, rel=0.01)
+    assert found.average.std == pytest.approx(np.std(units.kB * T / strengths), rel=4 / np.sqrt(2 * n) + 0.02)
+    counting = np.sqrt(2 * strengths / k - 1) / (strengths / k)
+    np.testing.assert_allclose(np.quantile(found.effective, [0.1, 0.5]), np.quantile(counting, [0.1, 0.5]), atol=0.005)
+    assert f"weights rest on {100 * np.median(found.effective):.0f} %" in str(found) and "2000 samples" in found._repr_html_()
 
 
 # --- what is refused -----------------------------------------------------------------------------------------------------------

@@ -8,9 +8,10 @@ from dataclasses import dataclass
 import numpy as np
 from ase import Atoms, units
 
+from soapkrr.display import html_lines
 from soapkrr.errors import InputError, require_positive
 from soapkrr.observables.number import CERTAIN, SAMPLES, Number, Result
-from soapkrr.observables.source import as_source
+from soapkrr.observables.source import Points, Source, as_source
 from soapkrr.structures import as_frames
 
 #: Part of the structures that count, at least, for weights to mean anything.
@@ -38,6 +39,16 @@ class Average(Result):
     sampling: np.ndarray
     effective: np.ndarray
 
+    def __str__(self) -> str:
+        run = f"from a run of finite length ± {self.sampling[0]:.2g}"
+        if not len(self.effective):
+            return f"{super().__str__()}\n{run}"
+        part = f"weights rest on {100 * np.median(self.effective):.0f} % of the structures (median over {len(self.effective)} samples)"
+        return f"{super().__str__()}\n{run}; {part}"
+
+    def _repr_html_(self) -> str:
+        return html_lines(str(self).splitlines())
+
     def plot(self, ax=None):
         """Vector values with their band, a single one with its bar; see `Result.plot`."""
         from soapkrr.plot.observables import curve
@@ -57,7 +68,8 @@ def average(model, frames: Sequence[Atoms], values, temperature: float, *, n: in
     Parameters
     ----------
     model : a fitted potential, or an ASE calculator, which has no bars.
-    frames : N structures, in the order of the run.  values : (N,) or (N, m) A of each.  temperature : K.
+    frames : N structures, in the order of the run, some hundreds at most: their energies are drawn jointly, which takes N² covariances.
+    values : (N,) or (N, m) A of each.  temperature : K.
     n : samples.  unit : of the values.  seed : of the samples.
 
     Raises
@@ -82,13 +94,20 @@ def average(model, frames: Sequence[Atoms], values, temperature: float, *, n: in
         number = Number("average", float(mean[0]), unit, None, None, CERTAIN, None, source, {})
         return Average({"average": number}, mean, None, sampling, np.ones(0))
     points, ratios = source.predict(frames), source.ratios(frames, ["energy"])
-    drawn = source.model.sample(n, seed).predict(frames).energy - points.energy
+    drawn = _draws(source, points, n, seed)
     raw, (calibrated, effective) = _reweighted(drawn, A, beta)[0], _reweighted(ratios["energy"] * drawn, A, beta)
     std = calibrated.std(axis=0, ddof=1)
     (linear,) = points.observables(mean[:1], energy=(-beta * (A[:, 0] - mean[0]) / len(A))[None])
     flag = "" if np.median(effective) > FEWEST else f"weights rest on {100 * np.median(effective):.0f} % of the structures"
     first = Number("average", float(mean[0]), unit, float(std[0]), float(raw.std(axis=0, ddof=1)[0]), SAMPLES, linear, source, ratios, flag)
     return Average({"average": first}, mean, std, sampling, effective)
+
+
+def _draws(source: Source, points: Points, n: int, seed: int) -> np.ndarray:
+    """(n, N) changes of the energies, drawn from their joint posterior: whole potentials lack what no weights of sparse points hold."""
+    covariance = source.model.posterior(points.observables(points.energy, energy=np.eye(len(points.frames)))).covariance
+    values, vectors = np.linalg.eigh(covariance)
+    return np.random.default_rng(seed).standard_normal((n, len(values))) * np.sqrt(np.maximum(values, 0.0)) @ vectors.T
 
 
 def _reweighted(change: np.ndarray, A: np.ndarray, beta: float) -> tuple[np.ndarray, np.ndarray]:

@@ -24,7 +24,8 @@ def barrier(model, initial: Atoms, final: Atoms, n: int = 9, fmax: float = 0.02,
     Parameters
     ----------
     model : a fitted potential, or an ASE calculator, which has no bars.
-    initial, final : with the atoms in the same order; atoms fixed by `FixAtoms` stay. Both relax first.
+    initial, final : with the atoms in the same order; atoms fixed by `FixAtoms` stay; where the ends differ
+        in them, they are in between along the band. Both ends relax first.
     n : images, ends included, at least 5.  fmax : eV/Å, of ends and band.  steps : of the optimiser, at most.
 
     Raises
@@ -82,7 +83,7 @@ def _band(source: Source, ends: list[Atoms], n: int, fmax: float, steps: int) ->
     for image in images:
         image.calc = _calculator(source)
     band = NEB(images, climb=False, method="improvedtangent", allow_shared_calculator=True)
-    band.interpolate(method="idpp", mic=bool(ends[0].pbc.any()))
+    band.interpolate(method="idpp", mic=bool(ends[0].pbc.any()), apply_constraint=False)
     FIRE(band, logfile=None).run(fmax=max(0.2, fmax), steps=steps)
     band.climb = True
     if not FIRE(band, logfile=None).run(fmax=fmax, steps=steps):

@@ -194,10 +194,11 @@ def _matrix(C: np.ndarray) -> np.ndarray:
 def _constants(C: np.ndarray, linear: list[Observable], T: np.ndarray) -> list[Entry]:
     """Components that symmetry neither makes vanish nor equal to an earlier one."""
     kept, entries = [], []
+    flag = "" if np.linalg.eigvalsh(_matrix(C)).min() > 0 else "the crystal is not stable: a strain lowers its energy"
     for a, (v, w) in enumerate(UPPER):
         if np.abs(T[a]).max() > VANISHING and not any(np.allclose(T[a], T[b], atol=1e-5) for b in kept):
             kept.append(a)
-            entries.append(Entry(f"C{v + 1}{w + 1}", float(C[a] / units.GPa), "GPa", linear[a] / units.GPa))
+            entries.append(Entry(f"C{v + 1}{w + 1}", float(C[a] / units.GPa), "GPa", linear[a] / units.GPa, flag))
     return entries
 
 

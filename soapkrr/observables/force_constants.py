@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from ase import Atoms, units
 
-from soapkrr.errors import InputError, installing
+from soapkrr.errors import InputError, installing, require_positive
 from soapkrr.observables.geometry import STEP, Equilibrium
 from soapkrr.observables.source import Points, Source, shifted
 from soapkrr.observables.vibrations import THZ
@@ -40,6 +40,15 @@ class Displacements:
     supercell: Any
     distance: float = 0.01
     central: bool = False
+
+    def __post_init__(self):
+        given = np.asarray(self.supercell)
+        whole = given.dtype.kind == "i" and given.shape in ((3,), (3, 3))
+        if not whole or round(np.linalg.det(np.diag(given) if given.ndim == 1 else given)) == 0:
+            raise InputError(
+                f"`supercell` must be (3,) or (3, 3) integers that span a cell, such as (2, 2, 2), received {self.supercell!r}."
+            )
+        require_positive(distance=self.distance)
 
 
 class ForceConstants:

@@ -7,6 +7,7 @@ in the same coordinates. A group of symmetry leaves few of them, for g never lea
 
 from __future__ import annotations
 
+import contextlib
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from ase.stress import full_3x3_to_voigt_6_stress, voigt_6_to_full_3x3_stress
 from soapkrr.errors import InputError, installing
 from soapkrr.lazy import cached_property
 from soapkrr.observables.source import Source
+from soapkrr.structure_checks import check_structure
 from soapkrr.uncertainty import Observable
 
 #: Largest component of the gradient of a structure at rest, eV/Å, and steps of the search.
@@ -80,8 +82,10 @@ def modes_of(atoms: Atoms, cell: bool, symmetric: bool = True) -> Modes:
 
     Raises
     ------
-    InputError : a cell that is not three-dimensional is to relax, or spglib is not installed.
+    InputError : ``atoms`` make no sense (not an `ase.Atoms`, not finite, a periodic direction without a cell vector), a cell that is not
+        three-dimensional is to relax, or spglib is not installed.
     """
+    check_structure(atoms, 0)
     n, periodic = len(atoms), bool(atoms.pbc.all())
     if cell and not periodic:
         raise InputError(f"`atoms` must be periodic in three directions for its cell to relax, received `pbc`={atoms.pbc.tolist()}.")
@@ -145,7 +149,8 @@ def symmetry(atoms: Atoms, symprec: float = SYMPREC):
         import spglib
     except ImportError as error:
         raise InputError(f"symmetry needs spglib, which is not installed: {installing('observables')}.") from error
-    with warnings.catch_warnings():
+    dataset = None
+    with warnings.catch_warnings(), contextlib.suppress(spglib.SpglibError):
         # Whether a failure is an error or None is a switch of spglib for the whole process, which is the user's, and warns.
         warnings.simplefilter("ignore", DeprecationWarning)
         dataset = spglib.get_symmetry_dataset((atoms.cell.array, atoms.get_scaled_positions(), atoms.numbers), symprec=symprec)

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from ase import Atoms
 
+from soapkrr.errors import InputError
 from soapkrr.observables.force_constants import (
     ZERO,
     Displacements,
@@ -110,10 +111,20 @@ class Phonons(Result):
         return Spectrum(x, y, std, "frequency (THz)", "states (1/THz)")
 
     def free_energy(self, temperatures, mesh: Sequence[int] = (12, 12, 12)) -> Spectrum:
-        """Harmonic free energy, Σ ħω/2 + kT ln(1 − exp(−ħω/kT)), eV per cell, imaginary modes left out, with its band."""
+        """Harmonic free energy, Σ ħω/2 + kT ln(1 − exp(−ħω/kT)), eV per cell, with its band.
+
+        Raises
+        ------
+        InputError : a mode is imaginary, so that there is none.
+        """
         T = np.atleast_1d(np.asarray(temperatures, dtype=float))
         q, w = self._mesh(mesh)
         values, vectors = self.constants.modes(q)
+        if (part := (w[:, None] * (values < -((ZERO / THZ) ** 2))).sum() / values.shape[1]) > 0:
+            raise InputError(
+                f"{100 * part:.2g} % of the phonons of {self.atoms.symbols} are imaginary, and an unstable crystal has no harmonic "
+                "free energy; look at `bands`, take a larger `supercell`, or break the symmetry of `atoms` and let them relax."
+            )
         F, by_f = helmholtz(values, w, T)
         return Spectrum(T, F, self._std(q, values, vectors, by_f), "temperature (K)", "free energy (eV/cell)")
 
