@@ -1,0 +1,6 @@
+"""Coulomb energy of charges at atoms, in bulk, slabs and clusters: Ewald sums on arrays, with potentials, forces and strain derivatives."""
+
+from soapkrr.electrostatics.coulomb import COULOMB, Electrostatics, electrostatics
+from soapkrr.electrostatics.matrix import interaction_matrix
+
+__all__ = ["COULOMB", "Electrostatics", "electrostatics", "interaction_matrix"]
