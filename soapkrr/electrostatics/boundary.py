@@ -14,7 +14,7 @@ import numpy as np
 from soapkrr.errors import InputError
 
 #: Net charges (e) of a cell up to which it is neutral.
-NEUTRAL = 1e-6
+NEUTRAL = 1e-4
 
 
 def periodic_cell(positions: np.ndarray, cell: np.ndarray, pbc: np.ndarray, accuracy: float) -> np.ndarray:

@@ -65,7 +65,7 @@ def electrostatics(positions, charges, cell, pbc, widths=None, background: str |
     """
     xp = backends.namespace(positions)
     positions, charges = xp.asarray(positions, dtype=float), xp.asarray(charges, dtype=float)
-    places, cell, pbc = backends.host(positions), np.asarray(cell, dtype=float), np.broadcast_to(np.asarray(pbc, dtype=bool), 3)
+    places, cell, pbc = np.asarray(backends.host(positions)), np.asarray(cell, dtype=float), np.broadcast_to(np.asarray(pbc, dtype=bool), 3)
     widths = checked_widths(widths, len(places), xp)
     if len(charges) != len(places):
         raise InputError(f"`charges` must be one for each of the {len(places)} atoms, received {len(charges)}.")

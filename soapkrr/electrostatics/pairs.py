@@ -29,7 +29,7 @@ def interaction(alpha: float, r, sigma_i=None, sigma_j=None) -> tuple[np.ndarray
     With α = 0 that is the interaction of two charges alone, erf(r/√(2(σ_i² + σ_j²)))/r.
     """
     value, slope = screened(alpha, r)
-    if sigma_i is None:
+    if sigma_i is None or sigma_j is None:
         return value, slope
     xp = backends.namespace(r)
     inner, inner_slope = screened(1 / xp.sqrt(2 * (sigma_i**2 + sigma_j**2)), r)
