@@ -11,7 +11,7 @@ from taylor import assert_derivative
 import soapkrr
 from soapkrr import Coulomb, DotProduct, GaussianProcess, InputError, KernelRidge, SparseGP
 from soapkrr.baselines import ScaledBaseline, total
-from soapkrr.electrostatics import electrostatics
+from soapkrr.electrostatics import dipole, electrostatics
 from soapkrr.structures import Batch
 
 IONS = Coulomb({"Na": 1.0, "Cl": -1.0})
@@ -102,6 +102,50 @@ def test_ions_far_apart_pull_at_each_other():
     found = evaluated(IONS, pair)
     np.testing.assert_allclose(found.energies.sum(), -14.3996454784 / 40)
     np.testing.assert_allclose(found.forces[0], [0, 0, 14.3996454784 / 1600], atol=1e-15)
+
+
+def test_born_charges_are_the_charges():
+    """Z* = ∂F/∂ε, and the dipole is −∂E/∂ε; a molecule may be turned together with its field."""
+    rng = np.random.default_rng(4)
+    pair = Atoms("NaCl", [[0.3, -0.2, 0.1], [0.5, 0.7, 2.0]])
+    field, change = rng.normal(size=3), rng.normal(size=3)
+    values = [evaluated(IONS.with_params(field=tuple(field + t * change)), pair) for t in (0.0, 1.0)]
+    np.testing.assert_allclose(values[1].forces - values[0].forces, np.outer([1, -1], change), atol=1e-12)
+    np.testing.assert_allclose(values[1].energies.sum() - values[0].energies.sum(), -dipole(pair.positions, [1, -1]) @ change)
+    turned = pair.copy()
+    turned.rotate(40, (1, 2, 3))
+    turned_field = Atoms("H", [field])
+    turned_field.rotate(40, (1, 2, 3))
+    same = evaluated(IONS.with_params(field=tuple(turned_field.positions[0])), turned)
+    np.testing.assert_allclose(same.energies.sum(), values[0].energies.sum())
+
+
+@pytest.mark.parametrize("pbc", [(False,) * 3, (True, True, False)])
+def test_forces_and_strain_in_a_field(pbc):
+    atoms = shaken(3)
+    atoms.pbc = pbc
+    mean = Coulomb({"Na": 1.0, "Cl": -1.0}, field=(0, 0, 0.3), accuracy=1e-12)
+    start, shift = evaluated(mean, atoms), np.random.default_rng(2).normal(size=(8, 3))
+
+    def moved(t):
+        other = atoms.copy()
+        other.positions += 0.2 * t * shift
+        return evaluated(mean, other).energies.sum()
+
+    def stretched(t):
+        other = atoms.copy()
+        other.set_cell(atoms.cell.array * [1, 1, 1 + 0.1 * t], scale_atoms=True)
+        return evaluated(mean, other).energies.sum()
+
+    assert_derivative(moved, -0.2 * (start.forces * shift).sum())
+    assert_derivative(stretched, 0.1 * start.strain[0, 2])
+
+
+def test_fields_along_periodic_directions_are_refused():
+    with pytest.raises(InputError, match="frame 0: `field`=.* along the periodic direction 2"):
+        evaluated(IONS.with_params(field=(0.0, 0.0, 0.1)), shaken(0))
+    with pytest.raises(InputError, match="`field` must be three finite numbers"):
+        Coulomb({"Na": 1.0}, field=(0.0, np.nan, 0.0))
 
 
 def test_net_charges_are_said():

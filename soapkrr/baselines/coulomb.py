@@ -12,9 +12,10 @@ from ase import Atoms
 from ase.data import atomic_numbers
 
 from soapkrr.baselines.base import Baseline
-from soapkrr.electrostatics import electrostatics
+from soapkrr.electrostatics import electrostatics, in_field
 from soapkrr.electrostatics.boundary import NEUTRAL
 from soapkrr.electrostatics.coulomb import check_accuracy
+from soapkrr.electrostatics.field import checked_field
 from soapkrr.errors import InputError, require_positive
 from soapkrr.structures import Batch, Mean, species_name
 
@@ -35,12 +36,14 @@ class Coulomb(Baseline):
     charges : {element: e}, or the name of an array of the structures with a charge for each atom.
     width : σ of Gaussian charges, Å: for all, or {element: σ}; None: points. Gaussians leave less to learn where atoms come close.
     background : "uniform" where periodic cells with a net charge are meant; a uniform background then neutralises them.
+    field : (3,) homogeneous electric field that the structures are in, V/Å: E −= field·Σ q r, and Born charges are the charges; None: none.
+        Not along a periodic direction.
     accuracy : of the sums, as in `soapkrr.electrostatics.electrostatics`.
 
     Raises
     ------
     InputError : an element or a structure has no charges; the charges of a structure do not add up to ``atoms.info["charge"]``, zero where
-        that is not there; a periodic cell has a net charge and no background; one direction is periodic.
+        that is not there; a periodic cell has a net charge and no background; one direction is periodic, or the field's.
 
     Examples
     --------
@@ -54,6 +57,7 @@ class Coulomb(Baseline):
     charges: Mapping[str, float] | str = "initial_charges"
     width: Mapping[str, float] | float | None = None
     background: str | None = None
+    field: tuple[float, float, float] | None = None
     accuracy: float = 1e-6
 
     def __post_init__(self):
@@ -71,6 +75,8 @@ class Coulomb(Baseline):
         if self.background not in (None, "uniform"):
             raise InputError(f"`background` must be None or 'uniform', received {self.background!r}.")
         check_accuracy(self.accuracy)
+        if self.field is not None:
+            object.__setattr__(self, "field", tuple(checked_field(self.field).tolist()))
 
     def __hash__(self):
         return hash(repr(self))
@@ -81,12 +87,10 @@ class Coulomb(Baseline):
         for s in range(len(batch)):
             own = slice(batch.offsets[s], batch.offsets[s + 1])
             charges, widths = self._charges(batch, s, own), self._widths(batch, s, own)
+            where = batch.positions[own], charges, batch.cells[s], batch.pbc[s]
             try:
-                parts.append(
-                    electrostatics(
-                        batch.positions[own], charges, batch.cells[s], batch.pbc[s], widths, self.background, accuracy=self.accuracy
-                    )
-                )
+                found = electrostatics(*where, widths, self.background, accuracy=self.accuracy)
+                parts.append(found if self.field is None else found.plus(in_field(*where, self.field)))
             except InputError as error:
                 raise InputError(f"frame {batch.first + s}: {error}") from None
         energies, _, forces, strain = zip(*parts, strict=True)

@@ -19,11 +19,11 @@ COULOMB = 14.3996454784
 
 
 class Electrostatics(NamedTuple):
-    """Coulomb energy of charges, E = ½ Σ_i q_i φ_i.
+    """Energy of charges, E = ½ Σ_i q_i φ_i among themselves, Σ_i q_i φ_i in a field.
 
     Attributes
     ----------
-    energies : (n,) eV, ½ q_i φ_i; they add up to E.  potentials : (n,) eV/e, φ_i = ∂E/∂q_i.
+    energies : (n,) eV, of each atom; they add up to E.  potentials : (n,) eV/e, φ_i = ∂E/∂q_i.
     forces : (n, 3) eV/Å.  strain : (6,) eV, ∂E/∂ε in Voigt order; by the volume of a bulk cell it is ASE's stress.
     """
 
@@ -36,6 +36,10 @@ class Electrostatics(NamedTuple):
     def energy(self) -> float:
         """E, eV."""
         return float(self.energies.sum())
+
+    def plus(self, other: Electrostatics) -> Electrostatics:
+        """The sum of both."""
+        return Electrostatics(*(a + b for a, b in zip(self, other, strict=True)))
 
 
 def electrostatics(positions, charges, cell, pbc, widths=None, background: str | None = None, accuracy: float = 1e-8) -> Electrostatics:
