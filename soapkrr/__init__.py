@@ -11,6 +11,7 @@ __version__ = "0.2.0"
 _HOME = {
     "SOAP": "descriptors.soap",
     "CompressedSOAP": "descriptors.compression",
+    "OptimalRadial": "descriptors.contraction",
     "similarity_embedding": "descriptors.compression",
     "element_similarity": "descriptors.elements",
     "element_embedding": "descriptors.elements",
@@ -67,6 +68,7 @@ _HOME = {
     "fit": "auto",
     "learn_weights": "learning.weights",
     "load": "loading",
+    "write": "exchange",
     "InputError": "errors",
     "DataWarning": "errors",
     "ConditionWarning": "errors",
@@ -90,4 +92,4 @@ def __getattr__(name: str):
 
 
 def __dir__():
-    return sorted([*globals(), *__all__])
+    return sorted([*__all__, *(name for name in globals() if name.startswith("__"))])
