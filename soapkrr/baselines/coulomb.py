@@ -51,7 +51,7 @@ class Coulomb(Baseline):
     >>> from soapkrr.structures import Batch
     >>> salt = bulk("NaCl", "rocksalt", a=5.64)
     >>> float(round(Coulomb({"Na": 1.0, "Cl": -1.0}).evaluate(Batch.from_atoms([salt])).energies.sum(), 4))
-    -8.9236
+    -8.9235
     """
 
     charges: Mapping[str, float] | str = "initial_charges"

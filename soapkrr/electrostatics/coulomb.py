@@ -64,8 +64,8 @@ def electrostatics(positions, charges, cell, pbc, widths=None, background: str |
     >>> from ase.build import bulk
     >>> salt = bulk("NaCl", "rocksalt", a=2.0)
     >>> result = electrostatics(salt.positions, [1.0, -1.0], salt.cell.array, salt.pbc)
-    >>> round(-result.energy / COULOMB, 8)
-    1.74756459
+    >>> round(-result.energy / COULOMB, 6)
+    1.747565
     """
     xp = backends.namespace(positions)
     positions, charges = xp.asarray(positions, dtype=float), xp.asarray(charges, dtype=float)
