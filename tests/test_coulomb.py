@@ -149,19 +149,47 @@ def test_fields_along_periodic_directions_are_refused():
 
 
 def test_net_charges_are_said():
-    ion = Atoms("Na")
+    ion = Atoms("Na", cell=3 * np.eye(3), pbc=True)
     with pytest.raises(InputError, match=r"frame 0: `charges` add up to \+1 e, and atoms.info\['charge'\] is not there, which means \+0"):
         evaluated(IONS, ion)
-    ion.info["charge"] = 1
-    assert evaluated(IONS, ion).energies.sum() == 0
     ion.info["charge"] = -1
     with pytest.raises(InputError, match=r"is -1: correct one of them"):
         evaluated(IONS, ion)
-    ion = Atoms("Na", cell=3 * np.eye(3), pbc=True, info={"charge": 1})
+    ion.info["charge"] = 1
     with pytest.raises(InputError, match="frame 0: the cell has a net charge of .* `background`='uniform'"):
         evaluated(IONS, ion)
     jellium = Coulomb({"Na": 1.0}, background="uniform", accuracy=1e-10)
     np.testing.assert_allclose(evaluated(jellium, ion).energies.sum(), -2.837297479 / 2 * 14.3996454784 / 3, rtol=1e-8)
+
+
+def test_clusters_have_the_charge_of_their_composition_or_that_which_they_say():
+    ions = Atoms("Na2", [[0, 0, 0], [0, 0, 4.0]])
+    np.testing.assert_allclose(evaluated(IONS, ions).energies.sum(), 14.3996454784 / 4)
+    ions.info["charge"] = 1
+    with pytest.raises(InputError, match=r"add up to \+2 e, and atoms.info\['charge'\] is \+1"):
+        evaluated(IONS, ions)
+    del ions.info["charge"]
+    ions.set_initial_charges([1.0, 1.0])
+    with pytest.raises(InputError, match=r"add up to \+2 e, and atoms.info\['charge'\] is not there"):
+        evaluated(Coulomb(), ions)
+    ions.info["charge"] = 2
+    np.testing.assert_allclose(evaluated(Coulomb(), ions).energies.sum(), 14.3996454784 / 4)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("mean", [IONS, Coulomb("initial_charges")], ids=["elements", "array"])
+def test_fits_without_knobs_take_charges(mean, tmp_path):
+    """Walls are looked for with dimers, which have no charges of their own."""
+    frames = [labelled(seed) for seed in range(10)]
+    for atoms in frames:
+        results = atoms.calc.results
+        atoms.set_initial_charges(np.where(atoms.numbers == 11, 1.0, -1.0))
+        atoms.calc = SinglePointCalculator(atoms, **results)
+    model = soapkrr.fit(frames, baseline=mean, progress=False)
+    model.save(tmp_path / "model.soapkrr")
+    found = soapkrr.load(tmp_path / "model.soapkrr").predict(frames[:2])
+    np.testing.assert_allclose(found.energy, [atoms.get_potential_energy() for atoms in frames[:2]], atol=0.05)
+    assert found.energy[0] == model.predict(frames[:2]).energy[0]
 
 
 @pytest.mark.parametrize(

@@ -43,7 +43,8 @@ class Coulomb(Baseline):
     Raises
     ------
     InputError : an element or a structure has no charges; the charges of a structure do not add up to ``atoms.info["charge"]``, zero where
-        that is not there; a periodic cell has a net charge and no background; one direction is periodic, or the field's.
+        that is not there (clusters of elements with charges may have any); a periodic cell has a net charge and no background; one direction
+        is periodic, or the field's.
 
     Examples
     --------
@@ -102,11 +103,13 @@ class Coulomb(Baseline):
             charges = _by_element("charges", self.charges, batch.numbers[own], batch.first + s)
         else:
             charges = _array(self.charges, atoms, own.stop - own.start, batch.first + s)
-        total = 0.0 if atoms is None else atoms.info.get(TOTAL, 0.0)
-        if not abs(charges.sum() - total) <= NEUTRAL:
+        said = None if atoms is None else atoms.info.get(TOTAL)
+        if said is None and isinstance(self.charges, Mapping) and not batch.pbc[s].any():
+            return charges  # the composition of a cluster says what its charge is
+        if not abs(charges.sum() - (said or 0.0)) <= NEUTRAL:
             raise InputError(
                 f"frame {batch.first + s}: `charges` add up to {charges.sum():+.6g} e, and atoms.info[{TOTAL!r}] "
-                f"{'is' if atoms is not None and TOTAL in atoms.info else 'is not there, which means'} {total:+g}: correct one of them."
+                f"{'is not there, which means' if said is None else 'is'} {said or 0.0:+g}: correct one of them."
             )
         return charges
 
