@@ -43,8 +43,8 @@ class Coulomb(Baseline):
     Raises
     ------
     InputError : an element or a structure has no charges; the charges of a structure do not add up to ``atoms.info["charge"]``, zero where
-        that is not there (clusters of elements with charges may have any); a periodic cell has a net charge and no background; one direction
-        is periodic, or the field's.
+        that is not there (clusters of elements with charges may have any); a periodic cell has a net charge and no background; one
+        direction is periodic, or the field's.
 
     Examples
     --------
