@@ -28,6 +28,7 @@ _HOME = {
     "ZBL": "baselines",
     "CalculatorBaseline": "baselines",
     "CoreRepulsion": "baselines",
+    "Coulomb": "baselines",
     "RadialScaling": "descriptors.cutoff",
     "DotProduct": "kernels",
     "Linear": "kernels",

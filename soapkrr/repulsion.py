@@ -16,6 +16,7 @@ from soapkrr.baselines.zbl import unswitched
 from soapkrr.descriptors.base import Descriptor
 from soapkrr.descriptors.compression import CompressedSOAP
 from soapkrr.descriptors.projection import Wrapper
+from soapkrr.errors import InputError
 from soapkrr.estimators.base import Potential
 from soapkrr.structures import Batch
 
@@ -108,8 +109,20 @@ def _start_of_few(start: float, nearest: np.ndarray, shortest: float) -> float:
 def _rise(model: Potential, symbols: list[str], distance: float) -> float:
     """How much higher prior means alone put a dimer at half the ``distance``, eV."""
     batch = Batch.from_atoms([Atoms(symbols, positions=[[0, 0, 0], [0, 0, d]]) for d in (distance, distance / 2)])
-    whole, half = total(model.prior_means_, batch).energies.reshape(2, 2).sum(axis=1)
+    try:
+        whole, half = total(model.prior_means_, batch).energies.reshape(2, 2).sum(axis=1)
+    except InputError:  # it asks for more than atoms, such as their charges, and says nothing of a dimer
+        return 0.0
     return float(half - whole)
+
+
+def _pulls(model: Potential, dimers: list[Atoms]) -> np.ndarray:
+    """(n,) attraction, eV/Å; of what is learnt alone where prior means say nothing of dimers."""
+    try:
+        forces = np.stack(model.predict(dimers).forces)
+    except InputError:
+        forces = model.process_.evaluate(Batch.from_atoms(dimers), frozenset())[0].forces.reshape(-1, 2, 3)
+    return -forces[:, 1, 2]
 
 
 def _stiffness(model: Potential, name: str, start: float) -> float:
@@ -120,5 +133,4 @@ def _stiffness(model: Potential, name: str, start: float) -> float:
     least = 0.0 if _rise(model, symbols, start) > ENOUGH_OF_ZBL * needed else needed / (start / 2) ** 2
     r = start * np.linspace(RISES, 0.1, 60)
     dimers = [Atoms(symbols, positions=[[0, 0, 0], [0, 0, d]]) for d in r]
-    attraction = -np.array([forces[1, 2] for forces in model.predict(dimers).forces])
-    return float(f"{max(least, 0.0, SAFETY * (attraction / -onset(np.full_like(r, start), r)[1]).max()):.3g}")
+    return float(f"{max(least, 0.0, SAFETY * (_pulls(model, dimers) / -onset(np.full_like(r, start), r)[1]).max()):.3g}")

@@ -73,6 +73,7 @@ class Batch:
     cells : (n_structures, 3, 3) Å.  pbc : (n_structures, 3) bool.
     offsets : (n_structures + 1,); atoms of structure s are ``offsets[s]:offsets[s + 1]``.
     first : index of the first structure in the list it comes from, for error messages.
+    given : the structures that it was made of, for what else they carry (charges); empty where there are none.
     volumes : (n_structures,) Å³, NaN where the structure is not periodic in three directions.
     """
 
@@ -82,6 +83,7 @@ class Batch:
     pbc: np.ndarray
     offsets: np.ndarray
     first: int = 0
+    given: tuple[Atoms, ...] = field(default=(), repr=False)
     _pairs: dict = field(init=False, repr=False, default_factory=dict)
 
     def __len__(self) -> int:
@@ -128,6 +130,7 @@ class Batch:
             pbc=np.array([atoms.pbc for atoms in frames], dtype=bool),
             offsets=np.cumsum([0] + [len(atoms) for atoms in frames]),
             first=first,
+            given=tuple(frames),
         )
 
     def pairs(self, r_cut: float, xp=np) -> Pairs:

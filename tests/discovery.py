@@ -18,7 +18,7 @@ from systems import R_CUT, small_soap
 
 import soapkrr
 from soapkrr import DotProduct, SquaredExponential
-from soapkrr.baselines import ZBL, CoreRepulsion, NamedBaseline, ScaledBaseline
+from soapkrr.baselines import ZBL, CoreRepulsion, Coulomb, NamedBaseline, ScaledBaseline
 from soapkrr.descriptors.base import Descriptor
 from soapkrr.kernels import Kernel
 from soapkrr.specification import Specification
@@ -67,6 +67,7 @@ EXAMPLES = {
     "ACSF": lambda names: soapkrr.ACSF(names, r_cut=R_CUT, g2_params=[(1.0, 0.0), (2.0, 1.5)], g4_params=[(0.1, 2.0, -1.0)]),
     "NamedBaseline": lambda: NamedBaseline("zbl"),
     "ScaledBaseline": lambda: ScaledBaseline(ZBL(), 1.1),
+    "Coulomb": lambda: Coulomb({"Na": 1.0, "Cl": -1.0}),
     "CoreRepulsion": lambda: CoreRepulsion({"Si-Si": 1.9}, {"Si-Si": 50.0}),
     "GivenPoints": lambda: soapkrr.selection.GivenPoints([(0, 1), (2, 0)]),
     "Featurizer": lambda names: soapkrr.Featurizer(small_soap(names)),

@@ -15,6 +15,7 @@ FLOORS = (
     ("errors", "specification", "progress", "threads", "display", "export", "prediction", "datasets", "lazy", "student"),
     ("backends",),
     ("linear", "kernels", "structures", "structure_checks", "verlet"),
+    ("electrostatics",),
     ("execution",),
     ("selection", "labels"),
     ("descriptors",),

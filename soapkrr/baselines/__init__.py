@@ -17,6 +17,7 @@ from soapkrr.baselines.argument import (
 from soapkrr.baselines.base import Baseline, total
 from soapkrr.baselines.calculator import CalculatorBaseline, ComputedBaseline
 from soapkrr.baselines.core import CoreRepulsion
+from soapkrr.baselines.coulomb import Coulomb
 from soapkrr.baselines.named import NamedBaseline, named
 from soapkrr.baselines.reduction import left_out_text, prepared, reduced, subtract, warn_left_out
 from soapkrr.baselines.references import baseline_energies, reference_energies
@@ -33,6 +34,7 @@ __all__ = [
     "CalculatorBaseline",
     "ComputedBaseline",
     "CoreRepulsion",
+    "Coulomb",
     "NamedBaseline",
     "ScaledBaseline",
     "automatic_name",

@@ -12,6 +12,7 @@ from types import ModuleType
 
 import numpy as np
 import scipy.linalg
+import scipy.special
 
 from device import arrays, kernels
 from device.arrays import POOL, TOTAL_MEMORY, ndarray, operand, poisoned, unwrap, wrap
@@ -223,6 +224,12 @@ def _solve_triangular(a, b, trans=0, lower=False, unit_diagonal=False, overwrite
     return wrap(x)
 
 
+def _erfc(x):
+    if not isinstance(x, ndarray):
+        raise TypeError("cupyx.scipy.special.erfc takes arrays of the device only")
+    return wrap(scipy.special.erfc(unwrap(x)))
+
+
 def _cupyx() -> ModuleType:
     cupyx, cupyx_scipy, linalg = ModuleType("cupyx"), ModuleType("cupyx.scipy"), ModuleType("cupyx.scipy.linalg")
     cupyx.__path__, cupyx_scipy.__path__ = [], []
@@ -230,6 +237,8 @@ def _cupyx() -> ModuleType:
     cupyx.geterr = lambda: dict(_ERRSTATE)
     cupyx.scipy, cupyx_scipy.linalg = cupyx_scipy, linalg
     linalg.solve_triangular = _solve_triangular
+    cupyx_scipy.special = ModuleType("cupyx.scipy.special")
+    cupyx_scipy.special.erfc = _erfc
     return cupyx
 
 
@@ -245,4 +254,5 @@ MODULES = {
     "cupyx": CUPYX,
     "cupyx.scipy": CUPYX.scipy,
     "cupyx.scipy.linalg": CUPYX.scipy.linalg,
+    "cupyx.scipy.special": CUPYX.scipy.special,
 }

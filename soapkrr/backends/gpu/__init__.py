@@ -1,8 +1,8 @@
 """Hot loops as CUDA kernels for CuPy arrays: one block of threads per atom, pair or row; sums in a fixed order, so that results repeat."""
 
-from soapkrr.backends.gpu import acsf, acsf_jacobian, dense, jvp, neighbours, pair, regression, soap, soap_jacobian
+from soapkrr.backends.gpu import acsf, acsf_jacobian, coulomb, dense, jvp, neighbours, pair, regression, soap, soap_jacobian
 
-__all__ = ["acsf", "acsf_jacobian", "dense", "jvp", "neighbours", "pair", "regression", "soap", "soap_jacobian"]
+__all__ = ["acsf", "acsf_jacobian", "coulomb", "dense", "jvp", "neighbours", "pair", "regression", "soap", "soap_jacobian"]
 
 #: Atoms whose energies and gradients are made at once: enough blocks to fill any GPU many times over (132 multiprocessors hold about
 #: 2,000 blocks), so that launches cost little; (block × n_sparse) products of 1,000 sparse points take 64 MB.
