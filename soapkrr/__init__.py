@@ -66,6 +66,8 @@ _HOME = {
     "fit": "auto",
     "learn_weights": "learning.weights",
     "load": "loading",
+    "load_gap": "gap.reading",
+    "gap_structures": "gap.reading",
     "InputError": "errors",
     "DataWarning": "errors",
     "ConditionWarning": "errors",

@@ -26,7 +26,7 @@ FLOORS = (
     ("checking", "uncertainty"),
     ("estimators",),
     ("learning",),
-    ("auto", "automatic", "description", "repulsion", "solids", "loading"),
+    ("auto", "automatic", "description", "repulsion", "solids", "loading", "gap"),
     ("lint",),
     ("active",),
     ("observables",),

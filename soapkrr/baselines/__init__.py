@@ -22,6 +22,7 @@ from soapkrr.baselines.reduction import left_out_text, prepared, reduced, subtra
 from soapkrr.baselines.references import baseline_energies, reference_energies
 from soapkrr.baselines.scaled import ScaledBaseline
 from soapkrr.baselines.sources import register
+from soapkrr.baselines.spline import PairSpline
 from soapkrr.baselines.store import keep_results
 from soapkrr.baselines.zbl import ZBL
 
@@ -34,6 +35,7 @@ __all__ = [
     "ComputedBaseline",
     "CoreRepulsion",
     "NamedBaseline",
+    "PairSpline",
     "ScaledBaseline",
     "automatic_name",
     "baseline_energies",

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from soapkrr import __version__
 from soapkrr.cli.arguments import LABELS, common, errors, labels, model_and_file, number, output
 from soapkrr.cli.check import check
+from soapkrr.cli.convert import CONVERTED, convert, convert_arguments
 from soapkrr.cli.dimer import DIMER, dimer, dimer_arguments
 from soapkrr.cli.evaluate import evaluate
 from soapkrr.cli.explore import EXPLORED, explore, explore_arguments
@@ -81,6 +82,7 @@ def build_parser(words: Sequence[str] = ()) -> argparse.ArgumentParser:
     dimer_arguments(command(dimer, "find a saddle point from one structure by few calls of a reference", DIMER))
     explore_arguments(command(explore, "run molecular dynamics that ask a reference where a force may be wrong", EXPLORED))
     _screen_arguments(command(screen, "rank candidates by predicted energy, and name those to calculate next", SCREENED))
+    convert_arguments(command(convert, "write a published potential (GAP) as a model file", CONVERTED))
     _info_arguments(command(info, "print what is in a model file"))
     return parser
 
