@@ -40,6 +40,8 @@ _HOME = {
     "PropertyGP": "estimators.property",
     "PropertyRidge": "estimators.property",
     "SparseGP": "estimators.sparse_gp",
+    "TensorGP": "estimators.tensor",
+    "TensorPrediction": "tensor_prediction",
     "Observations": "labels.observations",
     "Stratified": "selection.specifications",
     "GivenPoints": "selection.specifications",
