@@ -2,7 +2,8 @@
 
     python benchmarks/gap.py        # quippy-ase is needed, with its gap_fit on the path
 
-The potential is made here, by gap_fit on Lennard-Jones argon: distance_2b (20 points) and soap (n_max 8, l_max 6, 5 Å, ζ 4, 40 and 200 points).
+The potential is made here, by gap_fit on Lennard-Jones argon: distance_2b (20 points) and soap (n_max 8, l_max 6, 5 Å, ζ 4) of 40 and
+200 points.
 """
 
 from __future__ import annotations
@@ -61,13 +62,9 @@ def main():
         with tempfile.TemporaryDirectory() as folder:
             xml = fitted(Path(folder), n_sparse)
             theirs, ours = Potential(param_filename=str(xml)), soapkrr.load_gap(xml, threads=1).calculator()
-        times = {"quippy": [], "soapkrr": []}
-        for _ in range(3):
-            for name, calculator in (("quippy", theirs), ("soapkrr", ours)):
-                t, found = seconds(calculator, frames)
-                times[name].append(t)
-                reference = found if name == "quippy" else reference
-        a, b = (1e6 * min(times[name]) / n for name in times)
+        rounds = [(seconds(theirs, frames), seconds(ours, frames)) for _ in range(3)]
+        a, b = (1e6 * min(both[k][0] for both in rounds) / n for k in range(2))
+        (_, reference), (_, found) = rounds[-1]
         off = [max(np.abs(x[k] - y[k]).max() for x, y in zip(found, reference, strict=True)) for k in range(3)]
         print(f"{n_sparse:>6} {a:>15.0f} {b:>16.1f} {a / b:>6.1f}   {off[0] / len(frames[0]):.1e} {off[1]:.1e} {off[2]:.1e}", flush=True)
 

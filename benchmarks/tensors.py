@@ -14,8 +14,7 @@ import time
 import numpy as np
 from ase import units
 from ase.build import bulk, molecule
-from ase.md.langevin import Langevin
-from ase.md.velocitydistribution import MaxwellBoltzmannDistribution
+from ase.md.verlet import VelocityVerlet
 from scipy.spatial.transform import Rotation
 
 from soapkrr import SOAP, DotProduct, TensorGP
@@ -127,8 +126,10 @@ def infrared():
     fitted = model(**chosen(frames[:100], dipoles[:100])).fit(frames[:100], dipoles[:100], optimize=True)
     atoms = molecule("H2O")
     atoms.calc = gfn2()
-    MaxwellBoltzmannDistribution(atoms, temperature_K=300, rng=np.random.default_rng(0))
-    dynamics = Langevin(atoms, 0.5 * units.fs, temperature_K=300, friction=1e-4, rng=np.random.default_rng(1))
+    masses = atoms.get_masses()[:, None]
+    velocities = np.random.default_rng(0).normal(size=(3, 3)) * np.sqrt(units.kB * 300 / masses)
+    atoms.set_velocities(velocities - (masses * velocities).sum(axis=0) / masses.sum())
+    dynamics = VelocityVerlet(atoms, 0.5 * units.fs)
     trajectory, reference = [], []
     for _ in range(4096):
         dynamics.run(1)
