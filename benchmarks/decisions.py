@@ -2,8 +2,8 @@
 
 Effective-medium theory for metals and adsorbates, GFN1 and GFN2 for the others (tblite); structures are shaken, three seeds each; calls
 until the largest force is below 0.05 and 0.01 eV/Å, the first one counted.
-``python benchmarks/decisions.py [NAME...]`` adds to benchmarks/results/decisions.json; names of `SYSTEMS`, "g2", "series" or "overhead";
-without any, all that is not there yet.
+``python benchmarks/decisions.py [NAME...]`` adds to benchmarks/results/decisions.json; names of `SYSTEMS`, "g2", "series", "overhead",
+"density functionals" (needs pyscf) or "plane waves" (needs gpaw); without any, all that is not there yet but the last two.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from ase.collections import g2
 from ase.constraints import FixAtoms
 from ase.filters import FrechetCellFilter
 from ase.optimize import BFGS
+from geometries import alanine_dipeptide, uracil_dimer, water_hexamer
 
 from soapkrr import SurrogateRelaxation
 
@@ -71,8 +72,9 @@ def ionic(symbol: str, a: float, seed: int) -> Atoms:
     return atoms * (1, 1, 2) if len(atoms) == 8 else atoms
 
 
-def shaken(name: str, seed: int) -> Atoms:
-    atoms = molecule(name)
+def shaken(name, seed: int) -> Atoms:
+    """A molecule of ASE by name, or of a function."""
+    atoms = molecule(name) if isinstance(name, str) else name()
     atoms.rattle(0.1, seed=seed)
     return atoms
 
@@ -93,6 +95,9 @@ SYSTEMS = {
     "ether": ("gfn2", lambda seed: shaken("CH3CH2OCH3", seed)),
     "C6H6": ("gfn2", lambda seed: shaken("C6H6", seed)),
     "acetamide": ("gfn2", lambda seed: shaken("CH3CONH2", seed)),
+    "alanine dipeptide": ("gfn2", lambda seed: shaken(alanine_dipeptide, seed)),
+    "uracil dimer": ("gfn2", lambda seed: shaken(uracil_dimer, seed)),
+    "water hexamer": ("gfn2", lambda seed: shaken(water_hexamer, seed)),
 }
 
 
@@ -100,7 +105,10 @@ def underlying(atoms) -> Atoms:
     return atoms if isinstance(atoms, Atoms) else atoms.atoms
 
 
-def calculator(name: str):
+def calculator(name):
+    """By name, or itself."""
+    if not isinstance(name, str):
+        return name
     if name == "emt":
         return EMT()
     from tblite.ase import TBLite
@@ -108,7 +116,7 @@ def calculator(name: str):
     return TBLite(method={"gfn1": "GFN1-xTB", "gfn2": "GFN2-xTB"}[name], verbosity=0)
 
 
-def calls(optimizer, make, reference: str, **options) -> list[int | None]:
+def calls(optimizer, make, reference, **options) -> list[int | None]:
     """Calls until the forces are below each of `FMAX`; None where more than `MOST` would be needed."""
     atoms, seen = make(), []
     underlying(atoms).calc = calculator(reference)
@@ -148,7 +156,7 @@ def molecules(seeds: int) -> dict:
             found["bfgs"].append(calls(BFGS, make, "gfn2"))
             found["surrogate"].append(calls(SurrogateRelaxation, make, "gfn2"))
             found["with GFN1 as prior mean"].append(calls(SurrogateRelaxation, make, "gfn2", prior=calculator("gfn1")))
-    return _summary(found) | {"stalled": sum(c[-1] is None for c in found["surrogate"])}
+    return _summary(found) | {"stalled": {kind: sum(c[-1] is None for c in part) for kind, part in found.items()}}
 
 
 def series(seeds: int, n: int = 20) -> dict:
@@ -170,6 +178,35 @@ def series(seeds: int, n: int = 20) -> dict:
             model = run.model
         found[name] = {"calls": took, "mean": float(np.mean(took)), "mean_from_the_sixth": float(np.mean(took[5:]))}
     return found
+
+
+def _compared(make, reference) -> dict:
+    """Both optimisers from one structure; ``reference`` makes a calculator."""
+    found = {"bfgs": [calls(BFGS, make, reference())], "surrogate": [calls(SurrogateRelaxation, make, reference())]}
+    return _summary(found)
+
+
+def functionals(seeds: int) -> dict:
+    """Methanol by a density functional, one seed."""
+    from functionals import PBE
+
+    return _compared(lambda: shaken("CH3OH", 1), PBE) | {"reference": "PBE/def2-SVP"}
+
+
+def in_a_box() -> Atoms:
+    """Methanol, shaken, in a periodic box."""
+    atoms = shaken("CH3OH", 1)
+    atoms.center(vacuum=3.0)
+    atoms.pbc = True
+    return atoms
+
+
+def silicon_and_methanol(seeds: int) -> dict:
+    """A molecule and a small solid by plane waves, one seed each."""
+    from functionals import plane_waves
+
+    solid = _compared(lambda: shaken(lambda: bulk("Si", cubic=True), 1), lambda: plane_waves(250, 3))
+    return {"solid": solid, "molecule": _compared(in_a_box, lambda: plane_waves(400)), "reference": "PBE, plane waves"}
 
 
 def _recoloured(atoms: Atoms, other: str, n: int, seed: int) -> Atoms:
@@ -201,14 +238,15 @@ def overhead(seeds: int) -> dict:
 
 def main() -> None:
     others = {"g2": molecules, "series": series, "overhead": overhead}
+    asked = {"density functionals": functionals, "plane waves": silicon_and_methanol}
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("names", nargs="*", choices=[*SYSTEMS, *others, []])
+    parser.add_argument("names", nargs="*", choices=[*SYSTEMS, *others, *asked, []])
     parser.add_argument("--seeds", type=int, default=3)
     args = parser.parse_args()
     warnings.simplefilter("ignore")
     results = json.loads(OUT.read_text()) if OUT.exists() else {}
     for name in args.names or [n for n in (*SYSTEMS, *others) if n not in results]:
-        results[name] = row(name, args.seeds) if name in SYSTEMS else others[name](args.seeds)
+        results[name] = row(name, args.seeds) if name in SYSTEMS else (others | asked)[name](args.seeds)
         OUT.write_text(json.dumps(results, indent=1) + "\n")
         print(name, results[name].get("median", results[name]), results[name].get("ratio", ""), flush=True)
 

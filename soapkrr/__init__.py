@@ -11,6 +11,7 @@ __version__ = "0.2.0"
 _HOME = {
     "SOAP": "descriptors.soap",
     "CompressedSOAP": "descriptors.compression",
+    "OptimalRadial": "descriptors.contraction",
     "similarity_embedding": "descriptors.compression",
     "element_similarity": "descriptors.elements",
     "element_embedding": "descriptors.elements",
@@ -70,6 +71,7 @@ _HOME = {
     "load": "loading",
     "load_gap": "gap.reading",
     "gap_structures": "gap.reading",
+    "write": "exchange",
     "InputError": "errors",
     "DataWarning": "errors",
     "ConditionWarning": "errors",
@@ -93,4 +95,4 @@ def __getattr__(name: str):
 
 
 def __dir__():
-    return sorted([*globals(), *__all__])
+    return sorted([*__all__, *(name for name in globals() if name.startswith("__"))])

@@ -21,6 +21,7 @@ from soapkrr.choices import Choice, advice, checked_test, choices_text, test_row
 from soapkrr.description import OF_DESCRIPTOR, described
 from soapkrr.descriptors.projection import Compressed
 from soapkrr.descriptors.soap import SOAP
+from soapkrr.display import only_public
 from soapkrr.errors import InputError
 from soapkrr.estimators.base import Potential
 from soapkrr.estimators.gaussian_process import GaussianProcess
@@ -70,7 +71,7 @@ def fit(
     device: str = "cpu",
     threads: int | None = None,
     memory_limit: int | str | None = MEMORY_LIMIT,
-    progress: bool = False,
+    progress: bool = True,
     strict: bool = False,
     score: str | Mapping[str, float] = "balanced",
     search: bool = True,
@@ -89,7 +90,7 @@ def fit(
     frames : structures with energies, forces or stresses (`atoms.calc.results`, or as ``observations`` names them).
     observations, baseline, device, threads : as in the estimators. A ``baseline`` may be, or hold, ``"auto"``: GFN2-xTB as prior mean of
         molecules where structures left out are predicted better with it, or ``"auto:NAME"``: so with another prior mean.
-    progress : draw bars on a terminal.
+    progress : draw bars, on a terminal or in a notebook, of what takes more than two seconds; False: none.
     strict : make what a fit warns of labels (`DataWarning`) an error; `soapkrr.check` looks at them more closely.
     score : which errors of left-out structures are to be small where there is a choice, of variants and of noise by cross-validation:
         ``"balanced"`` (the geometric mean of those of energies, forces and stresses; noise levels keep each within 1.15 × the least that it
@@ -167,7 +168,8 @@ def choose(frames: list[Atoms], given: Mapping | None = None, settings: Settings
     plan = _levels(model, choices, given, [kind for kind in noise if any(label.has(kind) for label in labels)], labelled)
     plan = replace(plan, walls=settings.repulsion, score=score)
     plan = replace(plan, variants=_variants(plan, frames, given)) if settings.search else plan
-    # Unasked, either a prior mean is tried or weights are learnt: both would take too long.
+    # Unasked, either a prior mean is tried or weights are learnt: both would take long, and errors of 50 ethanol molecules left out, on top
+    # of GFN2-xTB, went from 0.46 meV/atom and 23.6 meV/Å to 0.50 and 22.6.
     unasked = settings.search and name is None and suits(model, frames, labels)
     plan = with_prior_mean(plan, frames, name, given, settings.search)
     return replace(plan, learn=unasked if settings.learn is None else bool(settings.learn))
@@ -243,3 +245,6 @@ def _sparse(frames, soap, kernel, choices: list[Choice], given: Mapping, setting
     choices += [Choice(name, given[name], "given") for name in ("selection", "tolerance") if name in given]
     own = {name: given[name] for name in ("selection", "tolerance") if name in given}
     return SparseGP(soap, kernel, n_sparse=n_sparse, **own, **settings.parameters)
+
+
+__dir__ = only_public(__name__)

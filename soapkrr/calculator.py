@@ -14,6 +14,7 @@ from ase.calculators.singlepoint import SinglePointCalculator
 from soapkrr.errors import ExtrapolationError, ExtrapolationWarning, InputError, require_positive
 from soapkrr.prediction import UNCERTAINTIES, Prediction, wanted_uncertainties
 from soapkrr.threaded import ThreadedCalculator
+from soapkrr.verlet import VerletList
 
 if TYPE_CHECKING:
     from soapkrr.estimators.base import Potential
@@ -124,13 +125,18 @@ class PotentialCalculator(ThreadedCalculator):
         if threshold is not None:
             require_positive(threshold=threshold)
             self.uncertainty |= {"forces"}
-        self._without = 0
+        self._without, self._neighbours = 0, VerletList()
+
+    def __repr__(self) -> str:
+        wanted = ", ".join(sorted(self.uncertainty)) or "none"
+        return f"{type(self).__name__}(model={type(self.model).__name__}, uncertainty={wanted}, every={self.every})"
 
     def calculate(self, atoms=None, properties=("energy",), system_changes=all_changes):
         """Called by ASE; everything but the uncertainties that are not asked for, or not due, is computed at once."""
         super().calculate(atoms, properties, system_changes)
         wanted = self._wanted(properties, system_changes)
-        p = self.model.predict(self.atoms, uncertainty=wanted)
+        with self._neighbours.in_use():
+            p = self.model.predict(self.atoms, uncertainty=wanted)
         energy = float(p.energy[0])
         results = {"energy": energy, "free_energy": energy, "energies": p.energies[0], "forces": p.forces[0]}
         if np.isfinite(p.stress[0]).all():

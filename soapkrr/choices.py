@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from ase import Atoms
 
-from soapkrr.display import text_table
+from soapkrr.display import Tabular, text_table
 from soapkrr.errors import InputError
 from soapkrr.labels import Observations, read_labels
 from soapkrr.metrics import UNIT_NAMES, UNITS
@@ -23,6 +23,16 @@ class Choice:
     name: str
     value: object
     reason: str
+
+
+class Choices(Tabular, list):
+    """A list of `Choice` that shows as a table."""
+
+    def _columns(self) -> tuple[str, str, str]:
+        return ("chosen", "value", "why")
+
+    def _rows(self) -> list[tuple[str, str, str]]:
+        return [row for choice in self for row in _rows(choice)]
 
 
 def choices_text(choices: list[Choice]) -> str:
@@ -53,15 +63,19 @@ def left_out_rows(errors: Mapping[str, float]) -> list[Choice]:
     return _error_rows("left out", found, "root mean square error of structures left out of the fit")
 
 
-def calibration_row(calibration) -> Choice:
-    """What standard deviations and intervals are learnt from: a `Calibration`, or None, where they are the posterior's own."""
+def calibration_row(calibration, groups: int | None = None) -> Choice:
+    """What standard deviations and intervals are learnt from: a `Calibration`, or None, where they are the posterior's own; ``groups``: of
+    structures that were left out together, None: each by itself.
+    """
     if calibration is None:
         return Choice(
             "calibration", "none", "standard deviations are the posterior's: too few structures, labels or memory for a leave-out"
         )
     types = f" and configuration type ({', '.join(calibration.config_types)})" if calibration.config_types else ""
     reason = f"standard deviations are those of errors, intervals conformal, by species{types}"
-    return Choice("calibration", f"{calibration.structures} left-out structures", reason)
+    n = calibration.structures
+    value = f"{n} left-out structures" if groups in (None, n) else f"{n} structures, left out in {groups} groups"
+    return Choice("calibration", value, reason)
 
 
 def _error_rows(name: str, errors: Mapping[str, float], where: str) -> list[Choice]:

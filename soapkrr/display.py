@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import sys
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import fields
 from html import escape
+from numbers import Real
+from typing import Any
 
 #: Rows that a long table shows, half of them from its end.
 SHOWN = 12
@@ -83,3 +87,38 @@ class Tabular(ABC):
     def _repr_pretty_(self, printer, cycle: bool) -> None:
         """What IPython prints, also of subclasses of `dict`."""
         printer.text(repr(self))
+
+
+class Fielded(Tabular):
+    """Mixin of results that are dataclasses (of ``repr=False``): a table with a line for each field, but for those of ``repr=False``."""
+
+    def _title(self) -> str:
+        return "" if type(self).__str__ is object.__str__ else str(self)
+
+    def _columns(self) -> Sequence[str]:
+        return (type(self).__name__, "")
+
+    def _rows(self) -> Sequence[Sequence[str]]:
+        shown: Any = self
+        return [(f.name, brief(getattr(self, f.name))) for f in fields(shown) if f.repr]
+
+
+def brief(value: Any) -> str:
+    """A value in a cell: numbers to four digits, long ones cut."""
+    if isinstance(value, Mapping):
+        return ", ".join(f"{name} {brief(part)}" for name, part in value.items())
+    if isinstance(value, bool) or not isinstance(value, Real):
+        text = "-" if value is None else " ".join(str(value).split())
+        return text if len(text) <= 120 else f"{text[:117]}..."
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def only_public(name: str) -> Callable[[], list[str]]:
+    """``__dir__`` of a module: its ``__all__``, else what it defines itself, without private names; tab completion shows that."""
+
+    def names() -> list[str]:
+        module = vars(sys.modules[name])
+        own = (key for key, value in module.items() if getattr(value, "__module__", None) == name and not key.startswith("_"))
+        return sorted(module.get("__all__") or own)
+
+    return names

@@ -23,7 +23,8 @@ def data_frame(columns: dict):
 
 
 def structure_columns(prediction) -> dict[str, np.ndarray]:
-    """{name: one value for each structure}: numbers of atoms, energies, components of the stress; and their standard deviations."""
+    """{name: one value for each structure}: numbers of atoms, energies, components of the stress, and their standard deviations;
+    the largest novelty of its atoms, and whether atoms are closer than in the training data."""
     columns = {"n_atoms": np.array([len(e) for e in prediction.energies]), "energy": prediction.energy}
     if prediction.energy_std is not None:
         columns["energy_std"] = prediction.energy_std
@@ -31,11 +32,13 @@ def structure_columns(prediction) -> dict[str, np.ndarray]:
         values = getattr(prediction, name)
         if values is not None:
             columns |= {f"{name}_{axes}": values[:, k] for k, axes in enumerate(VOIGT_NAMES)}
-    return columns
+    if getattr(prediction, "novelty", None) is not None:
+        columns["novelty"] = np.array([novelty.max() for novelty in prediction.novelty])
+    return columns if prediction.outside is None else columns | {"outside": prediction.outside}
 
 
 def atom_columns(prediction) -> dict[str, np.ndarray]:
-    """{name: one value for each atom}: structure, index in it, energy, components of the force; and their standard deviations."""
+    """{name: one value for each atom}: structure, index in it, energy, components of the force, their standard deviations, novelty."""
     sizes = [len(e) for e in prediction.energies]
     columns = {"structure": np.repeat(np.arange(len(sizes)), sizes), "atom": np.concatenate([np.arange(n) for n in sizes])}
     for name, column in (("energies", "energy"), ("energies_std", "energy_std")):
@@ -44,6 +47,8 @@ def atom_columns(prediction) -> dict[str, np.ndarray]:
     for name, column in (("forces", "force"), ("forces_std", "force_std")):
         if getattr(prediction, name) is not None:
             columns |= {f"{column}_{axis}": np.concatenate(getattr(prediction, name))[:, k] for k, axis in enumerate("xyz")}
+    if getattr(prediction, "novelty", None) is not None:
+        columns["novelty"] = np.concatenate(prediction.novelty)
     return columns
 
 

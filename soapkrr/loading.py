@@ -9,6 +9,7 @@ from ase.data import atomic_numbers
 from soapkrr import estimators
 from soapkrr.baselines import named
 from soapkrr.errors import InputError, ModelFileError
+from soapkrr.estimators.card import restored_card
 from soapkrr.estimators.fitted import Estimator
 from soapkrr.execution.memory import parse_memory
 from soapkrr.modelfile import calculator_places, damage, from_json, prior_mean_names, read
@@ -73,6 +74,7 @@ def _rebuilt(header: dict, arrays: dict) -> Estimator:
         raise ModelFileError(f"the file has reference energies of {sorted(references)}, which are not all elements.")
     model.restore(from_json(header["state"], arrays))
     model.origin_ = restored_origin(header["origin"])
+    model.card = restored_card(header["state"].get("card"))
     return model
 
 

@@ -1,4 +1,4 @@
-"""Progress bars through one helper: a bar on a terminal or in a notebook when asked for, silence otherwise."""
+"""Progress bars through one helper: of what takes long, on a terminal or in a notebook, unless silence is asked for."""
 
 from __future__ import annotations
 
@@ -8,11 +8,16 @@ from importlib.util import find_spec
 
 from tqdm import tqdm
 
+#: Seconds after which there is a bar.
+DELAY = 2.0
+
 
 def track(items: Iterable, total: int, label: str, show: bool) -> Iterator:
-    """Iterate, drawing a bar when ``show`` is true: on standard error if that is a terminal, below the cell of a notebook."""
-    bar = _bar() if show else None
-    yield from items if bar is None else bar(items, total=total, desc=label, leave=False)
+    """Iterate, drawing a bar when ``show`` is true and it takes longer than `DELAY`: on standard error if that is a terminal, below
+    the cell of a notebook.
+    """
+    bar = _bar() if show and total != 1 else None
+    yield from items if bar is None else bar(items, total=total, desc=label, leave=False, delay=DELAY)
 
 
 def _bar():

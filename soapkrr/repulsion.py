@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from ase import Atoms
 from ase.data import atomic_numbers, covalent_radii
+from scipy.special import ndtri
 
 from soapkrr.baselines import CoreRepulsion
+from soapkrr.baselines.base import total
 from soapkrr.baselines.core import onset
 from soapkrr.baselines.zbl import unswitched
 from soapkrr.descriptors.base import Descriptor
 from soapkrr.descriptors.compression import CompressedSOAP
 from soapkrr.descriptors.projection import Wrapper
 from soapkrr.estimators.base import Potential
+from soapkrr.structures import Batch
 
 #: Where a wall starts, in units of the shortest distance in the data, and from where on a dimer's energy rises, in units of that.
 START, RISES = 0.95, 0.98
@@ -26,17 +31,25 @@ FEW, OF_BOND = 30, 0.8
 #: Å beyond the covalent radius up to which an atom keeps others away, and the part of the sum of both where a wall starts at most.
 BEYOND, OF_CONTACT = 0.8, 0.85
 
+#: Structures of which the shortest distance is that of structures to come. Of fewer, a wall starts so many standard deviations below the
+#: mean of their shortest distances, as far as these are normally distributed, and at least at this part of the shortest.
+ENOUGH, DEVIATIONS, LEAST_START = 50, 4.0, 0.7
+
+#: Part of the ZBL energy at half the distance where a wall starts that makes a prior mean repulsion enough.
+ENOUGH_OF_ZBL = 0.5
+
 #: Steeper than needed.
 SAFETY = 1.2
 
 
-def repulsion(model: Potential) -> CoreRepulsion | None:
+def repulsion(model: Potential, frames: Sequence[Atoms] = ()) -> CoreRepulsion | None:
     """The wall that makes the energy of every dimer of a fitted model rise as its atoms approach; None where no distances are known.
 
     For each pair of species it starts at `START` × their shortest distance in the data, or below, so that no training structure feels it.
     Where species share what is learnt of them, every pair knows how close others come, in units of the sum of covalent radii: distances
     count as known down to the shortest of all pairs in these units, yet not below `SHARED` × the shortest of the pair itself.
-    It is as steep as the ZBL energy at half that distance asks for, and steeper where the model's dimer attracts.
+    It is as steep as the ZBL energy at half that distance asks for, unless a prior mean repels as much, and steeper where the model's
+    dimer attracts. ``frames``: those of the fit; of few, walls start lower.
     """
     if model.domain_ is None:
         return None
@@ -45,7 +58,11 @@ def repulsion(model: Potential) -> CoreRepulsion | None:
         least = min((shortest / _contact(name) for name, shortest in known.items()), default=np.inf)
         known = {name: max(SHARED * shortest, min(shortest, least * _contact(name))) for name, shortest in known.items()}
     distances = {name: _start(name, shortest, model.domain_.counts[name]) for name, shortest in known.items()}
-    return CoreRepulsion(distances, {name: _stiffness(model, name, start) for name, start in distances.items()})
+    if len(frames) < ENOUGH:
+        distances = {name: _start_of_few(start, *_nearest(frames, name, known[name])) for name, start in distances.items()}
+    stiffness = {name: _stiffness(model, name, start) for name, start in distances.items()}
+    walls = {name: k for name, k in stiffness.items() if k > 0}
+    return CoreRepulsion({name: distances[name] for name in walls}, walls) if walls else None
 
 
 def _shares(descriptor: Descriptor) -> bool:
@@ -67,12 +84,41 @@ def _start(name: str, shortest: float, count: int) -> float:
     return float(f"{min(START * shortest, most):.4g}")
 
 
+def _nearest(frames: Sequence[Atoms], name: str, shortest: float) -> tuple[np.ndarray, float]:
+    """Shortest distance of a pair of species in each structure that has them within twice the ``shortest`` of all (Å), and that."""
+    a, b = (atomic_numbers[symbol] for symbol in name.split("-"))
+    found = []
+    for atoms in frames:
+        pairs = Batch.from_atoms([atoms]).close_pairs(min(2 * shortest, 4.0)) if {a, b} <= set(atoms.numbers) else None
+        if pairs is not None:
+            mine = (atoms.numbers[pairs.i] == a) & (atoms.numbers[pairs.j] == b)
+            found += [np.linalg.norm(pairs.vectors[mine], axis=1).min()] if mine.any() else []
+    return np.array(found), shortest
+
+
+def _start_of_few(start: float, nearest: np.ndarray, shortest: float) -> float:
+    """Å; the shortest of n draws is expected Φ⁻¹(1 − 1/(n + 1)) standard deviations below their mean."""
+    n = len(nearest)
+    if not 2 <= n < ENOUGH:
+        return start
+    expected = nearest.mean() - DEVIATIONS / ndtri(1 - 1 / (n + 1)) * (nearest.mean() - nearest.min())
+    return float(f"{min(start, max(expected, LEAST_START * shortest)):.4g}")
+
+
+def _rise(model: Potential, symbols: list[str], distance: float) -> float:
+    """How much higher prior means alone put a dimer at half the ``distance``, eV."""
+    batch = Batch.from_atoms([Atoms(symbols, positions=[[0, 0, 0], [0, 0, d]]) for d in (distance, distance / 2)])
+    whole, half = total(model.prior_means_, batch).energies.reshape(2, 2).sum(axis=1)
+    return float(half - whole)
+
+
 def _stiffness(model: Potential, name: str, start: float) -> float:
     """eV/Å²."""
     symbols = name.split("-")
     numbers = [atomic_numbers[symbol] for symbol in symbols]
-    least = float(unswitched(*numbers, np.array(start / 2))[0]) / (start / 2) ** 2
+    needed = float(unswitched(*numbers, np.array(start / 2))[0])
+    least = 0.0 if _rise(model, symbols, start) > ENOUGH_OF_ZBL * needed else needed / (start / 2) ** 2
     r = start * np.linspace(RISES, 0.1, 60)
     dimers = [Atoms(symbols, positions=[[0, 0, 0], [0, 0, d]]) for d in r]
     attraction = -np.array([forces[1, 2] for forces in model.predict(dimers).forces])
-    return float(f"{max(least, SAFETY * (attraction / -onset(np.full_like(r, start), r)[1]).max()):.3g}")
+    return float(f"{max(least, 0.0, SAFETY * (attraction / -onset(np.full_like(r, start), r)[1]).max()):.3g}")

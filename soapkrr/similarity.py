@@ -18,6 +18,7 @@ import numpy as np
 from ase import Atoms
 
 from soapkrr.descriptors.base import Descriptor
+from soapkrr.display import only_public
 from soapkrr.errors import InputError, require_positive
 from soapkrr.kernels import Kernel
 from soapkrr.structures import Batch, as_frames, split_by_atoms
@@ -166,3 +167,6 @@ def _balanced_exponential(L: np.ndarray) -> np.ndarray:
     """exp(L) with rows and columns of each pair scaled to a largest entry of 1, which u and v make up for: nothing overflows."""
     L = L - L.max(axis=2, keepdims=True)
     return np.exp(L - L.max(axis=1, keepdims=True))
+
+
+__dir__ = only_public(__name__)

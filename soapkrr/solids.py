@@ -5,7 +5,8 @@ recipe first: lithium, 241 structures, 0.29 and 7.1, with the longer cutoff 0.23
 titanium dioxide, 300, 2.20 and 94, nearer 1.94 and 89, longer and sharper too 1.84 and 86, and with mixed channels and more points 1.88 and
 78. But copper with effective-medium labels, 40 structures, 3.2 and 87, nearer 2.6 and 77, became 4.4 and 93 with the longer cutoff, and a
 sharper kernel was worse for four such metals. What did not pay: sums of a short and a long SOAP of as many sparse points in all, pair
-potentials beside the SOAP, more radial or angular functions.
+potentials beside the SOAP, more radial or angular functions, lengths in units of the cube root of the volume per atom (a quarter of
+titanium dioxide 17.5 and 240 → 243 and 439, of their square root 49 and 280, root mean squares).
 """
 
 from __future__ import annotations

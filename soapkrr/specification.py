@@ -11,6 +11,7 @@ from dataclasses import fields, replace
 
 import numpy as np
 
+from soapkrr.display import brief, html_table
 from soapkrr.errors import InputError
 
 
@@ -52,6 +53,11 @@ class Specification:
                 "estimator that holds it."
             )
         return self
+
+    def _repr_html_(self) -> str:
+        """A table of its parameters, for notebooks."""
+        rows = [(f.name, brief(getattr(self, f.name))) for f in fields(self) if f.init and f.repr]
+        return html_table((type(self).__name__, ""), rows)
 
     def __sklearn_clone__(self):
         """Immutable objects are their own clones."""

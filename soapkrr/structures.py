@@ -14,9 +14,11 @@ from ase.data import chemical_symbols
 
 from soapkrr import backends
 from soapkrr.backends.arrays import PairArrays
+from soapkrr.display import only_public
 from soapkrr.errors import InputError
 from soapkrr.lazy import cached_property
 from soapkrr.structure_checks import COINCIDENT, check_structure
+from soapkrr.verlet import IN_USE
 
 #: Pairs whose distances are looked at together: they stay in the cache.
 STEP = 1 << 16
@@ -146,7 +148,7 @@ class Batch:
         return min(lists, key=lambda pairs: len(pairs.j)).within(radius) if lists else self.pairs(radius)
 
     def _search(self, r_cut: float, xp) -> Pairs:
-        neighbours = backends.loops(xp).neighbours.neighbours
+        neighbours = (IN_USE.get() if xp is np else None) or backends.loops(xp).neighbours.neighbours
         parts, n_pairs = [], 0
         for s, start in enumerate(self.offsets[:-1]):
             try:
@@ -251,3 +253,6 @@ def forces_and_strain(batch: Batch, pairs: Pairs | PairArrays, gradient: np.ndar
     sums = backends.of(gradient).regression.pair_sums
     sums(pairs.offsets, pairs.neighbours, pairs.vectors, xp.asarray(batch.offsets), gradient, forces, strain)
     return forces, strain
+
+
+__dir__ = only_public(__name__)

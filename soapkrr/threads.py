@@ -126,13 +126,19 @@ def thread_map(function: Callable, items: Iterable, threads: int | None = None) 
         if threads == 1:
             yield from map(function, items)
             return
-        pool, pending = ThreadPoolExecutor(threads), deque()
+        pool, pending = ThreadPoolExecutor(threads - 1), deque()
+
+        def next_result():
+            # The thread that asks works too: it takes the item that it would wait for, unless another has begun.
+            future, item = pending.popleft()
+            return function(item) if future.cancel() else future.result()
+
         try:
             for item in items:
-                pending.append(pool.submit(function, item))
+                pending.append((pool.submit(function, item), item))
                 if len(pending) > threads:
-                    yield pending.popleft().result()
+                    yield next_result()
             while pending:
-                yield pending.popleft().result()
+                yield next_result()
         finally:
             pool.shutdown(wait=True, cancel_futures=True)

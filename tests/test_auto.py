@@ -249,3 +249,13 @@ def test_one_large_structure_needs_no_cross_validation(monkeypatch):
     monkeypatch.setattr(auto, "EXACT", 10)
     monkeypatch.setattr(auto, "EXACT_SMALL", 10)
     assert isinstance(soapkrr.fit(crystals(1)), SparseGP)
+
+
+def test_a_later_calibration_is_what_the_choices_tell():
+    frames = crystals(12)
+    model = soapkrr.fit(frames)
+    before = list(model.choices_)
+    rows = {c.name: c for c in model.calibrate(frames, by=np.arange(12) % 4).choices_}
+    assert rows["calibration"].value == "12 structures, left out in 4 groups" and len(rows) == len(before)
+    assert "left out in 4 groups" in auto.summary(model)
+    assert model.calibrate(frames).choices_ == before

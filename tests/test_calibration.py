@@ -264,6 +264,24 @@ def test_a_model_made_by_hand_is_calibrated_when_asked():
     assert small_gp().fit(frames).calibration_ is None
 
 
+@pytest.mark.parametrize("options", [{}, {"optimize": "cross-validation"}, {"representers": "observations"}], ids=str)
+def test_a_fit_that_calibrates_is_one_calibrated_afterwards(options):
+    frames, given = crystals(12), {name: value for name, value in options.items() if name == "optimize"}
+    model = {name: value for name, value in options.items() if name != "optimize"}
+    at_once, later = small_gp(**model).fit(frames, calibrate=True, **given), small_gp(**model).fit(frames, **given).calibrate(frames)
+    a, b = (m.predict(frames[:3], uncertainty=True) for m in (at_once, later))
+    for name in ("energy_std", "stress_std"):
+        np.testing.assert_allclose(getattr(a, name), getattr(b, name), rtol=1e-6)
+    for ours, theirs in zip(a.interval("forces", 0.8), b.interval("forces", 0.8), strict=True):
+        np.testing.assert_allclose(ours[0], theirs[0], rtol=1e-6, atol=1e-8)
+    assert at_once.left_out_errors_ == pytest.approx(later.leave_out(frames).errors(), rel=1e-6)
+
+
+def test_a_fit_that_cannot_calibrate_says_why():
+    with pytest.raises(InputError, match="at least 3 structures"):
+        small_gp().fit(crystals(2), calibrate=True)
+
+
 def test_learning_does_not_depend_on_the_order_of_structures():
     frames, model = crystals(12), small_gp().fit(crystals(12))
     order = np.random.default_rng(0).permutation(12)

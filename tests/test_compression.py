@@ -21,6 +21,16 @@ def _random(shape, seed=0):
     return np.random.default_rng(seed).normal(size=shape)
 
 
+def _of_each_species():
+    """One or two functions of each species, fewer of them the higher l; the columns of those that there are not are zero."""
+    C = np.zeros((3, 9, 5))
+    for s, (a, b) in enumerate(((0, 1), (1, 3), (3, 5))):
+        C[:, 3 * s : 3 * s + 3, a:b] = _random((3, 3, b - a), s)
+    C[1, :, 3] = 0.0
+    C[2, :, [1, 4]] = 0.0
+    return C
+
+
 OPTIONS = {
     "off": dict(),
     "mu1nu1": dict(compression="mu1nu1"),
@@ -31,6 +41,8 @@ OPTIONS = {
     "embedding, crossover": dict(embedding=_random((3, 2)), compression="crossover"),
     "embedding, mu2": dict(embedding=_random((3, 2)), compression="mu2"),
     "contraction": dict(contraction=_random((3, 9, 4))),
+    "folded contraction": dict(contraction=_random((3, 9, 3))),
+    "folded contraction of each species": dict(contraction=_of_each_species()),
 }
 
 
@@ -159,6 +171,41 @@ def test_similar_species_overlap_as_told():
     assert similarity_embedding(kappa, 2).shape == (3, 2)
     X = CompressedSOAP(**SETTINGS, embedding=similarity_embedding(np.ones((3, 3)))).create(build("alloy"))
     np.testing.assert_allclose(np.abs(X), np.abs(CompressedSOAP(**SETTINGS, compression="mu2").create(build("alloy"))), atol=1e-12)
+
+
+FOLDED = {
+    "contraction": OPTIONS["folded contraction"],
+    "of each species": OPTIONS["folded contraction of each species"],
+    "one density": dict(compression="mu2"),
+    "weighted density": dict(compression="mu2", embedding=np.array([[0.5], [2.0], [-1.3]])),
+    "each species": dict(compression="crossover"),
+}
+
+
+@pytest.mark.parametrize("option", FOLDED)
+def test_contracted_radial_functions_are_the_contraction_afterwards(option):
+    """c′ expanded in Σ_n C_l,qn R_nl is C c of the plain expansion; spectra and gradients are those of channels that are mixed after."""
+    batch, descriptor = Batch.from_atoms(variations("alloy", 2)), CompressedSOAP(**SETTINGS, **FOLDED[option])
+    after = CompressedSOAP(**SETTINGS, **FOLDED[option])
+    vars(after)["_basis"] = after._plain_basis
+    assert descriptor._contraction is None and after._contraction is not None
+    here, there = descriptor.environments(batch), after.environments(batch)
+    np.testing.assert_allclose(here.X, there.X, atol=1e-13)
+    for ours, theirs in zip(here.state, there.state, strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-12, atol=1e-13)
+    G, along = _random(here.X.shape), _random(here.pairs.vectors.shape, 1)
+    gradients = here.gradient(), there.gradient()
+    for env, gradient in zip((here, there), gradients, strict=True):
+        env.pull_back(0, batch.n_atoms, env.values, G, gradient)
+    np.testing.assert_allclose(*gradients, atol=1e-12)
+    jvps = (env.jvp(0, batch.n_atoms, env.values, along) for env in (here, there))
+    np.testing.assert_allclose(*jvps, atol=1e-12)
+
+
+def test_channels_that_there_are_not_make_no_features():
+    descriptor = CompressedSOAP(**SETTINGS, contraction=_of_each_species())
+    assert descriptor.n_features == len(descriptor.feature_names()) == 15 + 10 + 6
+    assert descriptor.create(build("alloy")).any(axis=0).all()
 
 
 # --- derivatives -----------------------------------------------------------------------------------------------------

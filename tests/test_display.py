@@ -237,7 +237,7 @@ def test_summaries_of_models_that_chose_say_why(frames):
 # --- progress bars ---------------------------------------------------------------------------------------------------
 
 
-def drawn(monkeypatch, show=True, terminal=False, kernel=False, widgets=False):
+def drawn(monkeypatch, show=True, terminal=False, kernel=False, widgets=False, delay=0):
     """(standard output, standard error) of a loop with a bar in such surroundings."""
     out, err = StringIO(), StringIO()
     err.isatty = lambda: terminal
@@ -246,6 +246,7 @@ def drawn(monkeypatch, show=True, terminal=False, kernel=False, widgets=False):
     monkeypatch.setattr(progress, "find_spec", lambda name: object() if widgets else None)
     monkeypatch.setattr(sys, "stdout", out)
     monkeypatch.setattr(sys, "stderr", err)
+    monkeypatch.setattr(progress, "DELAY", delay)
     assert list(progress.track(range(3), 3, "rows", show)) == [0, 1, 2]
     return out.getvalue(), err.getvalue()
 
@@ -261,8 +262,10 @@ def test_a_notebook_has_it_on_standard_output(monkeypatch):
     assert "rows" in out and err == ""
 
 
-@pytest.mark.parametrize("surroundings", [{}, {"kernel": True, "show": False}, {"terminal": True, "show": False}])
-def test_silent_elsewhere_and_unless_asked(monkeypatch, surroundings):
+@pytest.mark.parametrize(
+    "surroundings", [{}, {"kernel": True, "show": False}, {"terminal": True, "show": False}, {"terminal": True, "delay": 60}]
+)
+def test_silent_elsewhere_where_asked_and_of_what_is_quick(monkeypatch, surroundings):
     assert drawn(monkeypatch, **surroundings) == ("", "")
 
 
@@ -277,7 +280,8 @@ from small import crystals, small_gp
 import soapkrr
 from ase.optimize import BFGS
 frames = crystals()
-model = small_gp().fit(frames, progress=True)
+soapkrr.progress.DELAY = 0
+model = small_gp().fit(frames)
 p = model.predict(frames, uncertainty=True)
 soapkrr.plot.parity(frames, p), soapkrr.plot.calibration(frames, p, noise=model)
 atoms = frames[0].copy()

@@ -141,6 +141,33 @@ def test_every_potential_predicts_on_workers(client, frames, model):
     same_predictions(fitted.predict(frames[:140], uncertainty=True), fitted.predict(frames[:140], uncertainty=True, client=client))
 
 
+@pytest.mark.parametrize("by", ["structure", "config_type"])
+def test_labels_left_out_on_workers_equal_those_of_one_process(client, frames, by):
+    """Structures one by one; and two together beside all others, which have more labels than there are sparse points."""
+    for k, atoms in enumerate(frames):
+        atoms.info["config_type"] = "few" if k < 2 else "many"
+    model = small_gp(n_sparse=40).fit(frames)
+    here, there = model.leave_out(frames, by), model.leave_out(frames, by, client=client)
+    for name in ("mean", "variance", "fitted"):
+        np.testing.assert_allclose(getattr(there, name), getattr(here, name), rtol=1e-10, atol=1e-10, err_msg=name)
+    assert len(here) == 150 * (1 + 12 + 6) and there.names == here.names
+
+
+def test_a_calibration_on_workers_is_that_of_one_process(client, frames):
+    model = small_gp(n_sparse=40).fit(frames[:30])
+    here = model.calibrate(frames[:30]).predict(frames[:2], uncertainty=True)
+    same_predictions(here, model.calibrate(frames[:30], client=client).predict(frames[:2], uncertainty=True))
+
+
+@pytest.mark.parametrize(
+    "model", [lambda: GaussianProcess(soap(), DotProduct(zeta=2)), lambda: small_gp(memory_limit="2GB")], ids=["exact", "limited"]
+)
+def test_labels_left_out_take_no_workers_where_a_fit_takes_none(client, frames, model):
+    fitted = model().fit(frames[:5])
+    with pytest.raises(InputError, match="`client`|`memory_limit`"):
+        fitted.leave_out(frames[:5], client=client)
+
+
 # --- workers that are lost ---
 
 
@@ -364,7 +391,7 @@ def test_bars_count_groups(client, frames, monkeypatch):
 
     monkeypatch.setattr(workers, "track", counted)
     small_gp(n_sparse=20, selection="random").fit(frames, client=client, progress=True)
-    bars = {key: n for key, n in bars.items() if key[0]}  # those that are shown
+    bars = {key: n for key, n in bars.items() if key[2]}  # those that are shown
     assert bars == {("environments", 2, True): 2, ("design rows", 6, True): 6}
 
 

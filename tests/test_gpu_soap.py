@@ -88,6 +88,22 @@ def test_contraction_of_species_and_radial_functions(cuda):
     assert_twins(cuda, soap(["O", "Sr", "Ti"], contraction=contraction), [build("alloy")], 1, 4)
 
 
+@pytest.mark.parametrize("option", ["own channels", "fewer at high l", "common channels"])
+def test_contractions_in_the_radial_functions(cuda, option):
+    names, rng = ["O", "Sr", "Ti"], np.random.default_rng(0)
+    C = rng.normal(size=(3, 9, 3))
+    if option != "common channels":  # one or two functions of each species
+        C = np.zeros((3, 9, 5))
+        for s, (a, b) in enumerate(((0, 1), (1, 3), (3, 5))):
+            C[:, 3 * s : 3 * s + 3, a:b] = rng.normal(size=(3, 3, b - a))
+    if option == "fewer at high l":
+        C[2, :, [1, 4]] = 0.0
+        C[1, :, 3] = 0.0
+    descriptor = soap(names, contraction=C)
+    assert descriptor._contraction is None
+    assert_twins(cuda, descriptor, [build("alloy")], 1, 4)
+
+
 def test_weighted_channels(cuda):
     names, weights = ["O", "Sr", "Ti"], np.random.default_rng(0).uniform(0.5, 2.0, (3, 3, 9))
     assert_twins(cuda, WeightedSOAP(**soap(names).get_params(deep=False), weights=weights), [build("alloy")], 1, 4)
@@ -110,7 +126,7 @@ def test_tables_that_do_not_fit_into_shared_memory_come_in_parts(cuda, monkeypat
 
 def test_environments_without_density_have_no_gradient(cuda):
     """A spectrum of zero length: everything that is divided by it is zero, not NaN."""
-    loops, c, partners = backends.of(cuda.empty(1)).soap, cuda.zeros((1, 4, 2)), cuda.asarray([[0, 2], [1, 2]])
+    loops, c, partners = backends.of(cuda.empty(1)).soap, cuda.zeros((1, 4, 2)), cuda.asarray([[[0, 2], [1, 2]]] * 2)
     X, norms, H, weight = cuda.empty((1, 6)), cuda.empty(1), cuda.empty((1, 4, 2)), cuda.ones(2)
     loops.power_spectrum(c, partners, weight, 1, X, norms)
     loops.power_spectrum_pullback(cuda.ones((1, 6)), X, norms, c, partners, weight, 1, H)

@@ -1,12 +1,15 @@
 """Noise by cross-validation: what is made small, what kinds of labels trade, and the front that is kept."""
 
+from dataclasses import replace
+
 import matplotlib
 import numpy as np
 import pytest
-from small import crystals, small_gp
+from sklearn.base import clone
+from small import crystals, small_gp, soap
 
 import soapkrr
-from soapkrr import InputError, ModelFileError, auto, plot
+from soapkrr import DotProduct, GaussianProcess, InputError, ModelFileError, Observations, auto, plot
 from soapkrr.automatic.plans import Settings
 from soapkrr.regression.front import Front, restored_front
 from soapkrr.regression.score import BOUND, Score
@@ -115,6 +118,36 @@ def test_a_front_is_in_the_model_file(model, tmp_path):
 def test_damaged_fronts_are_refused(state):
     with pytest.raises(ModelFileError, match="front"):
         restored_front(state)
+
+
+def test_fronts_of_exact_processes_are_those_of_leave_outs():
+    """The row of the model has the errors of `leave_out`, and another one those of a fit with its noise."""
+    frames = crystals(7)
+    observations = Observations(config_noise={"default": {"forces": 0.5}})
+    exact = GaussianProcess(soap(), DotProduct(2), noise={"energy": 0.003, "forces": 0.02, "stress": 0.002}, observations=observations)
+    front = exact.fit(frames).pareto()
+    other = (front.chosen + 1) % len(front)
+    levels = {kind: float(sigma[other]) for kind, sigma in front.noise.items()}
+    as_much = replace(observations, config_noise={"default": {"forces": 25 * levels["forces"]}})
+    again = clone(exact).set_params(noise=levels, observations=as_much)
+    for model, row in ((exact, front.chosen), (again.fit(frames), other)):
+        left = model.leave_out(frames)
+        expected = {kind: np.sqrt(np.mean(left.of_kind(kind).error ** 2)) for kind in ("energy", "forces", "stress")}
+        weights = {"energy": 2.0, "forces": 25.0, "stress": 1.0}  # √N of four atoms, and the noise of the type
+        assert {kind: e[row] for kind, e in front.errors.items()} == pytest.approx(
+            {kind: error / weights[kind] for kind, error in expected.items()}, rel=1e-5
+        )
+    assert front.noise["forces"][front.chosen] == 0.02 and min(front.over_least.values()) >= 1
+
+
+def test_fronts_of_exact_processes_after_a_file_and_of_too_many_observations(tmp_path, monkeypatch):
+    exact = GaussianProcess(soap(), DotProduct(2)).fit(crystals(4))
+    exact.save(tmp_path / "m.model")
+    first, again = exact.pareto(), soapkrr.load(tmp_path / "m.model").pareto()
+    assert all(np.allclose(first.errors[kind], again.errors[kind], rtol=1e-6) for kind in first.errors)
+    monkeypatch.setattr("soapkrr.regression.exact.trades.MOST", 10)
+    with pytest.raises(InputError, match="at most 10, received 76.*SparseGP"):
+        exact.pareto()
 
 
 def test_models_without_a_cross_validation_have_no_front():

@@ -19,7 +19,7 @@ from soapkrr import SOAP, Compressed, DotProduct, GaussianProcess, InputError, S
 from soapkrr.active import relaxation as relaxation_module
 from soapkrr.active.calculators import reference_calculator
 from soapkrr.active.certificate import lowest_curvature
-from soapkrr.active.surrogate import Reference, Surrogate, Tilted
+from soapkrr.active.surrogate import Reference, Surrogate, Tilted, preset, preset_near_rest
 from soapkrr.active.widening import learnt_labels
 from soapkrr.cli import entry as cli
 
@@ -127,6 +127,19 @@ def test_the_surrogate_has_the_forces_of_the_reference_where_it_is_tilted():
             energies.append(copy.get_potential_energy())
         errors.append(abs((energies[0] - energies[1]) / (2 * h) - slope))
     assert errors[1] < 0.3 * errors[0] or errors[1] < 1e-6
+
+
+@pytest.mark.parametrize("make", [cluster, slab])
+def test_a_surrogate_near_rest_asks_no_more_than_that_of_barriers(make, monkeypatch):
+    """Over shaken copies, so that no single structure decides."""
+    calls = {}
+    for terms in (preset, preset_near_rest):
+        monkeypatch.setattr(relaxation_module, "preset_near_rest", terms)
+        runs = [SurrogateRelaxation(make(seed), logfile=None) for seed in range(3)]
+        assert all([relaxation.run(fmax=0.02) for relaxation in runs])
+        assert {relaxation.model.descriptor[1].descriptor.r_cut for relaxation in runs} == {terms(["Cu"])[1].descriptor.r_cut}
+        calls[terms] = sum(relaxation.calls for relaxation in runs)
+    assert calls[preset_near_rest] <= calls[preset] + 1
 
 
 def test_a_series_shares_what_it_learns():
@@ -293,7 +306,8 @@ def test_a_model_that_meets_other_species_is_made_again_from_all_labels():
     assert set(second.model.reference_energies_) == {"Au", "Cu", "Ni"}
     known = [*first.references, *second.references]
     for reference in known:
-        assert second.model.predict(reference.atoms).energy[0] == pytest.approx(reference.energy, abs=0.02)
+        believed = reference.labelled().info["energy_noise"] * len(reference.atoms)  # loose where forces are large
+        assert second.model.predict(reference.atoms).energy[0] == pytest.approx(reference.energy, abs=0.02 + believed)
     third = SurrogateRelaxation(cluster(1), logfile=None, model=second.model)
     assert third.run(fmax=0.1) and third.calls < first.calls
 

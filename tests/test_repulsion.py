@@ -11,7 +11,7 @@ from systems import variations
 from taylor import assert_derivative
 
 import soapkrr
-from soapkrr import CompressedSOAP, CoreRepulsion, DotProduct, GaussianProcess, InputError
+from soapkrr import ZBL, CompressedSOAP, CoreRepulsion, DotProduct, GaussianProcess, InputError
 from soapkrr.auto import Settings, choose
 from soapkrr.repulsion import RISES, repulsion
 from soapkrr.structures import Batch
@@ -92,6 +92,21 @@ def test_few_distances_say_little(model):
     frames[0] = lennard_jones(frames[0], "energy", "forces")
     wall = choose(frames).fit(frames).prior_means_[0]
     assert wall.distances["Ar-Kr"] < 2.0 < wall.distances["Ar-Ar"]
+
+
+def test_walls_of_few_structures_stand_below_what_more_of_them_would_show():
+    """Nearest distances of normal law, one pair in each structure: of a thousand more, hardly any is below the wall of a dozen."""
+    rng = np.random.default_rng(0)
+    several = [Atoms("Ar2", [[0, 0, 0], [0, 0, d]]) for d in rng.normal(3.6, 0.15, 1012)]
+    few = [lennard_jones(atoms, "energy", "forces") for atoms in several[:12]]
+    wall = choose(few).fit(few).prior_means_[0].distances["Ar-Ar"]
+    distances = np.array([atoms.get_distance(0, 1) for atoms in several])
+    assert wall < 0.95 * distances[:12].min() and (distances[12:] < wall).mean() < 0.002 < (distances[12:] < distances[:12].min()).mean()
+
+
+def test_no_wall_where_the_prior_mean_repels(alloys):
+    """Of the dimers of this model, none needs more than what ZBL does."""
+    assert all(isinstance(mean, ZBL) for mean in soapkrr.fit(alloys, baseline="zbl", search=False).prior_means_)
 
 
 @pytest.mark.parametrize("compression, shares", [("mu1nu1", True), ("crossover", False)])

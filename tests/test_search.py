@@ -17,10 +17,10 @@ from soapkrr.regression.score import SCORES, Score
 
 
 class Fixed:
-    """A plan whose fits have given errors: on part of the structures, and on all."""
+    """A plan whose fits have given errors: on part of the structures, and on all; ``share`` of the squares is the first structure's."""
 
-    def __init__(self, *errors, n=100, fails=None):
-        self.errors, self.n, self.fails, self.sizes = errors, n, fails, []
+    def __init__(self, *errors, n=100, fails=None, share=0.0):
+        self.errors, self.n, self.fails, self.share, self.sizes = errors, n, fails, share, []
 
     def fit(self, frames, progress=False, check=True):
         self.sizes.append(len(frames))
@@ -29,9 +29,14 @@ class Fixed:
         if check:
             warnings.warn(f"of {self.errors}", soapkrr.DataWarning, stacklevel=1)
         error = self.errors[-1] if len(frames) == self.n else self.errors[0]
-        return SimpleNamespace(left_out_errors_={"forces": error}, choices_=[], plan=self)
+        squares = np.full(len(frames), (1 - self.share) * error**2)
+        squares[0] += self.share * len(frames) * error**2
+        return SimpleNamespace(left_out_errors_={"forces": error}, left_out_squares_={"forces": squares}, choices_=[], plan=self)
 
     def smaller(self, part):
+        return self
+
+    def refined(self, model, frames, part):
         return self
 
 
@@ -61,6 +66,43 @@ def test_a_clear_winner_is_fitted_alone():
     plans = {"recipe": Fixed(1.0, 1.0), "better": Fixed(0.5, 0.5)}
     taken(**plans)
     assert plans["recipe"].sizes == [40] and plans["better"].sizes == [40, 100]
+
+
+def test_the_first_plan_is_fitted_alone_where_no_other_passes_on_a_part():
+    plans = {"recipe": Fixed(1.0, 1.0), "other": Fixed(1.05, 0.5)}
+    assert taken(**plans) == {"variant": "recipe", "tried": {"other": "1.05 ×"}}
+    assert plans["recipe"].sizes == [40, 100] and plans["other"].sizes == [40]
+
+
+def test_one_structure_that_a_plan_does_well_is_no_reason_to_take_it():
+    plans = {"recipe": Fixed(1.0, 1.0, share=0.5), "lucky": Fixed(0.8, 0.8)}
+    assert taken(**plans)["variant"] == "recipe" and plans["lucky"].sizes == [40]
+    assert taken(recipe=Fixed(1.0, 1.0), better=Fixed(0.8, 0.8))["variant"] == "better"
+
+
+def test_of_two_that_are_surely_better_than_the_first_plan_the_better_one_is_taken():
+    plans = {"recipe": Fixed(1.0, 1.0), "one": Fixed(0.8, 0.8, share=0.2), "other": Fixed(0.79, 0.77)}
+    assert taken(**plans)["variant"] == "other"
+    assert [plan.sizes for plan in plans.values()] == [[40], [40, 100], [40, 100]]
+
+
+def test_standard_errors_of_differences_are_those_of_many_sets():
+    rng, n = np.random.default_rng(0), 200
+    both = rng.gamma(1.0, 1.0, size=(1000, 2, n))
+    own, other = both[:, 0], 0.5 * both[:, 0] + 0.8 * both[:, 1]
+    found = np.array([_difference(a, b) for a, b in zip(own, other, strict=True)])
+    assert found[:, 0].mean() == pytest.approx(-0.5 * np.log(1.3), abs=5e-3)
+    assert found[:, 1].mean() == pytest.approx(found[:, 0].std(), rel=0.05)
+
+
+def _difference(own, other):
+    return Score().difference({"energy": own, "stress": own}, {"energy": other})
+
+
+def test_differences_are_of_structures_that_both_have():
+    own, other = np.array([1.0, 2.0, np.nan, 4.0]), np.array([1.0, np.nan, 3.0, 1.0])
+    assert _difference(own, other)[0] == pytest.approx(0.5 * np.log(5 / 2))
+    assert np.isnan(Score.of("forces").difference({"energy": own}, {"energy": other})).all()
 
 
 def test_a_plan_that_fails_is_out_and_said_to_be():

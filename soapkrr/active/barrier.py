@@ -15,6 +15,7 @@ from soapkrr.active.asking import HeldReference, force_of
 from soapkrr.active.band import Band, Bent
 from soapkrr.active.records import same
 from soapkrr.active.search import Search
+from soapkrr.display import Fielded
 from soapkrr.errors import InputError
 from soapkrr.estimators.gaussian_process import GaussianProcess
 from soapkrr.uncertainty.observables import Energy
@@ -34,8 +35,8 @@ INNER, ENOUGH = 0.3, 0.05
 DRAWS = 1000
 
 
-@dataclass(frozen=True, eq=False)
-class Barrier:
+@dataclass(frozen=True, eq=False, repr=False)
+class Barrier(Fielded):
     """A path over a barrier.
 
     Attributes

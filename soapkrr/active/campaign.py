@@ -21,8 +21,10 @@ from soapkrr.active.ranking import Predicted, belief, ordered
 from soapkrr.active.result import COLUMNS, Screening
 from soapkrr.active.settings import Settings
 from soapkrr.active.surrogate import references_of, updatable
+from soapkrr.display import counted
 from soapkrr.errors import FAILURES, InputError, reason
 from soapkrr.labels import read_labels
+from soapkrr.labels.noise import of_more
 from soapkrr.structures import as_frames
 
 if TYPE_CHECKING:
@@ -120,6 +122,9 @@ class Campaign:
         frames = [self.frames[k] for k in self._numbers]
         self._prior = self._belief = belief(self.model, frames, self.settings.quantity, Predicted.of(rows))
 
+    def __repr__(self) -> str:
+        return f"Campaign of {counted(len(self.frames), 'candidate')}, {len(self.labels):,} labelled, {len(self.failed):,} failed"
+
     @property
     def belief(self) -> Belief:
         """Joint posterior of the candidates' values given all labels."""
@@ -151,7 +156,7 @@ class Campaign:
         """
         frames = as_frames(labelled)
         which = [self._which(atoms, s) for s, atoms in enumerate(frames)]
-        labels = read_labels(frames, self.model.fitted_parameters_.get("observations"), self.model.noise_)
+        labels = read_labels(frames, of_more(frames, self.model.fitted_parameters_.get("observations")), self.model.noise_)
         for k, label in zip(which, labels, strict=True):
             if not np.isfinite(label.energy):
                 raise InputError(f"`labelled`: candidate {k}, {self._names[k]}, has no energy; `drop` one whose calculation failed.")

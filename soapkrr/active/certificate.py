@@ -8,6 +8,7 @@ import numpy as np
 from ase import Atoms
 
 from soapkrr.active.asking import held
+from soapkrr.display import Fielded
 from soapkrr.estimators.gaussian_process import GaussianProcess
 from soapkrr.uncertainty.observables import Energy, Force
 
@@ -15,8 +16,8 @@ from soapkrr.uncertainty.observables import Energy, Force
 STEP, MOST = 0.01, 150
 
 
-@dataclass(frozen=True)
-class Certificate:
+@dataclass(frozen=True, repr=False)
+class Certificate(Fielded):
     """How a relaxation ended.
 
     Attributes

@@ -15,6 +15,7 @@ from soapkrr.active.asking import HeldReference, force_of, held
 from soapkrr.active.band import Bent
 from soapkrr.active.records import same
 from soapkrr.active.search import Search
+from soapkrr.display import Fielded
 from soapkrr.errors import InputError, require_positive
 from soapkrr.estimators.gaussian_process import GaussianProcess
 
@@ -24,8 +25,8 @@ logger = logging.getLogger(__name__)
 TRUST, STEPS, INNER = 0.3, 60, 0.3
 
 
-@dataclass(frozen=True, eq=False)
-class Saddle:
+@dataclass(frozen=True, eq=False, repr=False)
+class Saddle(Fielded):
     """Where a search ended.
 
     Attributes

@@ -15,6 +15,7 @@ from soapkrr.active.doubts import Doubt
 from soapkrr.active.journal import Call, Look, State, place_of, random_of, set_random
 from soapkrr.active.records import Records
 from soapkrr.active.surrogate import Surrogate, as_prior, grows
+from soapkrr.display import counted
 from soapkrr.errors import InputError, require_positive
 from soapkrr.estimators.base import Potential
 from soapkrr.estimators.gaussian_process import GaussianProcess
@@ -100,6 +101,10 @@ class OnTheFly:
             self.folder.mkdir(parents=True, exist_ok=True)
         self._records = Records(None if self.folder is None else self.folder / "calls.xyz")
         self._learnt = 0
+
+    def __repr__(self) -> str:
+        model = "no model yet" if self.model is None else type(self.model).__name__
+        return f"OnTheFly(reference={type(self.reference).__name__}), {model}, {counted(len(self.calls), 'call')}"
 
     @property
     def model(self) -> Potential | None:

@@ -11,7 +11,7 @@ from ase.optimize import BFGS
 from ase.optimize.optimize import DEFAULT_MAX_STEPS, Optimizer
 
 from soapkrr.active.certificate import Certificate, left_to_gain, lowest_curvature
-from soapkrr.active.surrogate import Recorded, Reference, Surrogate, Tilted, grows
+from soapkrr.active.surrogate import Recorded, Reference, Surrogate, Tilted, grows, preset_near_rest
 from soapkrr.errors import InputError
 
 #: How far an atom may move between two reference calculations, Å: at first, at most, and at least.
@@ -101,7 +101,7 @@ class SurrogateRelaxation(Optimizer):
             raise InputError("`atoms` have no calculator: `atoms.calc` is the reference.")
         if model is not None and prior is not None and not grows(model):
             raise InputError("`prior` and a `model` that does not grow are both prior means; give one of them.")
-        self.surrogate = Surrogate.of(list(real.symbols), prior, model)
+        self.surrogate = Surrogate.of(list(real.symbols), prior, model, preset_near_rest)
         self.nearest, self.certificate = nearest, None
         self.references: list[Reference] = []
         self.points: list[np.ndarray] = []

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 
 def screen(
-    model: Potential, candidates: str | Path | Iterable[Atoms], output: str | Path | None = None, *, progress: bool = False, **settings
+    model: Potential, candidates: str | Path | Iterable[Atoms], output: str | Path | None = None, *, progress: bool = True, **settings
 ) -> Screening:
     """Predict, rank and compare candidates; name those whose labels narrow the decision most.
 

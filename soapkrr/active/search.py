@@ -9,6 +9,7 @@ from ase import Atoms
 from soapkrr.active.asking import HeldReference, ask, check_calculator
 from soapkrr.active.records import Records
 from soapkrr.active.surrogate import Surrogate
+from soapkrr.display import counted
 from soapkrr.errors import InputError
 from soapkrr.estimators.gaussian_process import GaussianProcess
 
@@ -26,6 +27,9 @@ class Search:
         self.records, self.calls = Records(records), 0
         for known in self.records.references:
             self.surrogate.learn(known)
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}(reference={type(self.reference).__name__}), {counted(self.calls, 'call')}"
 
     def _model(self) -> GaussianProcess:
         """The surrogate's model, once there is one."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -71,10 +71,15 @@ class Reference:
         return atoms
 
 
-def preset(species: list[str]) -> list[Term]:
-    """Terms for structures of these species, of which nothing is known yet."""
-    soap = SOAP(species, r_cut=5.0, n_max=6, l_max=6, sigma=0.4)
-    return [Term(Pair(species, r_cut=5.0), Linear(), signal=1.0), Term(soap, DotProduct(zeta=3), signal=1.0)]
+def preset(species: list[str], r_cut: float = 5.0, zeta: int = 3, pair: float = 1.0) -> list[Term]:
+    """Terms for structures of these species, of which nothing is known yet: a pair potential of signal ``pair``, eV, and SOAP."""
+    soap = SOAP(species, r_cut=r_cut, n_max=6, l_max=6, sigma=0.4)
+    return [Term(Pair(species, r_cut=5.0), Linear(), signal=pair), Term(soap, DotProduct(zeta=zeta), signal=1.0)]
+
+
+def preset_near_rest(species: list[str]) -> list[Term]:
+    """Those for a way to the nearest rest: less is left to pairs, and what is far counts less, so that fewer calculations say more."""
+    return preset(species, r_cut=4.0, zeta=2, pair=0.3)
 
 
 class Surrogate:
@@ -87,10 +92,17 @@ class Surrogate:
     species : chemical symbols.  prior : a prior mean, or None.
     model : that of another surrogate, which goes on to grow in a copy; where it does not know a species, it is made again for all of them
         from the labels that it has learnt from.
+    terms : what makes the terms of a new model from species.
     """
 
-    def __init__(self, species: list[str], prior: Baseline | None = None, model: GaussianProcess | None = None):
-        self.species, self.prior, self.model = sorted(set(species)), prior, copy.copy(model)
+    def __init__(
+        self,
+        species: list[str],
+        prior: Baseline | None = None,
+        model: GaussianProcess | None = None,
+        terms: Callable[[list[str]], list[Term]] = preset,
+    ):
+        self.species, self.prior, self.model, self.terms = sorted(set(species)), prior, copy.copy(model), terms
         self.highest: dict[tuple, float] = {} if model is None else dict(highest_energies(model))
         if model is not None:
             self.prior = None  # is in the model
@@ -103,10 +115,10 @@ class Surrogate:
         return set(species) <= {symbol for key in self.highest for symbol, _ in key}
 
     @classmethod
-    def of(cls, species: list[str], prior=None, model=None) -> Surrogate:
+    def of(cls, species: list[str], prior=None, model=None, terms=preset) -> Surrogate:
         """With a model that goes on to grow, or one that does not as prior mean in place of ``prior``, which is as in `as_prior`."""
         own = model if grows(model) else None
-        return cls(species, as_prior(prior if own is not None or model is None else model), own)
+        return cls(species, as_prior(prior if own is not None or model is None else model), own, terms)
 
     def __len__(self) -> int:
         return 0 if self.model is None else len(self.model.process_.structures.frames)
@@ -121,7 +133,7 @@ class Surrogate:
         if self.model is None:
             baseline = references if self.prior is None else [references, self.prior]
             options = {"noise": NOISE, "observations": Observations(), "solver": "cholesky", "baseline": baseline}
-            self.model = GaussianProcess(preset(self.species), **options).learn([atoms], False, False, check=False)
+            self.model = GaussianProcess(self.terms(self.species), **options).learn([atoms], False, False, check=False)
         else:
             self.model.update(atoms, references=references)
 

@@ -15,7 +15,7 @@ import numpy as np
 from ase import Atoms
 from sklearn.base import clone
 
-from soapkrr.automatic.search import MARGIN
+from soapkrr.automatic.search import MARGIN, WORSE
 from soapkrr.baselines import CoreRepulsion
 from soapkrr.choices import Choice
 from soapkrr.errors import ConditionWarning, InputError
@@ -32,10 +32,6 @@ LEARN = ("weights",)
 
 #: Structures of which weights are learnt unasked: so many at least that a third of them says something, and at most what takes two minutes.
 UNASKED = (20, 60)
-
-
-#: Errors of no kind may grow by more than this factor.
-WORSE = 1.02
 
 
 class Planned(Protocol):
@@ -107,7 +103,7 @@ def with_learnt_weights(
         return model, Choice("weights", "none", f"learnt ones do not help: {told}")
     final = _fitted(found.model, plan, frames, progress)
     final.calibrate_on(left, frames, plan.levels)
-    final.left_out_errors_, final.suspects_ = after, model.suspects_
+    final.left_out_errors_, final.left_out_squares_, final.suspects_ = after, left.squares(), model.suspects_
     return final, Choice("weights", "learnt", told)
 
 

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
+import numpy as np
 from ase import Atoms
 from sklearn.base import clone
 
+from soapkrr.automatic.by_type import pays, ratios_text, type_ratios, types_of, with_ratios
 from soapkrr.automatic.learnt import weightable, with_learnt_weights
 from soapkrr.automatic.search import best_fit
 from soapkrr.baselines import left_out_text
-from soapkrr.choices import Choice, calibration_row, left_out_rows
+from soapkrr.choices import Choice, Choices, calibration_row, left_out_rows
 from soapkrr.descriptors.base import Descriptor
 from soapkrr.descriptors.projection import Compressed
+from soapkrr.errors import InputError
 from soapkrr.estimators.base import Potential
 from soapkrr.estimators.summary import NOISE_UNITS
 from soapkrr.labels import Observations, read_labels
@@ -119,12 +123,13 @@ class Plan:
         if again:
             model.set_params(noise={**model.noise_, **self.levels}, signal=model.signals_[0] if self.signal is None else self.signal)
             model.learn(frames, False, progress, check=check, calibrate=True, stated=self.levels)
-        model.choices_ = [*self.choices, *self._found(model), calibration_row(model.calibration_), *self._walled(model)]
+        found = [*self._found(model), calibration_row(model.calibration_), *self._walled(model, frames)]
+        model.choices_ = Choices([*self.choices, *found])
         return model
 
-    def _walled(self, model: Potential) -> list[Choice]:
+    def _walled(self, model: Potential, frames: list[Atoms]) -> list[Choice]:
         """Atoms closer than any in the data made to repel, and what is said of it."""
-        if not self.walls or (wall := repulsion(model)) is None:
+        if not self.walls or (wall := repulsion(model, frames)) is None:
             return []
         model.put_on_top(wall)
         return [Choice("repulsion", wall.distances, f"Å, below {START:g} × the shortest distances of the data")]
@@ -134,14 +139,17 @@ class Plan:
         recipe = plain if weightable(plain) else replace(self, learn=False, variants={}).fit(frames, check=False)
         model, weights = with_learnt_weights(plain, recipe, self, frames, progress)
         if model is plain:
-            plain.choices_ = [*plain.choices_, weights]
+            plain.choices_ = Choices([*plain.choices_, weights])
             return plain
-        new = {choice.name: choice for choice in (*self._found(model, FOLDED), calibration_row(model.calibration_), *self._walled(model))}
+        new = {
+            choice.name: choice
+            for choice in (*self._found(model, FOLDED), calibration_row(model.calibration_), *self._walled(model, frames))
+        }
         choices = [new.get(choice.name, choice) for choice in recipe.choices_]
         if recipe is not plain:
             best = next(choice.value for choice in plain.choices_ if choice.name == "variant")
             choices.append(Choice("variant", RECIPE, f"with learnt weights; before, {best} had the smallest errors of left-out structures"))
-        model.choices_ = [*choices, weights]
+        model.choices_ = Choices([*choices, weights])
         return model
 
     def smaller(self, part: float) -> Plan:
@@ -150,6 +158,27 @@ class Plan:
         if not isinstance(n_sparse, int):
             return self
         return replace(self, model=clone(self.model).set_params(n_sparse=max(min(n_sparse, POINTS), round(part * n_sparse))))
+
+    def refined(self, model: Potential, frames: list[Atoms], part: float) -> Plan:
+        """See `search.Fits`: with noise by configuration type where that pays, and nothing was given that says it."""
+        given = self.model.observations or Observations()
+        if not self.way or self.levels or self.signal is not None or given.config_noise or given.balance:
+            return self
+        types = types_of(frames, given)
+        ratios = type_ratios(model, frames, types)
+        if not ratios:
+            return self
+        plan = replace(self, model=with_ratios(self.model, model, ratios))
+        try:
+            with warnings.catch_warnings():  # of a model that nobody keeps
+                warnings.simplefilter("ignore")
+                other = plan.smaller(part).fit(frames, check=False)
+        except (InputError, ArithmeticError, np.linalg.LinAlgError) as error:
+            return replace(self, choices=(*self.choices, Choice("noise by type", "none", f"not found: {error}")))
+        if not pays(self.score, types, other, model):
+            return replace(self, choices=(*self.choices, Choice("noise by type", "none", "some type or kind would pay for others")))
+        said = Choice("noise by type", ratios_text(ratios), "the noise of all, from errors of left-out structures")
+        return replace(plan, choices=(*self.choices, said))
 
     def _found(self, model: Potential, way: str | None = None) -> list[Choice]:
         way, levels = way or self.way or self.found or "default", self.levels

@@ -17,7 +17,7 @@ from sklearn.base import clone
 from soapkrr.automatic.plans import RECIPE, Plan
 from soapkrr.automatic.search import MARGIN
 from soapkrr.baselines import SUGGESTED, NamedBaseline, ScaledBaseline, is_computed, left_out_text, named, split_baseline, with_mean
-from soapkrr.choices import Choice
+from soapkrr.choices import Choice, Choices
 from soapkrr.descriptors.cutoff import RadialScaling
 from soapkrr.descriptors.projection import Compressed
 from soapkrr.descriptors.soap import SOAP
@@ -101,6 +101,10 @@ class WithFactor:
         """See `search.Fits`."""
         return replace(self, plan=self.plan.smaller(part))
 
+    def refined(self, model: Potential, frames: list[Atoms], part: float) -> WithFactor:
+        """See `search.Fits`: as it is, for noise is not all that its fits find."""
+        return self
+
     def fit(self, frames: list[Atoms], progress: bool = False, check: bool = True) -> Potential:
         """See `search.Fits`; raises `InputError` where the prior mean fails for more than `FAILING` of the structures."""
         failed = named(self.name).prepare(frames, self.plan.model.threads)
@@ -140,5 +144,5 @@ class WithFactor:
 
 
 def _said(model: Potential, value: str, reason: str) -> Potential:
-    model.choices_ = [*model.choices_, Choice("prior mean", value, reason)]
+    model.choices_ = Choices([*model.choices_, Choice("prior mean", value, reason)])
     return model

@@ -17,7 +17,16 @@ class PairArrays(NamedTuple):
 
 
 class Basis(NamedTuple):
-    """Expansion basis: radial table (n_knots, 6, (l_max+1)·n_max), harmonic norms, power spectrum weights, sizes."""
+    """Expansion basis.
+
+    Attributes
+    ----------
+    table (1 or n_species, n_knots, 6, (l_max + 1)·n_max or more) : radial functions, the same for all neighbours or one table for each
+        species; rows are padded to whole lines of the cache.
+    norm : of the harmonics.  weight (l_max + 1,) : of the power spectrum.  inv_r_cut : 1/Å.
+    windows (n_species, l_max + 1, 2) : neighbours of species s add to channels ``windows[s, l, 0]`` up to ``windows[s, l, 1]``, one for
+        each function of their table from the first on; with a single table, to as many channels whatever their species.
+    """
 
     table: np.ndarray
     norm: np.ndarray
@@ -25,6 +34,7 @@ class Basis(NamedTuple):
     inv_r_cut: float
     l_max: int
     n_max: int
+    windows: np.ndarray
 
 
 class Channels(NamedTuple):
@@ -32,7 +42,8 @@ class Channels(NamedTuple):
 
     Attributes
     ----------
-    partners (n_channels, 2) : channel a is paired with those from ``partners[a, 0]`` up to ``partners[a, 1]``.
+    partners (l_max + 1, n_channels, 2) : channel a is paired with those from ``partners[l, a, 0]`` up to ``partners[l, a, 1]``; those that
+        there are not for this l have no partners, and their coefficients are zero.
     contraction (l_max + 1, n_plain, n_channels) : C of c′[lm, q] = Σ_a c[lm, a] C[l, a, q]; None where the channels are the plain ones.
     """
 

@@ -3,40 +3,46 @@
 from __future__ import annotations
 
 from base64 import b64encode
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
+from importlib.util import find_spec
 from io import BytesIO
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from soapkrr.plot.axes import PALETTE
+
 if TYPE_CHECKING:
     from soapkrr.checking.report import Curve
 
-COLOURS = ("#1f5fa8", "#e08a2e", "#2a7f4f", "#8a3ea8", "#b0323a", "0.4")
+#: Dots per inch of figures on a page.
+DPI = 110
 
 
 def figures(curves: Sequence[Curve]) -> list[str]:
     """One for each curve; none where matplotlib is not installed."""
-    try:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-    except ImportError:
-        return []
-    drawn = []
-    for curve in curves:
-        figure = Figure(figsize=(5.2, 3.6), layout="constrained", dpi=110)
-        _draw(figure.subplots(), curve)
-        buffer = BytesIO()
-        FigureCanvasAgg(figure).print_png(buffer)
-        drawn.append(b64encode(buffer.getvalue()).decode())
-    return drawn
+    return [] if find_spec("matplotlib") is None else [png(partial(_draw, curve)) for curve in curves]
 
 
-def _draw(ax, curve: Curve) -> None:
+def png(draw: Callable, width: float = 5.2, height: float = 3.6) -> str:
+    """What ``draw(ax)`` draws on axes of so many inches, without a window or pyplot's list of figures."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), layout="constrained", dpi=DPI)
+    canvas = FigureCanvasAgg(figure)
+    draw(figure.subplots())
+    buffer = BytesIO()
+    canvas.print_png(buffer)
+    return b64encode(buffer.getvalue()).decode()
+
+
+def _draw(curve: Curve, ax) -> None:
     """Lines over x; names that begin with ``*`` are points on a diagonal, and long tails are cut off."""
     points = [name for name in curve.lines if name.startswith("*")]
     for number, (name, y) in enumerate(curve.lines.items()):
-        colour = COLOURS[number % len(COLOURS)]
+        colour = PALETTE[number % len(PALETTE)]
         if name in points:
             ax.plot(curve.x, y, ".", ms=3, color=colour, label=name[1:])
         else:

@@ -5,20 +5,13 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from html import escape
 
 import numpy as np
 
 from soapkrr.checking.figures import figures
+from soapkrr.checking.page import Image, Section, Table, html_page
 from soapkrr.display import Tabular, counted
 from soapkrr.modelfile import check_writable, write_whole
-
-STYLE = (
-    "body{font:15px/1.5 sans-serif;max-width:62em;margin:2em auto;padding:0 1em;color:#222}table{border-collapse:collapse}"
-    "td,th{padding:.25em .8em;text-align:left;border-bottom:1px solid #ddd}.fail{color:#b00020;font-weight:bold}.pass{color:#1b6e3a}"
-    "figure{display:inline-block;margin:1em 1em 1em 0;vertical-align:top}figcaption{max-width:30em;font-size:.9em;color:#444}"
-    "pre{background:#f6f6f6;padding:1em;overflow-x:auto}"
-)
 
 
 @dataclass(frozen=True)
@@ -83,16 +76,18 @@ class ModelCheck(Tabular):
         text = self._page().encode()
         write_whole(check_writable(path), lambda file: file.write(text))
 
+    def images(self) -> list[Image]:
+        """Figures of the curves; none where matplotlib is not installed."""
+        return [Image(curve.title, png, curve.caption) for curve, png in zip(self.curves, figures(self.curves), strict=False)]
+
+    def table(self) -> Table:
+        """All checks, and what was done."""
+        rows = [[row.group, row.name, _value(row), row.bound, _verdict_of(row), row.note] for row in self.rows]
+        return Table(["", "check", "value", "bound", "", "what was done"], rows)
+
     def _page(self) -> str:
-        title = f"Check of {escape(self.model)}"
-        rows = "".join(_html_row(row) for row in self.rows)
-        head = "".join(f"<th>{name}</th>" for name in ("", "check", "value", "bound", "", "what was done"))
-        drawn = "".join(map(_html_figure, self.curves, figures(self.curves)))
-        return (
-            f'<!DOCTYPE html><html lang="en"><head><meta charset="utf-8"><title>{title}</title><style>{STYLE}</style></head><body>'
-            f"<h1>{title}</h1><p>{escape(self._verdict())}</p><table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>"
-            f"{drawn}<h2>The model</h2><pre>{escape(self.summary)}</pre></body></html>\n"
-        )
+        checks = Section("Checks", (), [self.table()], self.images())
+        return html_page(f"Check of {self.model}", [self._verdict()], [checks, Section("The model", verbatim=self.summary)])
 
     def _verdict(self) -> str:
         failed = sum(not row.passed for row in self.rows)
@@ -114,14 +109,3 @@ def _verdict_of(row: Row) -> str:
 
 def _value(row: Row) -> str:
     return f"{row.value:.3g}{f' {row.unit}' if row.unit else ''}" if np.isfinite(row.value) else "-"
-
-
-def _html_figure(curve: Curve, png: str) -> str:
-    image = f'<img alt="{escape(curve.title)}" src="data:image/png;base64,{png}">'
-    return f"<figure>{image}<figcaption>{escape(curve.caption)}</figcaption></figure>"
-
-
-def _html_row(row: Row) -> str:
-    cells = [row.group, row.name, _value(row), row.bound]
-    verdict = f'<td class="{"pass" if row.passed else "fail"}">{_verdict_of(row)}</td>'
-    return f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in cells)}{verdict}<td>{escape(row.note)}</td></tr>"

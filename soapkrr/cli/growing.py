@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import os
 from collections.abc import Iterable
 from pathlib import Path
@@ -47,11 +46,9 @@ class TextFile:
 
 def extended_xyz(atoms) -> str:
     """One structure as extended XYZ."""
-    from ase.io import write
+    from soapkrr import exchange
 
-    text = io.StringIO()
-    write(text, atoms, format="extxyz")
-    return text.getvalue()
+    return exchange.extended_xyz(atoms)
 
 
 def complete_records(path: Path) -> int:

@@ -34,6 +34,7 @@ def info(args) -> Report:
         "prior_means": [repr(mean) for mean in getattr(model, "prior_means_", ())],
         "observations": None if given.get("observations") is None else repr(given["observations"]),
         "reference_energies": model.reference_energies_,
+        "card": model.card.given,
         "choices": told(getattr(model, "choices_", ())),
         "size_mb": Path(args.model).stat().st_size / 1e6,
     }
@@ -131,7 +132,7 @@ def _rows(data: dict, tolerance: float | None) -> list[tuple[str, str]]:
     rows.append(("log likelihood", f"{data['log_likelihood']:.2f}"))
     if data["condition"] is not None:
         rows.append(("condition number", f"{data['condition']:.1e}"))
-    return rows
+    return rows + [(f"card: {name}"[:19], text) for name, text in data["card"].items()]
 
 
 def _term_rows(term: dict, number: str) -> list[tuple[str, str]]:

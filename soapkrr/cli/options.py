@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from soapkrr import __version__
 from soapkrr.cli.arguments import LABELS, common, errors, labels, model_and_file, number, output
 from soapkrr.cli.check import check
+from soapkrr.cli.compress import COMPRESSED, compress, compress_arguments
 from soapkrr.cli.convert import CONVERTED, convert, convert_arguments
 from soapkrr.cli.dimer import DIMER, dimer, dimer_arguments
 from soapkrr.cli.evaluate import evaluate
@@ -15,6 +16,7 @@ from soapkrr.cli.explore import EXPLORED, explore, explore_arguments
 from soapkrr.cli.fit import fit
 from soapkrr.cli.fit_arguments import fit_arguments
 from soapkrr.cli.info import info
+from soapkrr.cli.ipi import SERVED, ipi, ipi_arguments
 from soapkrr.cli.messages import Parser
 from soapkrr.cli.neb import NEB, neb, neb_arguments
 from soapkrr.cli.new import add_arguments as new_arguments
@@ -22,6 +24,7 @@ from soapkrr.cli.new import new
 from soapkrr.cli.predict import predict
 from soapkrr.cli.referenced import REFERENCES, add_arguments, relax_by_reference
 from soapkrr.cli.relax import relax
+from soapkrr.cli.report import REPORTED, report, report_arguments
 from soapkrr.cli.screen import screen
 from soapkrr.cli.types import (
     count,
@@ -83,6 +86,9 @@ def build_parser(words: Sequence[str] = ()) -> argparse.ArgumentParser:
     explore_arguments(command(explore, "run molecular dynamics that ask a reference where a force may be wrong", EXPLORED))
     _screen_arguments(command(screen, "rank candidates by predicted energy, and name those to calculate next", SCREENED))
     convert_arguments(command(convert, "write a published potential (GAP) as a model file", CONVERTED))
+    ipi_arguments(command(ipi, "give i-PI energies and forces through a socket, of all beads at once", SERVED))
+    report_arguments(command(report, "write one page with everything that is known of a model", REPORTED))
+    compress_arguments(command(compress, "put a sparse model on fewer of its points", COMPRESSED))
     _info_arguments(command(info, "print what is in a model file"))
     return parser
 

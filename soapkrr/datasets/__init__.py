@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from ase import Atoms
 
-from soapkrr.display import Tabular
+from soapkrr.display import Tabular, only_public
 from soapkrr.errors import InputError
 
 
@@ -105,3 +105,6 @@ def _structures(name: str) -> list[Atoms]:
     from ase.io import read
 
     return read(io.StringIO((files(__name__) / name).read_text(encoding="utf-8")), ":", format="extxyz")
+
+
+__dir__ = only_public(__name__)

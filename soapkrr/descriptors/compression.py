@@ -11,6 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from soapkrr import backends
+from soapkrr.backends.arrays import Basis
+from soapkrr.descriptors.contraction import OptimalRadial, channel_moments, folded, lanes, leading_vectors, packed
 from soapkrr.descriptors.soap import SOAP, triangle
 from soapkrr.errors import InputError
 from soapkrr.lazy import cached_property
@@ -32,7 +34,9 @@ class CompressedSOAP(ByValue, SOAP):
     embedding : species mixed into K pseudo-species, c′_{kn} = Σ_s W_sk c_sn (Willatt et al. 2018, doi 10.1039/C8CP05921G): W
         (n_species, K), or K to learn W as the leading principal components of the densities of the training environments.
     contraction : species and radial functions mixed jointly for each l (Goscinski et al. 2021, doi 10.1063/5.0057229):
-        an array (l_max + 1, n_species·n_max, Q), or Q to learn it. Excludes the other two.
+        an array (l_max + 1, n_species·n_max, Q), or Q to learn it; `OptimalRadial` to learn few radial functions for each species instead,
+        fewer the higher l. Columns of zeros are channels that there are not for this l. Excludes the other two. As many channels as there
+        are radial functions, or as many of each species, cost no more than so many radial functions: they are tabulated contracted.
 
     extrapolate_species : whether a model predicts species that no training structure has, by what their row of ``embedding`` (an array,
         as of `element_embedding`) shares with others, with the error bars that the prior gives; otherwise they are refused.
@@ -72,7 +76,7 @@ class CompressedSOAP(ByValue, SOAP):
     def _check(self, name: str, shape: tuple) -> None:
         """Whole number or finite array of this shape (last length free); an array is copied and made read-only."""
         value = getattr(self, name)
-        if value is None:
+        if value is None or (name == "contraction" and isinstance(value, OptimalRadial)):
             return
         most = shape[-2]
         if isinstance(value, (int, np.integer)) and not isinstance(value, bool):
@@ -93,7 +97,7 @@ class CompressedSOAP(ByValue, SOAP):
     @property
     def learns(self):
         """Whether a whole number stands where an array will."""
-        return any(isinstance(value, (int, np.integer)) for value in (self.embedding, self.contraction))
+        return any(isinstance(value, (int, np.integer, OptimalRadial)) for value in (self.embedding, self.contraction))
 
     @cached_property
     def _mixing(self) -> np.ndarray:
@@ -102,12 +106,12 @@ class CompressedSOAP(ByValue, SOAP):
         return W.sum(axis=1, keepdims=True) if self.compression == "mu2" else W
 
     @cached_property
-    def _contraction(self) -> np.ndarray:
-        """C (l_max + 1, n_species·n_max, Q)."""
+    def _matrices(self) -> np.ndarray:
+        """C (l_max + 1, n_species·n_max, Q) that makes the channels which are multiplied; for each l those that there are come first."""
         if self.learns:
             return self._same_for_all_l(np.eye(len(self.species)))
         if self.contraction is not None:
-            return np.ascontiguousarray(self.contraction)
+            return packed(self.contraction)
         W = self._mixing
         if self.compression == "mu1nu1":
             W = np.column_stack([W, W.sum(axis=1)])
@@ -117,29 +121,44 @@ class CompressedSOAP(ByValue, SOAP):
         return np.repeat(np.kron(W, np.eye(self.n_max))[None], self.l_max + 1, axis=0)
 
     @cached_property
+    def _basis(self) -> Basis:
+        """Of contracted radial functions, if neighbours then add to no more channels than to plain ones; otherwise the plain one."""
+        basis = folded(self._plain_basis, self._matrices)
+        return basis if lanes(basis.n_max) <= lanes(self.n_max) else self._plain_basis
+
+    @cached_property
+    def _contraction(self) -> np.ndarray | None:
+        """C (l_max + 1, n_species·n_max, Q) of expansions, None where it is in the radial functions."""
+        return self._matrices if self._basis is self._plain_basis else None
+
+    @cached_property
     def _partners(self) -> np.ndarray:
-        """(Q, 2) channels that each channel is multiplied with."""
-        n_q, n = self._contraction.shape[2], self.n_max
-        partners = triangle(n_q)
+        """(l_max + 1, Q, 2) channels that each channel is multiplied with."""
+        n_q, n = self._matrices.shape[2], self.n_max
+        partners = np.array([triangle(n_q, int(present.sum())) for present in self._matrices.any(axis=1)])
         if self.learns:
             return partners
         if self.compression == "mu1nu1":
             partners[:] = n_q - n, n_q
-            partners[n_q - n :, 0] = n_q
+            partners[:, n_q - n :, 0] = n_q
         if self.compression == "crossover":
-            partners[:, 1] = (partners[:, 0] // n + 1) * n
+            partners[:, :, 1] = (partners[:, :, 0] // n + 1) * n
         return partners
 
-    @property
+    @cached_property
     def n_features(self):
-        """Pairs of channels times (l_max + 1)."""
-        return int(np.diff(self._partners).sum()) * (self.l_max + 1)
+        """Pairs of channels, of all l."""
+        return int(np.diff(self._partners).sum())
 
     def feature_names(self):
         """Both channels, and l; channels keep the names of their species where they have any."""
         channels = self._channel_names()
-        pairs = [f"{channels[a]} {channels[b]}" for a, (b0, b1) in enumerate(self._partners) for b in range(b0, b1)]
-        return [f"{pair} l={l}" for l in range(self.l_max + 1) for pair in pairs]
+        return [
+            f"{channels[a]} {channels[b]} l={l}"
+            for l, of_channels in enumerate(self._partners)
+            for a, (b0, b1) in enumerate(of_channels)
+            for b in range(b0, b1)
+        ]
 
     def _channel_names(self) -> list[str]:
         if isinstance(self.contraction, np.ndarray):
@@ -154,21 +173,18 @@ class CompressedSOAP(ByValue, SOAP):
         if not self.learns:
             return self
         moments = channel_moments(backends.host(X), self.n_channels, self.l_max)
+        if isinstance(self.contraction, OptimalRadial):
+            return self.with_params(contraction=self.contraction.matrices(moments, len(self.species)))
         if self.embedding is None:
             return self.with_params(contraction=leading_vectors(moments, int(self.contraction)))
         by_species = moments.sum(axis=0).reshape(len(self.species), self.n_max, len(self.species), self.n_max)
         return self.with_params(embedding=leading_vectors(np.einsum("snun->su", by_species), int(self.embedding)))
 
-    def compute(self, start, stop, arrays):
-        """Normalised X, and the state (c′, norms)."""
-        xp, n, basis = backends.namespace(arrays.vectors), stop - start, self._on(arrays.vectors, "_basis")
-        full = xp.empty((n, (self.l_max + 1) ** 2, self.n_channels))
-        loops = backends.of(full).soap
-        loops.expand(start, stop, arrays, basis, full)
-        c = self._per_l(full, self._on(full, "_contraction"))
-        X, norms = xp.empty((n, self.n_features)), xp.empty(n)
-        loops.power_spectrum(c, self._on(c, "_partners"), basis.weight, basis.l_max, X, norms)
-        return X, (c, norms)
+    def _mixed(self, c):
+        return c if self._contraction is None else self._per_l(c, self._on(c, "_contraction"))
+
+    def _unmixed(self, H):
+        return H if self._contraction is None else self._per_l(H, self._on(H, "_contraction").transpose(0, 2, 1))
 
     def _per_l(self, c: np.ndarray, matrices: np.ndarray) -> np.ndarray:
         """c[i, lm] @ matrices[l]."""
@@ -176,18 +192,6 @@ class CompressedSOAP(ByValue, SOAP):
         for l, matrix in enumerate(matrices):
             out[:, l**2 : (l + 1) ** 2] = c[:, l**2 : (l + 1) ** 2] @ matrix
         return out
-
-    def pullback(self, start, stop, arrays, X, state, gradient, out):
-        """See `Descriptor.pullback`."""
-        c, norms = state
-        basis, loops = self._on(c, "_basis"), backends.of(c).soap
-        H = backends.namespace(c).empty_like(c)
-        loops.power_spectrum_pullback(gradient, X, norms, c, self._on(c, "_partners"), basis.weight, basis.l_max, H)
-        loops.expansion_pullback(start, stop, arrays, basis, self._per_l(H, self._on(c, "_contraction").transpose(0, 2, 1)), out)
-
-    def _expansion_along(self, start, stop, arrays, direction):
-        dc = super()._expansion_along(start, stop, arrays, direction)
-        return self._per_l(dc, self._on(dc, "_contraction"))
 
 
 def similarity_embedding(similarity: np.ndarray, n_components: int | None = None) -> np.ndarray:
@@ -219,21 +223,3 @@ def similarity_embedding(similarity: np.ndarray, n_components: int | None = None
         raise InputError(f"`similarity` must be positive semi-definite; its smallest eigenvalue is {values[0]:.3g}.")
     kept = np.argsort(-values)[: n_components or np.count_nonzero(values > 1e-12 * values[-1])]
     return vectors[:, kept] * np.sqrt(np.maximum(values[kept], 0.0))
-
-
-def channel_moments(X: np.ndarray, n_channels: int, l_max: int) -> np.ndarray:
-    """Second moments Σ_i Σ_m c_{alm} c_{blm} (l_max + 1, n_channels, n_channels), which plain power spectra X already are."""
-    l = np.arange(l_max + 1)[:, None]
-    packed = X.sum(axis=0).reshape(l_max + 1, -1) / np.sqrt(8 * np.pi**2 / (2 * l + 1))
-    a, b = np.triu_indices(n_channels)
-    moments = np.zeros((l_max + 1, n_channels, n_channels))
-    moments[:, a, b] = packed / np.where(a == b, 1.0, np.sqrt(2.0))
-    moments[:, b, a] = moments[:, a, b]
-    return moments
-
-
-def leading_vectors(moments: np.ndarray, k: int) -> np.ndarray:
-    """Eigenvectors (..., n, k) of the k largest eigenvalues of symmetric matrices; the largest entry of each is positive."""
-    vectors = np.linalg.eigh(moments)[1][..., ::-1][..., :k]
-    largest = np.take_along_axis(vectors, np.abs(vectors).argmax(axis=-2)[..., None, :], axis=-2)
-    return np.ascontiguousarray(vectors * np.sign(largest))

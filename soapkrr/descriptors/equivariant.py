@@ -12,6 +12,7 @@ from math import factorial, sqrt
 import numpy as np
 
 from soapkrr import backends
+from soapkrr.descriptors.quip import QuipSOAP
 from soapkrr.descriptors.soap import SOAP
 from soapkrr.errors import InputError
 from soapkrr.lazy import cached_property
@@ -79,8 +80,8 @@ class Equivariants:
     parity: int = 1
 
     def __post_init__(self):
-        if not isinstance(self.soap, SOAP):
-            raise InputError(f"`descriptor` of a tensor must be a `SOAP`, whose expansion is coupled; received {type(self.soap).__name__}.")
+        if type(self.soap) not in (SOAP, QuipSOAP):
+            raise InputError(f"`descriptor` of a tensor must be a plain `SOAP`, whose channels couple, not a {type(self.soap).__name__}.")
         if not self.pairs:
             what = f"tensors of degree {self.degree} and parity {self.parity}"
             raise InputError(f"`l_max`={self.soap.l_max} and `n_max`={self.soap.n_max} have no {what}: take larger ones.")

@@ -14,11 +14,10 @@ import numpy as np
 from scipy.linalg import cho_solve, cholesky
 from scipy.special import erf, ive
 
-from soapkrr import backends
 from soapkrr.backends.arrays import Basis
 from soapkrr.descriptors.cutoff import Cosine, as_cutoff
 from soapkrr.descriptors.pair import Pair
-from soapkrr.descriptors.radial import checked_knots, quintic_hermite
+from soapkrr.descriptors.radial import checked_knots, padded, quintic_hermite
 from soapkrr.descriptors.soap import KNOTS_PER_WIDTH, SOAP, harmonic_norms
 from soapkrr.errors import InputError
 from soapkrr.lazy import cached_property
@@ -150,13 +149,15 @@ class QuipSOAP(SOAP):
         n_knots = checked_knots(wanted, self.n_max * (self.l_max + 1), "`r_cut` over `sigma` or the cutoff's width, `n_max` and `l_max`")
         l = np.arange(self.l_max + 1)
         table = one_sided_table(self._radial, self.r_cut, n_knots)
+        own = np.repeat(np.arange(len(self.species))[:, None], self.l_max + 1, axis=1) * self.n_max
         return Basis(
-            table=np.ascontiguousarray((table * (self.r_cut**l)[:, None]).reshape(n_knots, 6, -1)),
+            table=padded([(table * (self.r_cut**l)[:, None]).reshape(n_knots, 6, -1)]),
             norm=harmonic_norms(self.l_max),
             weight=np.sqrt(8 * np.pi**2 / (2 * l + 1)),
             inv_r_cut=1.0 / self.r_cut,
             l_max=int(self.l_max),
             n_max=int(self.n_max),
+            windows=np.stack([own, own + self.n_max], axis=-1),
         )
 
     def _radial(self, r: np.ndarray):
@@ -170,19 +171,14 @@ class QuipSOAP(SOAP):
         """(n_species, n_channels) density of a central atom of each species beyond that of a neighbour at distance zero."""
         n, own = self.n_max, np.eye(len(self.species))
         wanted = self.central_weight * (np.ones_like(own) if self.central_everywhere else own)
-        return np.kron(wanted - own, self._basis.norm[0] * self._basis.table[0, 0, :n])
+        return np.kron(wanted - own, self._basis.norm[0] * self._basis.table[0, 0, 0, :n])
 
-    def compute(self, start, stop, arrays):
-        """See `SOAP.compute`."""
-        xp, n, basis = backends.namespace(arrays.vectors), stop - start, self._on(arrays.vectors, "_basis")
-        c = xp.empty((n, (self.l_max + 1) ** 2, self.n_channels))
-        X, norms = xp.empty((n, self.n_features)), xp.empty(n)
-        loops = backends.of(c).soap
-        loops.expand(start, stop, arrays, basis, c)
+    def _expansion(self, start, stop, arrays):
+        """See `SOAP`."""
+        c = super()._expansion(start, stop, arrays)
         if self.central_weight != 1 or self.central_everywhere:
             c[:, 0] += self._on(c, "_central")[arrays.kinds[start:stop]]
-        loops.power_spectrum(c, self._on(c, "_partners"), basis.weight, basis.l_max, X, norms)
-        return X, (c, norms)
+        return c
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,9 @@ from scipy.special import gamma, spherical_jn
 
 from soapkrr.errors import InputError
 
+#: Numbers in a line of the cache.
+LINE = 8
+
 #: Largest table of a descriptor, bytes: usual ones take some megabytes.
 MAX_TABLE = 2**28
 
@@ -120,7 +123,7 @@ def quintic_hermite(f: np.ndarray, d: np.ndarray, d2: np.ndarray, h: float) -> n
 
 
 def radial_table(weighted: Callable[[np.ndarray], tuple], r_cut: float, l_max: int, n_knots: int) -> np.ndarray:
-    """Spline table of S_nl in units of r_cut: (n_knots, 6, (l_max+1)·n_max), C² in the distance.
+    """Spline table of S_nl in units of r_cut: (n_knots, 6, (l_max+1)·n_max), C² in the distance; see `padded`.
 
     ``weighted(r)`` gives value and two derivatives of w(r) R_nl(r)/r^l, each (n_r, l_max+1, n_max).
     """
@@ -128,6 +131,18 @@ def radial_table(weighted: Callable[[np.ndarray], tuple], r_cut: float, l_max: i
     scale = (r_cut ** np.arange(l_max + 1))[None, :, None]
     table = quintic_hermite(*(scale * part for part in weighted(r)), r_cut / n_knots)
     return np.ascontiguousarray(table.reshape(n_knots, 6, -1))
+
+
+def padded(tables: list[np.ndarray]) -> np.ndarray:
+    """Tables (n_knots, 6, n) in one array (n_tables, n_knots, 6, n or more) whose rows begin with lines of the cache; zeros beyond n."""
+    size = -(-tables[0].shape[2] // LINE) * LINE
+    shape = len(tables), *tables[0].shape[:2], size
+    memory = np.zeros(int(np.prod(shape)) + LINE)
+    first = -(memory.ctypes.data // 8) % LINE
+    out = memory[first : first + int(np.prod(shape))].reshape(shape)
+    for place, table in zip(out, tables, strict=True):
+        place[:, :, : table.shape[2]] = table
+    return out
 
 
 def dressed_basis(rbf: str, weights: list[Callable], r_cut: float, n_max: int, l_max: int, sigma: float) -> Callable:

@@ -15,7 +15,7 @@ from soapkrr import backends
 from soapkrr.backends.arrays import Basis, Channels, Expansion
 from soapkrr.descriptors.base import Descriptor
 from soapkrr.descriptors.cutoff import RadialScaling, Smoothstep, as_cutoff
-from soapkrr.descriptors.radial import RADIAL_BASES, checked_knots, dressed_basis, radial_table
+from soapkrr.descriptors.radial import RADIAL_BASES, checked_knots, dressed_basis, padded, radial_table
 from soapkrr.errors import InputError, require_positive
 from soapkrr.lazy import cached_property
 
@@ -74,7 +74,7 @@ class SOAP(Descriptor):
             raise InputError(f"`sigma` must be at least {MIN_SIGMA} Å, the width of an atom's Gaussian; received {self.sigma!r}.")
         if self.rbf not in RADIAL_BASES:
             raise InputError(f"`rbf` must be one of {sorted(RADIAL_BASES)}, received {self.rbf!r}.")
-        self._basis  # noqa: B018  build the table now, so that impossible parameters fail here
+        self._plain_basis  # noqa: B018  build the table now, so that impossible parameters fail here
 
     @property
     def n_channels(self) -> int:
@@ -86,20 +86,27 @@ class SOAP(Descriptor):
         """Length of the power spectrum."""
         return self.n_channels * (self.n_channels + 1) // 2 * (self.l_max + 1)
 
-    @cached_property
+    @property
     def _basis(self) -> Basis:
+        """What densities are expanded in."""
+        return self._plain_basis
+
+    @cached_property
+    def _plain_basis(self) -> Basis:
         weights = [partial(self.cutoff, r_cut=self.r_cut)] + ([self.scaling] if self.scaling else [])
         weighted = dressed_basis(self.rbf, weights, self.r_cut, self.n_max, self.l_max, self.sigma)
         wanted = KNOTS_PER_WIDTH * self.r_cut / min(self.sigma, getattr(self.cutoff, "width", None) or self.sigma)
         n_knots = checked_knots(wanted, self.n_max * (self.l_max + 1), "`r_cut` over `sigma` or the cutoff's width, `n_max` and `l_max`")
         l = np.arange(self.l_max + 1)
+        own = np.repeat(np.arange(len(self.species))[:, None], self.l_max + 1, axis=1) * self.n_max
         return Basis(
-            table=radial_table(weighted, self.r_cut, self.l_max, n_knots),
+            table=padded([radial_table(weighted, self.r_cut, self.l_max, n_knots)]),
             norm=harmonic_norms(self.l_max),
             weight=np.sqrt(8 * np.pi**2 / (2 * l + 1)),
             inv_r_cut=1.0 / self.r_cut,
             l_max=int(self.l_max),
             n_max=int(self.n_max),
+            windows=np.stack([own, own + self.n_max], axis=-1),
         )
 
     def feature_names(self):
@@ -110,20 +117,33 @@ class SOAP(Descriptor):
 
     @cached_property
     def _partners(self) -> np.ndarray:
-        """(n_channels, 2) channels that each channel is multiplied with, see `power_spectrum` of the backends."""
-        return triangle(self.n_channels)
+        """(l_max + 1, n_channels, 2) channels that each channel is multiplied with, see `power_spectrum` of the backends."""
+        return np.repeat(triangle(self.n_channels)[None], self.l_max + 1, axis=0)
 
-    #: What mixes the channels before they are multiplied, see `Channels`: nothing.
+    #: What mixes the channels of an expansion before they are multiplied, see `Channels`: nothing.
     _contraction = None
+
+    def _expansion(self, start, stop, arrays):
+        """c (stop − start, (l_max + 1)², n_channels) in the channels that are multiplied."""
+        basis = self._on(arrays.vectors, "_basis")
+        c = backends.namespace(arrays.vectors).empty((stop - start, (self.l_max + 1) ** 2, width(basis)))
+        backends.of(c).soap.expand(start, stop, arrays, basis, c)
+        return self._mixed(c)
+
+    def _mixed(self, c):
+        """Expansions in the channels that are multiplied, from those in the basis: the same."""
+        return c
+
+    def _unmixed(self, H):
+        """Transpose of `_mixed`."""
+        return H
 
     def compute(self, start, stop, arrays):
         """Normalised power spectra X, and the state (c, norms): expansions and |p| before normalisation."""
-        xp, n, basis = backends.namespace(arrays.vectors), stop - start, self._on(arrays.vectors, "_basis")
-        c = xp.empty((n, (self.l_max + 1) ** 2, self.n_channels))
+        c, n = self._expansion(start, stop, arrays), stop - start
+        xp, basis = backends.namespace(c), self._on(c, "_basis")
         X, norms = xp.empty((n, self.n_features)), xp.empty(n)
-        loops = backends.of(c).soap
-        loops.expand(start, stop, arrays, basis, c)
-        loops.power_spectrum(c, self._on(c, "_partners"), basis.weight, basis.l_max, X, norms)
+        backends.of(c).soap.power_spectrum(c, self._on(c, "_partners"), basis.weight, basis.l_max, X, norms)
         return X, (c, norms)
 
     def pullback(self, start, stop, arrays, X, state, gradient, out):
@@ -132,7 +152,7 @@ class SOAP(Descriptor):
         basis, loops = self._on(c, "_basis"), backends.of(c).soap
         H = backends.namespace(c).empty_like(c)
         loops.power_spectrum_pullback(gradient, X, norms, c, self._on(c, "_partners"), basis.weight, basis.l_max, H)
-        loops.expansion_pullback(start, stop, arrays, basis, H, out)
+        loops.expansion_pullback(start, stop, arrays, basis, self._unmixed(H), out)
 
     def jvp(self, start, stop, arrays, X, state, direction):
         """See `Descriptor.jvp`."""
@@ -144,9 +164,10 @@ class SOAP(Descriptor):
 
     def _expansion_along(self, start, stop, arrays, direction):
         """Derivative of the expansion along a direction of the pair vectors."""
-        dc = backends.namespace(direction).empty((stop - start, (self.l_max + 1) ** 2, self.n_channels))
-        backends.of(dc).jvp.expansion(start, stop, arrays, self._on(dc, "_basis"), direction, dc)
-        return dc
+        basis = self._on(direction, "_basis")
+        dc = backends.namespace(direction).empty((stop - start, (self.l_max + 1) ** 2, width(basis)))
+        backends.of(dc).jvp.expansion(start, stop, arrays, basis, direction, dc)
+        return self._mixed(dc)
 
     def jacobian(self, start, stop, env, rows, out):
         """See `Descriptor.jacobian`."""
@@ -163,9 +184,15 @@ class SOAP(Descriptor):
         return env.pairs, self._on(c, "_basis"), channels, Expansion(c, env.X, norms)
 
 
-def triangle(n_channels: int) -> np.ndarray:
-    """(n_channels, 2) partners of each channel: itself and all that follow."""
-    return np.column_stack([np.arange(n_channels), np.full(n_channels, n_channels)])
+def triangle(n_channels: int, present: int | None = None) -> np.ndarray:
+    """(n_channels, 2) partners of each channel: itself and all that follow of those ``present`` (all), of others none."""
+    present = n_channels if present is None else present
+    return np.column_stack([np.minimum(np.arange(n_channels), present), np.full(n_channels, present)])
+
+
+def width(basis: Basis) -> int:
+    """Number of channels that neighbours of all species add to."""
+    return int(basis.windows.max())
 
 
 def harmonic_norms(l_max: int) -> np.ndarray:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
-from functools import partial
 
 import numpy as np
 from ase import Atoms
@@ -13,10 +12,10 @@ from sklearn.utils.validation import check_is_fitted
 
 from soapkrr.baselines import Baseline, check_baseline, prepared, split_baseline, warn_left_out
 from soapkrr.calculator import EVERY, PotentialCalculator
-from soapkrr.choices import Choice
+from soapkrr.choices import Choice, Choices
 from soapkrr.errors import InputError, MemoryLimitError
-from soapkrr.estimators.posterior import PosteriorMethods
-from soapkrr.execution.blocks import halved_group, split_on_out_of_memory
+from soapkrr.estimators.groups import predict_group
+from soapkrr.estimators.reporting import ReportMethods
 from soapkrr.execution.memory import device_limit
 from soapkrr.execution.resources import GROUP, TASK, Division, Resources, pool_of
 from soapkrr.labels import Labels, Observations, read_labels
@@ -34,7 +33,7 @@ from soapkrr.regression.leave_out import LeaveOut, structures_left_out
 from soapkrr.regression.origin import data_hash, origin
 from soapkrr.regression.process import Predictor, restored
 from soapkrr.regression.score import Score
-from soapkrr.structures import Batch, as_frames, split_by_atoms
+from soapkrr.structures import as_frames, split_by_atoms
 from soapkrr.threads import serial_blas
 from soapkrr.uncertainty.calibration import CalibratedPredictor, Calibration, restored_calibration
 from soapkrr.uncertainty.learning import learnt
@@ -42,7 +41,7 @@ from soapkrr.uncertainty.learning import learnt
 logger = logging.getLogger(__name__)
 
 
-class Potential(PosteriorMethods):
+class Potential(ReportMethods):
     """An interatomic potential, E = Σ_i e(z_i) + prior means + Σ terms; subclasses say by which `Scheme` it is fitted.
 
     Attributes
@@ -51,7 +50,7 @@ class Potential(PosteriorMethods):
     n_observations_ : {kind: number}.  noise_ : {kind: σ} used.  signals_ : δ of each term, eV.
     log_likelihood_ : log evidence of the data, NaN where it is not known.
     domain_ : shortest distances of the training data, `Domain`; None from a file that does not state them.
-    left_out_errors_ : {kind: root mean square error, eV/atom, eV/Å, eV/Å³} of structures left out of a fit by `soapkrr.fit`; else empty.
+    left_out_errors_ : {kind: root mean square error, eV/atom, eV/Å, eV/Å³}, left out in `soapkrr.fit`; `left_out_squares_`: by structure.
     without_prior_mean_ : {index: reason} of structures of the fit that have no prior mean, and whose labels were left out.
     calibration_ : sizes and scores of errors, by which standard deviations are those of (prediction − reference); None: they are the
         posterior's own.
@@ -105,9 +104,9 @@ class Potential(PosteriorMethods):
             calibration = None if left is None or prediction is None else self._calibration(fit, data, left, prediction, stated)
         self._remember_parameters()
         self._set_fitted(fit, data.references)
-        self.origin_ = origin(data_hash(frames, map(Labels.numbers, labels)))
         self.suspects_, self.domain_, self.calibration_ = found, domain, calibration
-        self.left_out_errors_, self.without_prior_mean_ = {} if left is None else left.errors(), dict(data.without_prior)
+        self.left_out_errors_, self.left_out_squares_ = ({}, {}) if left is None else (left.errors(), left.squares())
+        self.without_prior_mean_, self.origin_ = dict(data.without_prior), origin(data_hash(frames, map(Labels.numbers, labels)))
         return self
 
     def _of_the_data(self, data: TrainingData, fit: Fit, deviations: bool, client) -> Prediction | None:
@@ -178,9 +177,10 @@ class Potential(PosteriorMethods):
         self._remember_parameters()
         self._set_fitted(restored_fit(process, state), stored.references(state["reference_energies"]))
         self.domain_, self.calibration_ = restored_domain(state.get("domain")), restored_calibration(state.get("calibration"))
-        self.left_out_errors_, self.without_prior_mean_ = dict(stored.mapping(state.get("left_out_errors", {}), "left_out_errors")), {}
+        self.left_out_errors_ = dict(stored.mapping(state.get("left_out_errors", {}), "left_out_errors"))
+        self.left_out_squares_, self.without_prior_mean_ = {}, {}
         if "choices" in state:
-            self.choices_ = [Choice(**stored.mapping(choice, "choices")) for choice in state["choices"]]
+            self.choices_ = Choices(Choice(**stored.mapping(choice, "choices")) for choice in state["choices"])
         if "test_errors" in state:
             self.test_errors_ = dict(stored.mapping(state["test_errors"], "test_errors"))
 
@@ -193,7 +193,9 @@ class Potential(PosteriorMethods):
         if not (self.observations is None or isinstance(self.observations, Observations)):
             raise InputError(f"`observations` must be `Observations` or None, received {self.observations!r}.")
 
-    def predict(self, frames: Atoms | list[Atoms], uncertainty: bool | Iterable[str] = False, *, client=None) -> Prediction:
+    def predict(
+        self, frames: Atoms | list[Atoms], uncertainty: bool | Iterable[str] = False, *, client=None, progress: bool = True
+    ) -> Prediction:
         """Energies, forces and stress of structures.
 
         Parameters
@@ -202,7 +204,7 @@ class Potential(PosteriorMethods):
         uncertainty : True for every standard deviation, or some of ``"energies"`` (per atom; cheap), ``"energy"`` (total and per atom; the
             total costs the square of the number of atoms, unless their environments are alike), ``"total"`` (of total energies alone; of
             one structure some two predictions, unless calibrated), ``"forces"``, ``"stress"``.
-        client : a `dask.distributed.Client`, whose workers predict; they get the model once for each call.
+        client : a `dask.distributed.Client`, whose workers predict; they get the model once for each call.  progress : as in `fit`.
 
         Raises
         ------
@@ -213,18 +215,23 @@ class Potential(PosteriorMethods):
         if client is None and len(frames) > 1:
             prepared(self.prior_means_, frames, self.threads)
         calibrated = predictor if known is None else CalibratedPredictor(predictor, known)
-        p = self._predicted(calibrated, frames, wanted_uncertainties(uncertainty), client)
+        p = self._predicted(calibrated, frames, wanted_uncertainties(uncertainty), client, progress)
         return p if known is None else replace(p, config_types=stated_types(frames, self.fitted_parameters_["observations"]))
 
     def _predicted(
-        self, predictor: Predictor | CalibratedPredictor, frames: list[Atoms], wanted: frozenset[str] = frozenset(), client=None
+        self,
+        predictor: Predictor | CalibratedPredictor,
+        frames: list[Atoms],
+        wanted: frozenset[str] = frozenset(),
+        client=None,
+        progress=False,
     ) -> Prediction:
         """Prediction of structures, group by group."""
         pool = pool_of(client, threads=1)
         most = TASK if pool.remote else GROUP
         groups = split_by_atoms(pool.frames(frames), self._group_atoms(predictor, frames, wanted, most))
         with serial_blas(), device_limit(self._xp, None if pool.remote else self.memory_limit):
-            parts = list(pool.map(_predict_group, groups, pool.share(predictor), wanted))
+            parts = list(pool.map(predict_group, groups, pool.share(predictor), wanted, label="predicting", progress=progress))
         return Prediction.concatenate(parts)
 
     def _group_atoms(self, predictor: Predictor | CalibratedPredictor, frames: list[Atoms], wanted: frozenset[str], most: int) -> int:
@@ -286,14 +293,3 @@ class Potential(PosteriorMethods):
                 raise InputError(f"`{next(iter(limits))}` needs standard deviations, which a potential drawn by `sample` has none of.")
             return self.sample(sample + 1, seed).calculator(sample)
         return PotentialCalculator(self, uncertainty=self.process_.given if uncertainty is None else uncertainty, every=every, **limits)
-
-
-def _predict_group(predictor: Predictor | CalibratedPredictor, wanted: frozenset[str], group: tuple[int, list[Atoms]]) -> Prediction:
-    """Prediction of (index of the first structure, structures), in halves where a GPU's memory does not hold it."""
-
-    def predict(part):
-        first, frames = part
-        return predictor(Batch.from_atoms(frames, first), wanted)
-
-    smaller = partial(halved_group, work="prediction", instead="use fewer sparse points or ask for fewer standard deviations")
-    return Prediction.concatenate(list(split_on_out_of_memory(predict, group, smaller)))

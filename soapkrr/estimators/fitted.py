@@ -13,6 +13,7 @@ from sklearn.utils.validation import check_is_fitted
 from soapkrr import backends, modelfile
 from soapkrr.descriptors.base import Descriptor
 from soapkrr.errors import InputError
+from soapkrr.estimators.card import ModelCard, card_of, checked_card
 from soapkrr.estimators.summary import Summary, summary_of
 from soapkrr.execution.memory import parse_memory
 from soapkrr.planning import Budget
@@ -106,9 +107,31 @@ class Estimator(Nested, BaseEstimator, ABC):
         fitted = type(self)(**self.fitted_parameters_)
         return summary_of(self, fitted._terms())
 
+    @property
+    def card(self) -> ModelCard:
+        """What it is, of which data, for what, and where not to trust it: what the model knows, and what was set, ``model.card = {…}``,
+        texts by name; saved with the model.
+
+        Raises
+        ------
+        sklearn.exceptions.NotFittedError : the model is not fitted.
+        """
+        check_is_fitted(self)
+        return card_of(self, self._stated_card)
+
+    @card.setter
+    def card(self, given: Mapping[str, str]) -> None:
+        self._card = checked_card(given)
+
+    @property
+    def _stated_card(self) -> dict[str, str]:
+        """What its maker wrote."""
+        return getattr(self, "_card", {})
+
     def state(self) -> dict:
         """Fitted state for a model file: numbers, strings, arrays, specifications, lists and mappings."""
         return {
+            **({"card": self._stated_card} if self._stated_card else {}),
             "reference_energies": self.reference_energies_,
             "n_observations": self.n_observations_,
             "noise": self.noise_,

@@ -164,7 +164,7 @@ class GaussianProcess(ExactPotential):
         self.n_preconditioner = n_preconditioner
         self.memory_limit = memory_limit
 
-    def fit(self, frames: list[Atoms], y=None, *, optimize: bool | str = False, progress: bool = False, client=None) -> GaussianProcess:
+    def fit(self, frames: list[Atoms], y=None, *, optimize: bool | str = False, progress: bool = True, client=None) -> GaussianProcess:
         """Fit to the labels that ``frames`` carry (`atoms.calc.results`); ``y`` must be None, as scikit-learn passes it.
 
         ``optimize``: raise the evidence over noise levels and signals, from those given, on a random part of the structures where there are

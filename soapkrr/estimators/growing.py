@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from ase import Atoms
 
@@ -11,7 +11,7 @@ from soapkrr.baselines import warn_left_out
 from soapkrr.errors import InputError, require_positive
 from soapkrr.execution.resources import Resources
 from soapkrr.labels import KINDS, Labels, Observations, read_labels
-from soapkrr.labels.lookup import config_type
+from soapkrr.labels.noise import of_more
 from soapkrr.regression.data import TrainingData, check_structures
 from soapkrr.regression.domain import Domain
 from soapkrr.regression.fit import Fit
@@ -59,7 +59,7 @@ class Addition:
     def noted(self, model) -> None:
         """Keep in a model that has learnt these what is known of its data; error bars that were learnt are those of others."""
         model.domain_ = None if model.domain_ is None else model.domain_.joined(self.domain)
-        model.calibration_, model.left_out_errors_, model.origin_ = None, {}, origin()
+        model.calibration_, model.left_out_errors_, model.left_out_squares_, model.origin_ = None, {}, {}, origin()
         vars(model).pop("test_errors_", None)
 
 
@@ -96,8 +96,7 @@ def _observations(observations: Observations | None, frames: list[Atoms]) -> Obs
         return None
     if observations.balance:
         raise InputError("`balance`=True weighs every structure by all others: fit again with all structures.")
-    there = {config_type(atoms, observations.config_type) for atoms in frames}
-    return replace(observations, config_noise={name: noise for name, noise in observations.config_noise.items() if name in there})
+    return of_more(frames, observations)
 
 
 def counted(before: Mapping[str, int], more: Mapping[str, int]) -> dict[str, int]:

@@ -68,7 +68,7 @@ class KernelRidge(ExactPotential):
         self.n_preconditioner = n_preconditioner
         self.memory_limit = memory_limit
 
-    def fit(self, frames: list[Atoms], y=None, *, progress: bool = False, client=None) -> KernelRidge:
+    def fit(self, frames: list[Atoms], y=None, *, progress: bool = True, client=None) -> KernelRidge:
         """Fit to the labels that ``frames`` carry (`atoms.calc.results`); ``y`` must be None, as scikit-learn passes it.
 
         ``progress`` draws bars on a terminal. ``client`` is refused: the kernel matrix is one matrix in one process.

@@ -11,8 +11,7 @@ from ase import Atoms
 from sklearn.utils.validation import check_is_fitted
 
 from soapkrr.baselines import Baseline
-from soapkrr.checking.model import check_model
-from soapkrr.checking.report import ModelCheck
+from soapkrr.choices import Choice, Choices, calibration_row
 from soapkrr.errors import InputError
 from soapkrr.estimators.fitted import Estimator
 from soapkrr.execution.memory import device_limit
@@ -22,6 +21,8 @@ from soapkrr.planning import Task, fit_work
 from soapkrr.prediction import Prediction
 from soapkrr.regression.data import TrainingData
 from soapkrr.regression.domain import Domain
+from soapkrr.regression.exact.posterior import ExactProcess
+from soapkrr.regression.exact.trades import traded
 from soapkrr.regression.explained import Explained
 from soapkrr.regression.fit import Fit, Scheme
 from soapkrr.regression.front import Front
@@ -51,21 +52,30 @@ class PosteriorMethods(Estimator):
     domain_: Domain | None
     calibration_: Calibration | None
     front_: Front | None
+    choices_: list[Choice]
 
     @abstractmethod
     def _scheme(self) -> Scheme:
         """How it is fitted."""
 
     @abstractmethod
+    def _check_client(self, scheme: Scheme, client) -> None:
+        """Raise where the workers of a client cannot do what a fit by this scheme does."""
+
+    @abstractmethod
     def _resources(self, division: Division | None, progress: bool, client) -> Resources:
         """Where and how work is done."""
 
     @abstractmethod
-    def predict(self, frames: Atoms | list[Atoms], uncertainty: bool | Iterable[str] = False, *, client=None) -> Prediction:
+    def predict(
+        self, frames: Atoms | list[Atoms], uncertainty: bool | Iterable[str] = False, *, client=None, progress: bool = True
+    ) -> Prediction:
         """Energies, forces and stress of structures."""
 
     @abstractmethod
-    def _predicted(self, predictor: Predictor, frames: list[Atoms], wanted: frozenset[str] = frozenset(), client=None) -> Prediction:
+    def _predicted(
+        self, predictor: Predictor, frames: list[Atoms], wanted: frozenset[str] = frozenset(), client=None, progress: bool = False
+    ) -> Prediction:
         """Prediction of structures by a predictor."""
 
     @abstractmethod
@@ -180,7 +190,7 @@ class PosteriorMethods(Estimator):
         with serial_blas(), device_limit(self._xp, self.memory_limit):
             return PotentialSamples(self._predictor(), n, seed)
 
-    def leave_out(self, frames: list[Atoms], by="structure", *, progress: bool = False) -> LeaveOut:
+    def leave_out(self, frames: list[Atoms], by="structure", *, progress: bool = True, client=None) -> LeaveOut:
         """Every label of the data as predicted without its own group of structures, in closed form: nothing is fitted again.
 
         Equal to what models fitted without each group would predict, with the hyper-parameters, sparse points (or representers) and
@@ -192,22 +202,24 @@ class PosteriorMethods(Estimator):
         by : what is left out together: ``"structure"``, ``"config_type"``, ``"cluster"`` (near-identical structures, see
             `grouping.clusters`), a name in `info`, or an array of one value for each structure.
         progress : as in `fit`.
+        client : as in `fit`: workers make the rows again, of groups with fewer labels than sparse points; those of others are made here.
 
         Raises
         ------
         sklearn.exceptions.NotFittedError : the model is not fitted.
-        InputError : ``frames`` are not the data of the fit, are fewer than three, or are all of one group.
+        InputError : ``frames`` are not the data of the fit, are fewer than three, or are all of one group; or ``client`` cannot be used.
         """
         fitted, frames = self._as_fitted(), as_frames(frames)
+        self._check_client(fitted._scheme(), client)
         labels, data = self._data_of_the_fit(fitted, frames)
         config = (fitted.observations or Observations()).config_type
         groups = groups_by(by, frames, self.process_.descriptors, config)
         division = fit_work(fitted._scheme(), Task(fitted._terms(), frames, labels, None), self._budget).division if self._limited else None
         fit = Fit(self.process_, self.noise_, self.n_observations_, self.log_likelihood_)
         with serial_blas(), device_limit(self._xp, self.memory_limit):
-            return leave_out(fit, data, groups, self._resources(division, progress, None)).with_labels(labels)
+            return leave_out(fit, data, groups, self._resources(division, progress, client)).with_labels(labels)
 
-    def calibrate(self, frames: list[Atoms], by="structure") -> PosteriorMethods:
+    def calibrate(self, frames: list[Atoms], by="structure", *, client=None) -> PosteriorMethods:
         """Learn error bars from labels as predicted without their own group: standard deviations become those of (prediction − reference).
 
         A fit by `soapkrr.fit` ends with this. Predictions are then `CalibratedPrediction`, with intervals; their ``posterior_std`` is what
@@ -215,13 +227,18 @@ class PosteriorMethods(Estimator):
 
         Parameters
         ----------
-        frames : the structures and labels of the fit, in any order.  by : what is left out together, as in `leave_out`.
+        frames : the structures and labels of the fit, in any order.  by, client : what is left out together, and where, as in `leave_out`.
 
         Raises
         ------
         InputError : ``frames`` are not the data of the fit, are fewer than three or of one group, or nothing of them can be left out.
         """
-        return self.calibrate_on(self.leave_out(frames, by), frames, self._stated_noise())
+        left = self.leave_out(frames, by, client=client)
+        self.calibrate_on(left, frames, self._stated_noise())
+        if hasattr(self, "choices_"):  # of `soapkrr.fit`, whose own calibration is no more
+            row = calibration_row(self.calibration_, len(left.names))
+            self.choices_ = Choices(row if choice.name == row.name else choice for choice in self.choices_)
+        return self
 
     def calibrate_on(self, left: LeaveOut, frames: list[Atoms], stated: Mapping[str, float]) -> PosteriorMethods:
         """`calibrate` by these errors of left-out labels of ``frames``; ``stated``: noise that is known to be that of the labels."""
@@ -246,31 +263,21 @@ class PosteriorMethods(Estimator):
         """What noise levels trade: errors of energies, forces and stresses of left-out structures; none falls unless another one rises.
 
         Of a fit whose noise levels were found by cross-validation, as those of large sets by `soapkrr.fit` are: nothing is fitted again.
-        To have another row than the chosen one, fit again with its ``noise`` and ``signal=model.signals_[0]``, or with another ``score``.
+        Of an exact process of up to 3000 observations levels around its own are tried, structures left out by blocks of (K + Σ)⁻¹. To have
+        another row than the chosen one, fit again with its ``noise`` and ``signal=model.signals_[0]``, or with another ``score``.
 
         Raises
         ------
         sklearn.exceptions.NotFittedError : the model is not fitted.
-        InputError : its noise levels were not found by cross-validation.
+        InputError : its noise levels were not found by cross-validation, and it is no exact process of so few observations.
         """
         check_is_fitted(self)
+        if self.front_ is None and isinstance(self.process_, ExactProcess):
+            with serial_blas():
+                return traded(self.process_, self.noise_)
         if self.front_ is None:
             raise InputError(
                 "the noise of this model was given or found by evidence, so that nothing is known of other levels, expected one that was "
-                'found by cross-validation: fit a `SparseGP` with `optimize="cross-validation"`.'
+                'found by cross-validation: fit a `SparseGP` with `optimize="cross-validation"`, or a `GaussianProcess`.'
             )
         return self.front_
-
-    def check(self, frames: Atoms | list[Atoms] | None = None) -> ModelCheck:
-        """Check what any potential must do: derivatives, symmetries, cutoff, dimers, free atoms, conservation of energy.
-
-        With labelled ``frames`` that were not fitted, errors and coverage too, by ``config_type``. Without, structures are made of what the
-        model knows. The result shows as a table with value, bound and verdict; ``passed``, `to_dict`, `to_html`.
-
-        Raises
-        ------
-        sklearn.exceptions.NotFittedError : the model is not fitted.
-        InputError : a structure has a species that the model does not know, or cannot be used.
-        """
-        check_is_fitted(self)
-        return check_model(self, frames)

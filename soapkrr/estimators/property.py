@@ -202,7 +202,7 @@ class PropertyGP(PropertyEstimator):
         self.threads = threads
         self.memory_limit = memory_limit
 
-    def fit(self, frames: list[Atoms], y, *, optimize: bool | str = False, progress: bool = False) -> PropertyGP:
+    def fit(self, frames: list[Atoms], y, *, optimize: bool | str = False, progress: bool = True) -> PropertyGP:
         """Fit to ``y``: the name of the property, looked up as `labels.property_values` does, or its values, (n_structures,), or for atoms
         one array for each structure or (n_atoms,) of all. ``optimize``: raise the evidence over noise and signals, from those given.
         """
@@ -250,7 +250,7 @@ class PropertyRidge(PropertyEstimator):
         self.threads = threads
         self.memory_limit = memory_limit
 
-    def fit(self, frames: list[Atoms], y, *, progress: bool = False) -> PropertyRidge:
+    def fit(self, frames: list[Atoms], y, *, progress: bool = True) -> PropertyRidge:
         """Fit to ``y``, as in `PropertyGP.fit`."""
         return self._fit(frames, y, False, progress)
 

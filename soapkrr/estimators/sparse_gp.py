@@ -13,6 +13,7 @@ from soapkrr.baselines import Baseline
 from soapkrr.descriptors.base import Descriptor
 from soapkrr.errors import InputError
 from soapkrr.estimators.base import Potential
+from soapkrr.estimators.compressing import compressed
 from soapkrr.estimators.growing import Addition, grown_fit
 from soapkrr.execution.memory import device_limit
 from soapkrr.kernels import Kernel
@@ -132,22 +133,26 @@ class SparseGP(Potential):
         *,
         optimize: bool | str = False,
         score: str | Mapping[str, float] = "balanced",
-        progress: bool = False,
+        calibrate: bool = False,
+        progress: bool = True,
         client=None,
     ) -> SparseGP:
         """Fit to the labels that ``frames`` carry (`atoms.calc.results`); ``y`` must be None, as scikit-learn passes it.
 
         ``optimize``: find noise levels and signals from those given, with no further pass over the data; True or ``"evidence"``: of highest
         evidence, ``"cross-validation"``: noise of least error on left-out structures, then the common scale of noise and signals of
-        highest evidence. ``score``: which errors these are, as in `soapkrr.fit`; `pareto` shows what they trade. ``progress`` draws bars on
-        a terminal. ``client``: a `dask.distributed.Client`, whose workers make the rows and choose the sparse points (representers
-        "environments" only). Returns the estimator itself.
+        highest evidence. ``score``: which errors these are, as in `soapkrr.fit`; `pareto` shows what they trade. ``calibrate``: learn error
+        bars as `calibrate` does afterwards, from rows that the fit keeps on a disk: a quarter to half of its time in place of all of it
+        again. ``progress`` draws bars on a terminal. ``client``: a `dask.distributed.Client`, whose workers make the rows and choose the
+        sparse points (representers "environments" only). Returns the estimator itself.
         """
         self._refuse_values(y)
         wanted = Score.of(score)
         if score != "balanced" and optimize != "cross-validation":
             raise InputError(f"`score` is what a cross-validation makes small, received {score!r} with `optimize` {optimize!r}.")
-        self.learn(frames, optimize, progress, client, score=wanted)
+        self.learn(frames, optimize, progress, client, score=wanted, calibrate=calibrate)
+        if calibrate and self.calibration_ is None:
+            self.calibrate(frames, client=client)  # says why it cannot be
         logger.info("fitted %d rows on %d features, condition number %.1e", sum(self.n_observations_.values()), self.rank_, self.condition_)
         return self
 
@@ -204,6 +209,28 @@ class SparseGP(Potential):
         if everything is not None:
             self.origin_ = everything.origin()
         return self
+
+    def compress(self, *, tolerance: float | None = None, microseconds_per_atom: float | None = None, frames=None) -> SparseGP:
+        """The fitted model on fewer of its sparse points, without a pass over the data: as few as errors, or as a time, allow.
+
+        The posterior is the one that a fit with these points would have given, error bars too: they grow by what is lost. Points are taken
+        in the order in which the mean needs them. `compression_` of the result says what changed, by generalised cross-validation.
+        Calibrations stay as they are; `calibrate` or `leave_out` with the data of the fit say more.
+
+        Parameters
+        ----------
+        tolerance : part by which errors of left-out labels may grow, 0.02 for two per cent.
+        microseconds_per_atom : time of a prediction of ``frames`` with the model's threads, instead.
+        frames : structures whose prediction is timed.
+
+        Raises
+        ------
+        sklearn.exceptions.NotFittedError : the model is not fitted.
+        InputError : neither or both are given, or are not positive; there are no sparse environments; or no number of points is as fast,
+            and then the message says how fast the fewest are.
+        """
+        check_is_fitted(self)
+        return compressed(self, tolerance, microseconds_per_atom, frames)
 
     def _scheme(self) -> Scheme:
         if self.representers not in REPRESENTERS:

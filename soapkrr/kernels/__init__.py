@@ -1,5 +1,6 @@
 """Kernels between descriptor vectors, with the derivatives that forces and their variances need."""
 
+from soapkrr.display import only_public
 from soapkrr.kernels.base import Jet, Kernel, Product, Scaled, Sum, mixed_products, mixed_total, squares
 from soapkrr.kernels.functions import (
     DotProduct,
@@ -28,3 +29,5 @@ __all__ = [
     "mixed_total",
     "squares",
 ]
+
+__dir__ = only_public(__name__)

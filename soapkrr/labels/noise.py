@@ -93,6 +93,14 @@ def check_config_types(frames: list[Atoms], observations: Observations) -> None:
         )
 
 
+def of_more(frames: list[Atoms], observations: Observations | None) -> Observations | None:
+    """The observations of a fit for structures that come after it: noise of types that these do not have is no slip of the pen."""
+    if observations is None or not observations.config_noise:
+        return observations
+    there = {config_type(atoms, observations.config_type) for atoms in frames}
+    return replace(observations, config_noise={name: levels for name, levels in observations.config_noise.items() if name in there})
+
+
 def check_names(frames: list[Atoms], observations: Observations) -> None:
     """Every name chosen by the user must occur in some structure."""
     there = {name for atoms in frames for name in (*atoms.info, *atoms.arrays, *getattr(atoms.calc, "results", {}))}

@@ -2,8 +2,8 @@
 
 Errors of left-out structures under weights that were learnt from these very structures are far too small. Here the structures are divided
 into folds; for each one weights are learnt from all others, and its labels are predicted by a process with these weights of all structures
-but their own. Number of steps and noise levels are those of least errors so measured; the weights that are kept are the geometric mean over
-the folds, to which every structure has contributed.
+but their own. Number of steps and noise levels are those of least errors so measured, for the errors that are told and learnt from those of
+the other folds; the weights that are kept are the geometric mean over the folds, to which every structure has contributed.
 """
 
 from __future__ import annotations
@@ -39,12 +39,12 @@ Score = Callable[[Mapping[str, float]], float]
 
 @dataclass(frozen=True, eq=False)
 class FoldedWeights:
-    """Models with weights, not fitted, which share their noise levels.
+    """Models with weights, not fitted.
 
     Attributes
     ----------
     model : with the geometric mean of the weights and signals of ``models``.
-    models : for each fold one whose weights were learnt without it.
+    models : for each fold one whose weights, steps and noise levels were learnt and chosen without it.
     fold : (n_frames,) the fold of each structure, any one of those that no weights were learnt from.
     steps : of each ascent, up to where it was stopped.  structures : learnt from or judged by, altogether.
     """
@@ -83,11 +83,11 @@ def folded_weights(
         found = None if any(len(way) <= steps for way in ways) else _best(whole, ways, held, score)
     if found is None:
         return None
-    stop, points = found
+    best, honest = found
     fold = np.arange(len(frames)) % FOLDS
     fold[data.order] = held
-    mean = _mean(points, points[0].noise)
-    return FoldedWeights(whole.put(model, mean), tuple(whole.put(model, point) for point in points), fold, stop, n)
+    mean = _mean(best.points, best.points[0].noise)
+    return FoldedWeights(whole.put(model, mean), tuple(whole.put(model, point) for point in honest), fold, best.steps, n)
 
 
 def _way(task: Task, steps: int, bar: Iterator) -> list[Point]:
@@ -99,18 +99,40 @@ def _way(task: Task, steps: int, bar: Iterator) -> list[Point]:
     return points if np.isfinite(points[-1].vector()).all() else []
 
 
-def _best(whole: Task, ways: Sequence[list[Point]], held: np.ndarray, score: Score) -> tuple[int, list[Point]] | None:
-    """Number of steps and point of each fold with the least errors of its structures; None where all covariances are singular."""
+@dataclass(frozen=True, eq=False)
+class _Found:
+    """Steps and points of the folds, with common noise levels, of least errors of the structures of some folds."""
+
+    steps: int
+    points: list[Point]
+    value: float
+
+
+def _best(whole: Task, ways: Sequence[list[Point]], held: np.ndarray, score: Score) -> tuple[_Found, list[Point]] | None:
+    """What has the least errors of all structures; and for each fold its point where only those of the others choose, so that its own
+    errors are those of structures that had no say. None where all covariances are singular."""
     steps = len(ways[0]) - 1
     stops = sorted({max(1, round(part * steps)) for part in STOPS})
-    judged = _Judged.at(whole, [way[-1] for way in ways], held, score).levelled()
-    best, least = (steps, judged.points), judged.value
-    for stop in stops[:-1]:
-        here = [_mean(way[max(1, stop - AVERAGED + 1) : stop + 1], point.noise) for way, point in zip(ways, judged.points, strict=True)]
-        value = _Judged.at(whole, here, held, score).value
-        if value < least:
-            best, least = (stop, here), value
-    return best if np.isfinite(least) else None
+    means = {stop: [_mean(way[max(1, stop - AVERAGED + 1) : stop + 1], way[-1].noise) for way in ways] for stop in stops[:-1]}
+    judged = {stop: _Judged.at(whole, points, held, score) for stop, points in (means | {steps: [way[-1] for way in ways]}).items()}
+    folds = range(len(ways))
+    found = _of_least_errors(judged, tuple(folds))
+    others = [_of_least_errors(judged, tuple(g for g in folds if g != f)) for f in folds]
+    if not all(np.isfinite(one.value) for one in (found, *others)):
+        return None
+    return found, [one.points[f] for f, one in enumerate(others)]
+
+
+def _of_least_errors(judged: Mapping[int, _Judged], folds: tuple[int, ...]) -> _Found:
+    """Noise levels are those of least errors after all steps."""
+    *earlier, last = sorted(judged)
+    end = replace(judged[last], folds=folds).levelled()
+    best = _Found(last, end.points, end.value)
+    for stop in earlier:
+        here = replace(judged[stop], folds=folds)._with_noise(end.points[0].noise)
+        if (value := here.value) < best.value:
+            best = _Found(stop, here.points, value)
+    return best
 
 
 def _mean(points: Sequence[Point], noise: np.ndarray) -> Point:
@@ -127,17 +149,18 @@ class _Judged:
     priors: list[np.ndarray]
     held: np.ndarray
     score: Score
+    folds: tuple[int, ...]
 
     @classmethod
     def at(cls, whole: Task, points: list[Point], held: np.ndarray, score: Score) -> _Judged:
-        """With covariances."""
-        return cls(whole, points, [whole.objective.prior(point)[0] for point in points], held, score)
+        """With covariances; all folds count."""
+        return cls(whole, points, [whole.objective.prior(point)[0] for point in points], held, score, tuple(range(len(points))))
 
     @property
     def value(self) -> float:
-        """Score of the errors of structures that the weights of their point were learnt without; infinite where they cannot be had."""
+        """Score of the errors of the structures of ``folds``, which the weights of their point have not seen; infinite without any."""
         try:
-            parts = [self._squares(f) for f in range(len(self.points))]
+            parts = [self._squares(f) for f in self.folds]
         except np.linalg.LinAlgError:
             return np.inf
         joined = {name: np.concatenate([part[name] for part in parts]) for name in self.whole.objective.names}

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from soapkrr.display import Fielded
 from soapkrr.regression.leave_out import UNITS
 
 
-@dataclass(frozen=True)
-class LearningReport:
+@dataclass(frozen=True, repr=False)
+class LearningReport(Fielded):
     """Errors of left-out structures before and after.
 
     Attributes

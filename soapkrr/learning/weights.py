@@ -46,7 +46,7 @@ PRIOR = 0.5
 LEVELS = 10.0 ** np.arange(-1.5, 1.6, 0.5)
 
 
-def learn_weights(model: Potential, frames: list[Atoms], *, seed: int = 0, steps: int = STEPS, progress: bool = False) -> Potential:
+def learn_weights(model: Potential, frames: list[Atoms], *, seed: int = 0, steps: int = STEPS, progress: bool = True) -> Potential:
     """The unfitted model with a `WeightedSOAP` whose weights predict left-out structures best, or as it was where none predict better.
 
     `learnt` says how it is done, and returns a report too.
@@ -55,7 +55,7 @@ def learn_weights(model: Potential, frames: list[Atoms], *, seed: int = 0, steps
 
 
 def learnt(
-    model: Potential, frames: list[Atoms], *, seed: int = 0, steps: int = STEPS, progress: bool = False
+    model: Potential, frames: list[Atoms], *, seed: int = 0, steps: int = STEPS, progress: bool = True
 ) -> tuple[Potential, LearningReport]:
     """The unfitted model with learnt channel weights, and what learning did.
 

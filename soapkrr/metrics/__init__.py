@@ -1,5 +1,6 @@
 """Predictions against reference labels: errors, coverage of intervals, and scores of standard deviations."""
 
+from soapkrr.display import only_public
 from soapkrr.metrics.calibration import calibration_table
 from soapkrr.metrics.comparison import (
     UNIT_NAMES,
@@ -30,3 +31,5 @@ __all__ = [
     "percent",
     "residuals",
 ]
+
+__dir__ = only_public(__name__)

@@ -5,6 +5,7 @@ where a number is linear in energies, forces and stresses, by the delta method w
 the posterior where neither holds; `Number.method` says which.
 """
 
+from soapkrr.display import only_public
 from soapkrr.observables.averages import Average, average
 from soapkrr.observables.barriers import barrier
 from soapkrr.observables.curves import Curve, dimer, mixing, stacking_fault, torsion
@@ -62,3 +63,5 @@ __all__ = [
     "vacancy",
     "vibrations",
 ]
+
+__dir__ = only_public(__name__)

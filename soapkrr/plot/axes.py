@@ -21,6 +21,12 @@ KINDS = {
 #: Colours of values, of error bars and of guides.
 BLUE, ORANGE, GREY = "#1f5fa8", "#e08a2e", "0.55"
 
+#: Colours of species and other series, which differ for colour-blind eyes too (after Okabe and Ito's set).
+PALETTE = (BLUE, ORANGE, "#009e73", "#cc79a7", "#56b4e9", "#7a4b1e", "#000000", "#b8a80c")
+
+#: Points from which colour says how many there are, in place of single error bars.
+DENSE = 2_000
+
 
 def checked_frames(frames, prediction: Prediction, kind: str) -> list[Atoms]:
     """The list of structures that were predicted, checked."""
@@ -76,3 +82,18 @@ def new_axes(height: float = 4.6):
 def left_out(found: Comparison) -> list[str]:
     """A line that says how many components were not counted, if any."""
     return [f"{found.n_vanishing:,} zero by symmetry left out"] if found.n_vanishing else []
+
+
+def density(x: np.ndarray, y: np.ndarray, bins: int = 90) -> np.ndarray:
+    """(n,) number of points in the bin of each point, of so many bins along each axis over the range of the values."""
+    counts, edges_x, edges_y = np.histogram2d(x, y, bins=bins)
+    place = (np.clip(np.searchsorted(e, v, side="right") - 1, 0, bins - 1) for e, v in ((edges_x, x), (edges_y, y)))
+    return counts[tuple(place)]
+
+
+def coloured_by_density(ax, x: np.ndarray, y: np.ndarray):
+    """Points whose colour says how many are near, densest on top; returns them."""
+    n = density(x, y)
+    order = np.argsort(n, kind="stable")
+    style = {"s": 5, "linewidths": 0, "cmap": "viridis", "norm": "log", "rasterized": True, "zorder": 2}
+    return ax.scatter(x[order], y[order], c=n[order], **style)

@@ -12,7 +12,7 @@ from ase.neighborlist import neighbor_list
 from soapkrr.descriptors.elements import ELECTRONEGATIVITY
 from soapkrr.errors import InputError
 from soapkrr.metrics import check_lengths
-from soapkrr.plot.axes import GREY, new_axes
+from soapkrr.plot.axes import GREY, PALETTE, new_axes
 from soapkrr.prediction import Prediction
 from soapkrr.structures import as_frames
 
@@ -65,10 +65,19 @@ def chemistry(frames: Atoms | list[Atoms], prediction: Prediction, gauge: str | 
     left, right = _two_axes() if axes is None else axes
     shift = np.random.default_rng(0).uniform(-SPREAD, SPREAD, len(numbers))
     for k, z in enumerate(np.unique(numbers)):
-        here, style = numbers == z, {"s": 12, "alpha": 0.5, "linewidths": 0, "color": f"C{k}", "label": chemical_symbols[z]}
+        here, style = (
+            numbers == z,
+            {"s": 12, "alpha": 0.5, "linewidths": 0, "color": PALETTE[k % len(PALETTE)], "label": chemical_symbols[z]},
+        )
         left.scatter((coordination + shift)[here], relative[here], **style)
         counts = np.unique(coordination[here])
-        left.plot(counts, [relative[here & (coordination == n)].mean() for n in counts], "o-", color=f"C{k}", markeredgecolor="w")
+        left.plot(
+            counts,
+            [relative[here & (coordination == n)].mean() for n in counts],
+            "o-",
+            color=PALETTE[k % len(PALETTE)],
+            markeredgecolor="w",
+        )
         right.scatter(difference[here & known], relative[here & known], **style)
     left.set(xlabel="Coordination number", ylabel=f"Energy of the atom (eV)\nrelative to {what}")
     right.set(xlabel="Electronegativity, neighbours' mean − own")

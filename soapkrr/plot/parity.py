@@ -7,14 +7,15 @@ from ase import Atoms
 
 from soapkrr.labels import Observations, read_labels
 from soapkrr.metrics import Comparison
-from soapkrr.plot.axes import BLUE, GREY, KINDS, ORANGE, checked_frames, labelled_comparison, left_out, new_axes
+from soapkrr.plot.axes import BLUE, DENSE, GREY, KINDS, ORANGE, checked_frames, coloured_by_density, labelled_comparison, left_out, new_axes
 from soapkrr.prediction import Prediction
 
 
 def parity(frames: Atoms | list[Atoms], prediction: Prediction, kind: str = "energy", ax=None, observations: Observations | None = None):
     """Predicted against reference values, and below them the errors, which are often too small to be seen beside the values.
 
-    Both have error bars of one predicted standard deviation where the prediction has them. Energies are per atom, relative to the sum of
+    Both have error bars of one predicted standard deviation where the prediction has them; from 2,000 points on, where bars would cover
+    each other, colour says how many points are near. Energies are per atom, relative to the sum of
     least-squares energies of the species (of one element: to the mean), so that structures of different composition share one axis.
     Coverage, "within 1 std", leaves out components that vanish by symmetry, as `metrics.error_table` does.
 
@@ -40,13 +41,13 @@ def parity(frames: Atoms | list[Atoms], prediction: Prediction, kind: str = "ene
     unit, _, title, error_unit, to_error = KINDS[kind]
     offset, relative = _offset(frames, kind, observations)
     reference, std = found.reference / to_error - offset, None if found.std is None else found.std / to_error
-    ax = new_axes(6.1) if ax is None else ax
+    ax = new_axes(6.3) if ax is None else ax
     ax.axline((0, 0), slope=1, color=GREY, linewidth=1, zorder=1)
     bars = _scatter(ax, reference, reference + found.errors / to_error, std)
     ax.set(ylabel=f"predicted {kind} ({unit}){relative}", title=title)
     _square(ax, reference, reference + found.errors / to_error, std)
     ax.text(0.04, 0.96, _summary(found, error_unit), transform=ax.transAxes, va="top", fontsize=9)
-    if std is not None:
+    if bars is not None:
         ax.legend([bars], ["± 1 std, predicted"], loc="lower right", frameon=False, fontsize=9, borderaxespad=0.2)
     _errors(ax, reference, found, error_unit).set(xlabel=f"reference {kind} ({unit}){relative}")
     return ax
@@ -73,10 +74,13 @@ def _atomic_energies(frames, energies: np.ndarray) -> np.ndarray:
 
 
 def _scatter(ax, x, y, std):
-    """Points and their error bars; returns the bars for a legend, None where there are none."""
+    """Points and their error bars, or their density; returns the bars for a legend, None where there are none."""
+    if len(x) >= DENSE:
+        coloured_by_density(ax, x, y)
+        return None
     crowd = len(x) > 300
     style = {"fmt": "o", "markersize": 2.2 if crowd else 4, "markeredgewidth": 0, "color": BLUE, "ecolor": ORANGE}
-    bars = {"elinewidth": 0.6 if crowd else 1.2, "alpha": 0.6 if crowd else 0.9, "rasterized": len(x) > 3000, "zorder": 2}
+    bars = {"elinewidth": 0.6 if crowd else 1.2, "alpha": 0.6 if crowd else 0.9, "zorder": 2}
     container = ax.errorbar(x, y, yerr=std, **style, **bars)
     return None if std is None else container
 

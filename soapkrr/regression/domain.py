@@ -69,6 +69,11 @@ class Domain:
         return np.unique([atomic_numbers[symbol] for name in self.shortest for symbol in name.split("-")])
 
     @cached_property
+    def known(self) -> np.ndarray:
+        """(119,) whether the data have a species, by atomic number."""
+        return np.isin(np.arange(NUMBERS), self.numbers)
+
+    @cached_property
     def _limits(self) -> np.ndarray:
         """(119, 119) squared distance, by atomic numbers, below which a pair is outside."""
         table = np.full((NUMBERS, NUMBERS), self.r_cut)

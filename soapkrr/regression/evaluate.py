@@ -33,7 +33,7 @@ class Collector(ABC):
 def evaluate(parts, batch: Batch, threads: int | None, collector: Collector | None = None) -> Mean:
     """Per-atom energies, forces and ∂E/∂ε of a batch, in arrays of the parts' library."""
     xp = parts[0].xp
-    step = block_size(parts, batch.n_atoms, backends.loops(xp).EVALUATED)
+    step = block_size(parts, batch.n_atoms, backends.loops(xp))
     environments = [part.descriptor.environments(batch, xp) for part in parts]
     gradients = [env.gradient() for env in environments]
     energies = xp.zeros(batch.n_atoms)
@@ -53,13 +53,16 @@ def evaluate(parts, batch: Batch, threads: int | None, collector: Collector | No
     return Mean(energies, reduce(add, forces), reduce(add, strain))
 
 
-def block_size(parts, n_atoms: int, most: int) -> int:
-    """Atoms per block: at most ``most``, or, as species have products of their own, as many of each within 8 MB of descriptors.
+def block_size(parts, n_atoms: int, loops) -> int:
+    """Atoms per block for the ``loops`` of a backend: at most `EVALUATED`, or, as species have products of their own, as many of each
+    within 8 MB of descriptors.
 
-    Blocks are nearly equal and even in number, so that two threads end together, and do not depend on the number of threads.
+    Blocks are nearly equal and even in number from `SHARED` atoms on, so that two threads end together, and do not depend on the number
+    of threads.
     """
     n_features, n_species = max(p.descriptor.n_features for p in parts), max(p.descriptor.n_kinds for p in parts)
-    blocks = -(-n_atoms // max(most, min(most * n_species, 2**20 // n_features)))
+    most = max(loops.EVALUATED, min(loops.EVALUATED * n_species, 2**20 // n_features))
+    blocks = max(-(-n_atoms // most), 2 if n_atoms >= loops.SHARED else 1)
     return -(-n_atoms // (blocks + (blocks % 2 if blocks > 1 else 0)))
 
 
@@ -99,7 +102,7 @@ def evaluate_samples(samples, batch: Batch, threads: int | None) -> list[Mean]:
     """
     by_term = list(zip(*samples, strict=True))
     xp, n = samples[0][0].xp, len(samples)
-    step = block_size(samples[0], batch.n_atoms, backends.loops(xp).EVALUATED)
+    step = block_size(samples[0], batch.n_atoms, backends.loops(xp))
     environments = [parts[0].descriptor.environments(batch, xp) for parts in by_term]
     gradients = [[env.gradient() for _ in range(n)] for env in environments]
     energies = xp.zeros((n, batch.n_atoms))
@@ -131,7 +134,10 @@ def _samples_block(parts, env, atoms: slice, energies: np.ndarray, gradients: li
             energies[:, here] += e
             evaluated.append((here, gradient))
     for pairs in gradients:
-        G = xp.zeros_like(X)
-        for here, gradient in evaluated:
-            G[here] = next(gradient)
+        if len(evaluated) == 1:  # all atoms, of one species
+            G = next(evaluated[0][1])
+        else:
+            G = xp.zeros_like(X)
+            for here, gradient in evaluated:
+                G[here] = next(gradient)
         env.pull_back(start, stop, (X, state), G, pairs)

@@ -69,6 +69,17 @@ class LeaveOut(Tabular, KnownLabels):
         errors = mine.error / (self.sizes[mine.structure] if kind == "energy" else 1.0)
         return float(np.sqrt(np.mean(errors**2))) if len(mine) else np.nan
 
+    def squares(self) -> dict[str, np.ndarray]:
+        """{kind: (n_structures,) sum of squared errors}, NaN of structures that have none; energies per atom."""
+        found = {}
+        for kind in self.errors():
+            mine = self.of_kind(kind)
+            errors = mine.error / (self.sizes[mine.structure] if kind == "energy" else 1.0)
+            found[kind] = np.full(len(self.sizes), np.nan)
+            there = np.unique(mine.structure)
+            found[kind][there] = np.bincount(mine.structure, errors**2, minlength=len(self.sizes))[there]
+        return found
+
     def errors(self) -> dict[str, float]:
         """{kind: `rmse`} of the kinds that there are."""
         return {kind: self.rmse(kind) for k, kind in enumerate(KINDS) if (self.kind == k).any()}

@@ -157,9 +157,9 @@ class Predictor:
         """Raise for a species that no training structure has, unless every descriptor was asked to extrapolate and it has a reference."""
         if self.domain is None:
             return
-        new = np.setdiff1d(batch.numbers, self.domain.numbers)
-        if not len(new):
+        if self.domain.known[batch.numbers].all():
             return
+        new = np.setdiff1d(batch.numbers, self.domain.numbers)
         where = f"frame {batch.frame[np.argmax(batch.numbers == new[0])]}: species {species_name(new[0])}"
         known = [species_name(z) for z in self.domain.numbers]
         if not all(d.extrapolates for d in self.process.descriptors):

@@ -55,6 +55,29 @@ class Score:
             return np.nan
         return float(np.exp(sum(w * _log(errors[kind]) for kind, w in counted.items()) / sum(counted.values())))
 
+    def difference(self, squares: Mapping[str, np.ndarray], others: Mapping[str, np.ndarray]) -> tuple[float, float]:
+        """log(score / score of the others) of the structures that both have, and its standard error.
+
+        The error is that of paired structures, by the infinitesimal jackknife (Efron 1982, doi 10.1137/1.9781611970319, chapter 6): with q,
+        q′ the parts of the squares that a structure has, √(Σ_s [½ Σ_k w_k (q_ks − q′_ks)/Σw]² n/(n − 1)). It is large where few structures
+        make the difference, and NaN as the difference where nothing that counts is in both.
+
+        Parameters
+        ----------
+        squares, others : {kind: (n_structures,) sum of squared errors}, NaN where a structure has none.
+        """
+        counted = self._counted({kind: 0.0 for kind in squares if kind in others})
+        difference, pulls = 0.0, 0.0
+        for kind, w in counted.items():
+            own, other = squares[kind], others[kind]
+            both = np.isfinite(own) & np.isfinite(other)
+            own, other = (np.where(both, part, 0.0) / max(float(part[both].sum()), 1e-300) for part in (own, other))
+            part = 0.5 * w / sum(counted.values())
+            difference += part * (_log(float(squares[kind][both].sum())) - _log(float(others[kind][both].sum())))
+            pulls = pulls + part * (own - other)
+        n = np.size(pulls)
+        return (difference, float(np.sqrt(n / max(n - 1, 1) * np.sum(np.square(pulls))))) if counted else (np.nan, np.nan)
+
     def cost(self, errors: Mapping[str, float], least: Mapping[str, float] | None = None) -> float:
         """Logarithm of the score, times the number of kinds that count, and what is added to it where noise levels are compared.
 

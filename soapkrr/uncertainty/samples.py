@@ -10,6 +10,7 @@ from ase import Atoms
 
 from soapkrr import backends
 from soapkrr.calculator import PotentialCalculator
+from soapkrr.display import counted
 from soapkrr.errors import InputError
 from soapkrr.execution.resources import GROUP
 from soapkrr.lazy import cached_property
@@ -69,6 +70,9 @@ class PotentialSamples:
     def __len__(self) -> int:
         return self.n
 
+    def __repr__(self) -> str:
+        return f"{counted(self.n, 'potential')} drawn from the posterior, seed {self.seed}"
+
     def __getitem__(self, k: int) -> PotentialSample:
         """Sample k, from 0."""
         if not (isinstance(k, Integral) and -self.n <= k < self.n):
@@ -101,6 +105,9 @@ class PotentialSamples:
 
 class PotentialSample:
     """One potential drawn from the posterior, which predicts as a fitted model does, without standard deviations."""
+
+    def __repr__(self) -> str:
+        return "PotentialSample, one potential drawn from the posterior"
 
     def __init__(self, predictor: Predictor, parts: list):
         self._predictor, self._parts = predictor, parts

@@ -99,6 +99,7 @@ SOUND = {
     "predict": ["predict", "m.soapkrr", "bare.xyz", "-o", "new.csv", "--threads", "1", "--quiet"],
     "relax": ["relax", "m.soapkrr", "bare.xyz", "-o", "new.xyz", "--fmax", "0.1", "--steps", "5", "--threads", "1", "--quiet"],
     "screen": ["screen", "m.soapkrr", "bare.xyz", "-o", "new.db", "--threads", "1", "--quiet"],
+    "compress": ["compress", "m.soapkrr", "-o", "new.soapkrr", "--tolerance", "0.5", "--threads", "1", "--quiet"],
     "info": ["info", "m.soapkrr"],
 }
 
@@ -130,6 +131,7 @@ def sound(rng, shop):
     more |= {"evaluate": [["--json"], ["--device", "auto"], ["--memory-limit", "1GB"]], "info": [["--json"], ["--verify"]]}
     more |= {"predict": [["--json"], ["--forces-std"], ["--sort", "energy"]], "relax": [["--cell"], ["--json"], ["--optimizer", "fire"]]}
     more |= {"screen": [["--json"], ["--next", "1"], ["--rank", "probability", "--best", "1"], ["--fmax", "1"]]}
+    more |= {"compress": [["--json"], ["--memory-limit", "1GB"]]}
     more |= {"check": [["--quick"], ["--json"]], "check of a model": [["--json"], ["--memory-limit", "1GB"]]}
     chosen = rng.choice(len(more[name]), rng.integers(0, 3), replace=False)
     return [*SOUND[name], *(word for k in chosen for word in more[name][k])]

@@ -7,6 +7,9 @@ __all__ = ["acsf", "acsf_jacobian", "dense", "equivariant", "jvp", "neighbours",
 #: Atoms whose energies and gradients are made at once: their products with the sparse points stay in the cache.
 EVALUATED = 128
 
+#: Atoms of a prediction from which there are two blocks, so that two threads share them.
+SHARED = 32
+
 #: Training environments of an exact process that meet such a block at once.
 POINTS = 512
 

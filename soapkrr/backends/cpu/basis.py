@@ -1,6 +1,7 @@
 """Radial functions of one distance and solid harmonics of `WIDTH` vectors at once, with their derivatives.
 
-Lengths are in units of r_cut; radial tables come from `descriptors.radial`. Harmonics are ordered k = lm = l² + l + m.
+Lengths are in units of r_cut; radial tables come from `descriptors.radial`, their rows are padded to whole vectors, and so are rows of
+what is made from them here. Harmonics are ordered k = lm = l² + l + m.
 """
 
 from __future__ import annotations
@@ -8,35 +9,45 @@ from __future__ import annotations
 import numpy as np
 
 from soapkrr.backends.cpu.compile import jit
-from soapkrr.backends.cpu.simd import WIDTH, broadcast, load, load_part, store, store_part
+from soapkrr.backends.cpu.simd import WIDTH, broadcast, load, store
 
 
 @jit
-def radial(r, table, at, S):
-    """S_nl at distance r, all (l, n) at once, into ``S`` from flat index ``at``."""
-    n, size = table.shape[0], table.shape[2]
+def aligned(n):
+    """n zeros that begin with a line of the cache: vectors that lie across two cost twice."""
+    longer = np.zeros(n + WIDTH)
+    first = -(longer.ctypes.data // 8) % WIDTH
+    return longer[first : first + n]
+
+
+@jit
+def radial(r, table, which, at, S):
+    """S_nl at distance r of table ``which``, all (l, n) at once, into ``S`` from flat index ``at``."""
+    n, size = table.shape[1], table.shape[3]
     k = min(int(r * n), n - 1)
     t = r * n - k
     for e in range(0, size, WIDTH):
-        left, row = size - e, 6 * k * size + e
-        value = load_part(table, row + 5 * size, left)
+        row = 6 * (which * n + k) * size + e
+        value = load(table, row + 5 * size)
         for power in (4, 3, 2, 1, 0):
-            value = value * t + load_part(table, row + power * size, left)
-        store_part(S, at + e, value, left)
+            value = value * t + load(table, row + power * size)
+        store(S, at + e, value)
 
 
 @jit
-def radial_slope(r, table, at, dS):
-    """dS_nl/dr into ``dS`` from flat index ``at``."""
-    n, size = table.shape[0], table.shape[2]
+def radial_and_slope(r, table, which, at, S, dS):
+    """The same, and dS_nl/dr into ``dS`` from flat index ``at``, in one pass over the table."""
+    n, size = table.shape[1], table.shape[3]
     k = min(int(r * n), n - 1)
-    t = r * n - k
+    t, per_knot = r * n - k, 1.0 * n
     for e in range(0, size, WIDTH):
-        left, row = size - e, 6 * k * size + e
-        value = load_part(table, row + 5 * size, left) * (5.0 * n)
-        for power in (4, 3, 2, 1):
-            value = value * t + load_part(table, row + power * size, left) * float(power * n)
-        store_part(dS, at + e, value, left)
+        row = 6 * (which * n + k) * size + e
+        value, slope = load(table, row + 5 * size), broadcast(0.0)
+        for power in (4, 3, 2, 1, 0):
+            slope = slope * t + value
+            value = value * t + load(table, row + power * size)
+        store(S, at + e, value)
+        store(dS, at + e, slope * per_knot)
 
 
 @jit

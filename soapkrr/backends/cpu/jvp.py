@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from soapkrr.backends.cpu.basis import harmonics, harmonics_gradient, lanes, length, radial, radial_slope
+from soapkrr.backends.cpu.basis import aligned, harmonics, harmonics_gradient, lanes, length, radial_and_slope
 from soapkrr.backends.cpu.compile import jit
 from soapkrr.backends.cpu.simd import WIDTH, broadcast, load, load_part, store, store_part, total
-from soapkrr.backends.cpu.soap import _add_products
+from soapkrr.backends.cpu.soap import add_products
 from soapkrr.backends.cpu.soap_jacobian import off_diagonal
 
 
@@ -18,11 +18,11 @@ from soapkrr.backends.cpu.soap_jacobian import off_diagonal
 def expansion(start, stop, pairs, basis, direction, out):
     """Σ_p ∂c_i/∂r_p · direction[p] of atoms ``start:stop`` into ``out[i - start, lm, a]`` (overwritten); direction (n_pairs, 3)."""
     offsets, neighbours, vectors, kinds = pairs
-    table, norm, _, inv_r_cut, l_max, n_max = basis
-    n_k, size, n_a = out.shape[1], table.shape[2], out.shape[2]
+    table, norm, _, inv_r_cut, l_max, n_max, windows = basis
+    n_k, size = out.shape[1], table.shape[3]
     u, d, q = np.empty((3, WIDTH)), np.empty((3, WIDTH)), np.empty((n_k, WIDTH))
     Y, dY = np.empty((n_k, WIDTH)), np.empty((3, n_k, WIDTH))
-    S, dS = np.zeros(WIDTH * size + WIDTH), np.zeros(WIDTH * size + WIDTH)
+    S, dS = aligned(WIDTH * size + WIDTH), aligned(WIDTH * size + WIDTH)
     out[:, :, :] = 0.0
     i, last = start, offsets[stop]
     for first in range(offsets[start], last, WIDTH):
@@ -37,10 +37,9 @@ def expansion(start, stop, pairs, basis, direction, out):
             store(dY, k * WIDTH, turned)
         n_pairs = min(WIDTH, last - first)
         for v in range(n_pairs):
-            r = length(u, v)
+            r, which = length(u, v), min(kinds[neighbours[first + v]], table.shape[0] - 1)
             stretch = (u[0, v] * d[0, v] + u[1, v] * d[1, v] + u[2, v] * d[2, v]) / r
-            radial(r, table, v * size, S)
-            radial_slope(r, table, v * size, dS)
+            radial_and_slope(r, table, which, v * size, S, dS)
             for e in range(v * size, (v + 1) * size):
                 dS[e] *= stretch
         v = 0
@@ -51,9 +50,8 @@ def expansion(start, stop, pairs, basis, direction, out):
             kind, end = kinds[neighbours[first + v]], v + 1
             while end < n_pairs and first + end < offsets[i + 1] and kinds[neighbours[first + end]] == kind:
                 end += 1
-            at = (i - start) * n_k * n_a + kind * n_max
-            _add_products(v, end, Y, dS, l_max, n_max, at, n_a, out)
-            _add_products(v, end, dY[0], S, l_max, n_max, at, n_a, out)
+            add_products((v, end), Y, dS, size, windows[kind], n_max, i - start, out)
+            add_products((v, end), dY[0], S, size, windows[kind], n_max, i - start, out)
             v = end
 
 
@@ -69,7 +67,7 @@ def power_spectrum(c, dc, X, norms, partners, weight, l_max, out):
         f, along = 0, broadcast(0.0)
         for l in range(l_max + 1):
             for a in range(n_a):
-                b0, b1 = partners[a, 0], partners[a, 1]
+                b0, b1 = partners[l, a, 0], partners[l, a, 1]
                 for b in range(b0, b1, WIDTH):
                     sums = broadcast(0.0)
                     for k in range(l * l, (l + 1) * (l + 1)):

@@ -37,6 +37,29 @@ def neighbours(points: np.ndarray, box: np.ndarray, periodic: np.ndarray, cutoff
     return offsets, both, full
 
 
+def of_moved(offsets, j, vectors, moved, cutoff: float):
+    """(offsets, j, r_ij) of the pairs nearer than ``cutoff`` among those of a longer list, after atoms have ``moved`` (n_atoms, 3)."""
+    near, both, full = np.empty_like(offsets), np.empty_like(j), np.empty_like(vectors)
+    n = _of_moved(offsets, j, vectors, moved, cutoff, near, both, full)
+    return near, both[:n], full[:n]
+
+
+@jit
+def _of_moved(offsets, j, vectors, moved, cutoff, near, both, full):
+    n = 0
+    near[0] = 0
+    for i in range(offsets.shape[0] - 1):
+        for p in range(offsets[i], offsets[i + 1]):
+            a = j[p]
+            x = vectors[p, 0] + (moved[a, 0] - moved[i, 0])
+            y = vectors[p, 1] + (moved[a, 1] - moved[i, 1])
+            z = vectors[p, 2] + (moved[a, 2] - moved[i, 2])
+            both[n], full[n, 0], full[n, 1], full[n, 2] = a, x, y, z
+            n += x * x + y * y + z * z < cutoff * cutoff
+        near[i + 1] = n
+    return n
+
+
 @jit
 def _both_directions(i, j, vectors, offsets, neighbours, full):
     """The full list, sorted by centre, of a half list of n pairs i → j: ``offsets`` (zeros before), ``neighbours``, ``full`` (2·n, 3)."""

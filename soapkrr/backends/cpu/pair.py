@@ -4,13 +4,41 @@ from __future__ import annotations
 
 import numpy as np
 
-from soapkrr.backends.cpu.basis import radial, radial_slope
 from soapkrr.backends.cpu.compile import jit
+from soapkrr.backends.cpu.simd import WIDTH, load_part, store_part
 
 
 @jit
 def _distance(d):
     return np.sqrt(d[0] * d[0] + d[1] * d[1] + d[2] * d[2])
+
+
+@jit
+def _functions(x, table, S):
+    """Functions at x = r/r_cut, all at once."""
+    n, size = table.shape[0], table.shape[2]
+    k = min(int(x * n), n - 1)
+    t = x * n - k
+    for e in range(0, size, WIDTH):
+        left, row = size - e, 6 * k * size + e
+        value = load_part(table, row + 5 * size, left)
+        for power in (4, 3, 2, 1, 0):
+            value = value * t + load_part(table, row + power * size, left)
+        store_part(S, e, value, left)
+
+
+@jit
+def _slopes(x, table, dS):
+    """Their derivatives by x."""
+    n, size = table.shape[0], table.shape[2]
+    k = min(int(x * n), n - 1)
+    t = x * n - k
+    for e in range(0, size, WIDTH):
+        left, row = size - e, 6 * k * size + e
+        value = load_part(table, row + 5 * size, left) * (5.0 * n)
+        for power in (4, 3, 2, 1):
+            value = value * t + load_part(table, row + power * size, left) * float(power * n)
+        store_part(dS, e, value, left)
 
 
 @jit
@@ -22,7 +50,7 @@ def values(start, stop, pairs, table, r_cut, X):
         x = X[i - start]
         x[:] = 0.0
         for p in range(pairs.offsets[i], pairs.offsets[i + 1]):
-            radial(_distance(pairs.vectors[p]) / r_cut, table, 0, S)
+            _functions(_distance(pairs.vectors[p]) / r_cut, table, S)
             f0 = pairs.kinds[pairs.neighbours[p]] * n_b
             for b in range(n_b):
                 x[f0 + b] += S[b]
@@ -37,7 +65,7 @@ def pullback(start, stop, pairs, table, r_cut, G, out):
         g = G[i - start]
         for p in range(pairs.offsets[i], pairs.offsets[i + 1]):
             r = _distance(pairs.vectors[p])
-            radial_slope(r / r_cut, table, 0, dS)
+            _slopes(r / r_cut, table, dS)
             f0, total = pairs.kinds[pairs.neighbours[p]] * n_b, 0.0
             for b in range(n_b):
                 total += g[f0 + b] * dS[b]
@@ -59,7 +87,7 @@ def jacobian(start, stop, pairs, table, r_cut, rows, out):
         for p in range(offsets[a], offsets[a + 1]):
             d, i, row = pairs.vectors[p], pairs.neighbours[p], out[rows[p - first]]
             r = _distance(d)
-            radial_slope(r / r_cut, table, 0, dS)
+            _slopes(r / r_cut, table, dS)
             row[:, :] = 0.0
             for x in range(3):
                 u = d[x] / (r * r_cut)
@@ -80,7 +108,7 @@ def strain_jacobian(start, stop, pairs, table, r_cut, out):
         for p in range(pairs.offsets[i], pairs.offsets[i + 1]):
             d = pairs.vectors[p]
             r = _distance(d)
-            radial_slope(r / r_cut, table, 0, dS)
+            _slopes(r / r_cut, table, dS)
             f0 = pairs.kinds[pairs.neighbours[p]] * n_b
             for v in range(6):
                 lever = d[va[v]] * d[vb[v]] / (r * r_cut)

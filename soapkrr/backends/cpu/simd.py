@@ -149,6 +149,34 @@ def store_part(typingctx, array, index, value, count):
 
 
 @intrinsic
+def store_transposed(typingctx, array, index, stride, out, place):
+    """out[place + WIDTH·e + v] = array[index + stride·v + e] for all v, e below WIDTH: what lies in rows goes side by side."""
+    _require_c_order(array)
+    _require_c_order(out)
+
+    def codegen(context, builder, signature, arguments):
+        array, index, stride, out, place = arguments
+        rows = []
+        for v in range(WIDTH):
+            at = builder.add(index, builder.mul(stride, ir.Constant(stride.type, v)))
+            rows.append(builder.load(_address(context, builder, signature.args[0], array, at), align=8))
+        half = WIDTH // 2
+        while half:
+            # Blocks of half × half lanes of rows v and v + half change places.
+            low = [(e // half % 2) * (WIDTH - half) + e for e in range(WIDTH)]
+            masks = [ir.Constant(ir.VectorType(ir.IntType(32), WIDTH), mask) for mask in (low, [e + half for e in low])]
+            for v in (v for v in range(WIDTH) if not v & half):
+                rows[v], rows[v + half] = (builder.shuffle_vector(rows[v], rows[v + half], mask) for mask in masks)
+            half //= 2
+        for e, lanes in enumerate(rows):
+            at = builder.add(place, ir.Constant(place.type, WIDTH * e))
+            builder.store(lanes, _address(context, builder, signature.args[3], out, at), align=8)
+        return context.get_dummy_value()
+
+    return types.void(array, types.intp, types.intp, out, types.intp), codegen
+
+
+@intrinsic
 def total(typingctx, value):
     """Sum of the lanes."""
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from soapkrr.backends.cpu.basis import harmonics, harmonics_gradient, lanes, length, radial, radial_slope
+from soapkrr.backends.cpu.basis import aligned, harmonics, harmonics_gradient, lanes, length, radial_and_slope
 from soapkrr.backends.cpu.compile import jit
 from soapkrr.backends.cpu.simd import WIDTH, broadcast, load, load_part, store_part, total
 
@@ -19,53 +19,53 @@ def off_diagonal():
 
 
 @jit
-def _pair_derivative(u, v, basis, Y, dY, S, dS, a0, dc):
-    """dc[b, lm, a0 + n] = ∂/∂r_b of the contribution of the neighbour in lane v to the expansion (per Å)."""
-    table, _, _, inv_r_cut, l_max, n_max = basis
+def _pair_derivative(u, v, kind, basis, Y, dY, S, dS, dc):
+    """dc[b, lm, a] = ∂/∂r_b of what the neighbour in lane v, of species ``kind``, adds to the expansion (per Å), in its window."""
+    table, _, _, inv_r_cut, l_max, n_max, windows = basis
     n_k, n_a = dc.shape[1], dc.shape[2]
-    r = length(u, v)
-    radial(r, table, 0, S)
-    radial_slope(r, table, 0, dS)
+    r, which = length(u, v), min(kind, table.shape[0] - 1)
+    radial_and_slope(r, table, which, 0, S, dS)
     for l in range(l_max + 1):
-        for n in range(0, n_max, WIDTH):
+        a0, count = windows[kind, l, 0], windows[kind, l, 1] - windows[kind, l, 0]
+        for n in range(0, count, WIDTH):
             value, slope = load(S, l * n_max + n) * inv_r_cut, load(dS, l * n_max + n) * (inv_r_cut / r)
             for k in range(l * l, (l + 1) * (l + 1)):
                 for b in range(3):
                     d = value * dY[b, k, v] + slope * (u[b, v] * Y[k, v])
-                    store_part(dc, (b * n_k + k) * n_a + a0 + n, d, n_max - n)
+                    store_part(dc, (b * n_k + k) * n_a + a0 + n, d, count - n)
 
 
 @jit
-def _accumulate(dc, b, a0, even, odd, l_max, n_max, sums, t, at):
-    """sums[t, lm, at + n] += dc[b, lm, a0 + n] times ``even`` or ``odd``, by the parity of l."""
-    for l in range(l_max + 1):
-        factor = odd if l % 2 else even
+def _accumulate(dc, b, window, even, odd, sums, t, other):
+    """Channels ``other`` of sums[t] += channels ``window`` of dc[b] times ``even`` or ``odd``, by the parity of l."""
+    for l in range(window.shape[0]):
+        factor, count = odd if l % 2 else even, window[l, 1] - window[l, 0]
         for k in range(l * l, (l + 1) * (l + 1)):
-            source, target = (b * dc.shape[1] + k) * dc.shape[2] + a0, (t * sums.shape[1] + k) * sums.shape[2] + at
-            for n in range(0, n_max, WIDTH):
-                d = load_part(sums, target + n, n_max - n) + load_part(dc, source + n, n_max - n) * factor
-                store_part(sums, target + n, d, n_max - n)
+            source, target = (b * dc.shape[1] + k) * dc.shape[2] + window[l, 0], (t * sums.shape[1] + k) * sums.shape[2] + other[l, 0]
+            for n in range(0, count, WIDTH):
+                d = load_part(sums, target + n, count - n) + load_part(dc, source + n, count - n) * factor
+                store_part(sums, target + n, d, count - n)
 
 
 @jit
-def _contract(dc, t, low, high, contraction, mixed):
-    """mixed[b, lm, q] = Σ_a dc[t + b, lm, a] C[l, a, q] over channels ``low:high``, for three b."""
+def _contract(dc, t, window, contraction, mixed):
+    """mixed[b, lm, q] = Σ_a dc[t + b, lm, a] C[l, a, q] over channels ``window[l]``, for three b."""
     n_k, n_a, n_q = dc.shape[1], contraction.shape[1], contraction.shape[2]
     for l in range(contraction.shape[0]):
         for k in range(l * l, (l + 1) * (l + 1)):
             for b in range(3):
                 for q in range(0, n_q, WIDTH):
                     sums = broadcast(0.0)
-                    for a in range(low, high):
+                    for a in range(window[l, 0], window[l, 1]):
                         sums = sums + load_part(contraction, (l * n_a + a) * n_q + q, n_q - q) * dc[t + b, k, a]
                     store_part(mixed, (b * n_k + k) * n_q + q, sums, n_q - q)
 
 
 @jit
-def _three_rows(i, expansion, dc, t, low, high, partners, weight, factors, at, out):
+def _three_rows(i, expansion, dc, t, window, partners, weight, factors, at, out):
     """Derivatives of X_i, the normalisation included, when c_i moves along dc[t], dc[t + 1] and dc[t + 2]; from flat index ``at`` of out.
 
-    ``dc`` vanishes outside the channels ``low:high``. Where the spectrum is zero, so are they.
+    ``dc`` vanishes outside the channels ``window[l]``. Where the spectrum is zero, so are they.
     """
     c, X, norms = expansion
     n_k, n_a, n_f = c.shape[1], c.shape[2], X.shape[1]
@@ -73,8 +73,9 @@ def _three_rows(i, expansion, dc, t, low, high, partners, weight, factors, at, o
     d1, d2 = d0 + n_k * n_a, d0 + 2 * n_k * n_a
     p0, p1, p2 = broadcast(0.0), broadcast(0.0), broadcast(0.0)
     for l in range(weight.shape[0]):
+        low, high = window[l, 0], window[l, 1]
         for a in range(n_a):
-            b0, b1 = partners[a, 0], partners[a, 1]
+            b0, b1 = partners[l, a, 0], partners[l, a, 1]
             inside = low <= a < high
             for b in range(b0, b1, WIDTH):
                 s0, s1, s2 = broadcast(0.0), broadcast(0.0), broadcast(0.0)
@@ -107,13 +108,21 @@ def _three_rows(i, expansion, dc, t, low, high, partners, weight, factors, at, o
 
 
 @jit
-def _rows(i, expansion, dc, t, low, high, contraction, mixed, partners, weight, factors, at, out):
+def _whole(n_l, n_channels):
+    """(n_l, 2) window of all channels."""
+    window = np.zeros((n_l, 2), dtype=np.int64)
+    window[:, 1] = n_channels
+    return window
+
+
+@jit
+def _rows(i, expansion, dc, t, window, partners, contraction, mixed, weight, factors, at, out):
     """`_three_rows` for changes dc of the plain channels, contracted into ``mixed`` where there is a contraction."""
     if contraction is None:
-        _three_rows(i, expansion, dc, t, low, high, partners, weight, factors, at, out)
+        _three_rows(i, expansion, dc, t, window, partners, weight, factors, at, out)
     else:
-        _contract(dc, t, low, high, contraction, mixed)
-        _three_rows(i, expansion, mixed, 0, 0, mixed.shape[2], partners, weight, factors, at, out)
+        _contract(dc, t, window, contraction, mixed)
+        _three_rows(i, expansion, mixed, 0, _whole(weight.shape[0], mixed.shape[2]), partners, weight, factors, at, out)
 
 
 @jit
@@ -133,46 +142,53 @@ def jacobian(start, stop, pairs, basis, channels, expansion, rows, out):
     ``expansion`` holds every atom of the batch.
     """
     offsets, neighbours, vectors, kinds = pairs
-    table, norm, weight, inv_r_cut, l_max, n_max = basis
+    table, norm, weight, inv_r_cut, l_max, _, windows = basis
+    n_k, n_q, n_f, size = expansion.c.shape[1], expansion.c.shape[2], expansion.X.shape[1], table.shape[3]
     partners, contraction = channels
-    n_k, n_q, n_f, size = expansion.c.shape[1], expansion.c.shape[2], expansion.X.shape[1], table.shape[2]
     n_a = _n_plain(contraction, n_q)
     u, q, Y, dY = np.empty((3, WIDTH)), np.empty((n_k, WIDTH)), np.empty((n_k, WIDTH)), np.empty((3, n_k, WIDTH))
-    S, dS, factors = np.zeros(size + WIDTH), np.zeros(size + WIDTH), off_diagonal()
+    S, dS, factors = aligned(size + WIDTH), aligned(size + WIDTH), off_diagonal()
     dc, own, mixed = np.empty((3, n_k, n_a)), np.empty((3, n_k, n_a)), np.empty((3, n_k, n_q))
+    of_other, whole = np.empty((3, n_k, n_a)), _whole(l_max + 1, n_a)
     first_pair = offsets[start]
     n_pairs = offsets[stop] - first_pair
     for a in range(start, stop):
         dc[:, :, :] = 0.0
         own[:, :, :] = 0.0
-        low, last = kinds[a] * n_max, offsets[a + 1]
+        window, last = windows[kinds[a]], offsets[a + 1]
         for first in range(offsets[a], last, WIDTH):
             lanes(first, last, vectors, -inv_r_cut, u)
             harmonics(u, l_max, norm, q, Y)
             harmonics_gradient(u, l_max, norm, q, dY)
             for p in range(first, min(first + WIDTH, last)):
                 i = neighbours[p]
-                _pair_derivative(u, p - first, basis, Y, dY, S, dS, low, dc)
+                _pair_derivative(u, p - first, kinds[a], basis, Y, dY, S, dS, dc)
                 # Seen from a, the pair has the opposite vector: Y_lm(−r) = (−1)^l Y_lm(r), and its derivative by r_a the other sign twice.
-                for b in range(3):
-                    _accumulate(dc, b, low, 1.0, -1.0, l_max, n_max, own, b, kinds[i] * n_max)
+                other = windows[kinds[i]]
+                if table.shape[0] == 1 or kinds[i] == kinds[a]:
+                    for b in range(3):
+                        _accumulate(dc, b, window, 1.0, -1.0, own, b, other)
+                else:
+                    _pair_derivative(u, p - first, kinds[i], basis, Y, dY, S, dS, of_other)
+                    for b in range(3):
+                        _accumulate(of_other, b, other, 1.0, -1.0, own, b, other)
                 at = rows[p - first_pair] * 3 * n_f
-                _rows(i, expansion, dc, 0, low, low + n_max, contraction, mixed, partners, weight, factors, at, out)
+                _rows(i, expansion, dc, 0, window, partners, contraction, mixed, weight, factors, at, out)
         at = rows[n_pairs + a - start] * 3 * n_f
-        _rows(a, expansion, own, 0, 0, n_a, contraction, mixed, partners, weight, factors, at, out)
+        _rows(a, expansion, own, 0, whole, partners, contraction, mixed, weight, factors, at, out)
 
 
 @jit
 def strain_jacobian(start, stop, pairs, basis, channels, expansion, out):
     """∂X_i/∂ε (Voigt order, 6 rows per centre) of atoms ``start:stop`` into ``out[i - start]``: Σ_j r_ij,a ∂X_i/∂r_ij,b."""
     offsets, neighbours, vectors, kinds = pairs
-    table, norm, weight, inv_r_cut, l_max, n_max = basis
+    table, norm, weight, inv_r_cut, l_max, _, windows = basis
+    n_k, n_q, n_f, size = expansion.c.shape[1], expansion.c.shape[2], expansion.X.shape[1], table.shape[3]
     partners, contraction = channels
-    n_k, n_q, n_f, size = expansion.c.shape[1], expansion.c.shape[2], expansion.X.shape[1], table.shape[2]
     n_a = _n_plain(contraction, n_q)
     u, q, Y, dY = np.empty((3, WIDTH)), np.empty((n_k, WIDTH)), np.empty((n_k, WIDTH)), np.empty((3, n_k, WIDTH))
-    S, dS, factors = np.zeros(size + WIDTH), np.zeros(size + WIDTH), off_diagonal()
-    dc, sums, mixed = np.empty((3, n_k, n_max)), np.empty((6, n_k, n_a)), np.empty((3, n_k, n_q))
+    S, dS, factors = aligned(size + WIDTH), aligned(size + WIDTH), off_diagonal()
+    dc, sums, mixed, whole = np.empty((3, n_k, n_a)), np.empty((6, n_k, n_a)), np.empty((3, n_k, n_q)), _whole(l_max + 1, n_a)
     va, vb = (0, 1, 2, 1, 0, 0), (0, 1, 2, 2, 2, 1)
     for i in range(start, stop):
         sums[:, :, :] = 0.0
@@ -182,10 +198,11 @@ def strain_jacobian(start, stop, pairs, basis, channels, expansion, out):
             harmonics(u, l_max, norm, q, Y)
             harmonics_gradient(u, l_max, norm, q, dY)
             for p in range(first, min(first + WIDTH, last)):
-                _pair_derivative(u, p - first, basis, Y, dY, S, dS, 0, dc)
+                kind = kinds[neighbours[p]]
+                _pair_derivative(u, p - first, kind, basis, Y, dY, S, dS, dc)
                 for v in range(6):
                     lever = vectors[p, va[v]]
-                    _accumulate(dc, vb[v], 0, lever, lever, l_max, n_max, sums, v, kinds[neighbours[p]] * n_max)
+                    _accumulate(dc, vb[v], windows[kind], lever, lever, sums, v, windows[kind])
         for v in (0, 3):
             at = ((i - start) * 6 + v) * n_f
-            _rows(i, expansion, sums, v, 0, n_a, contraction, mixed, partners, weight, factors, at, out)
+            _rows(i, expansion, sums, v, whole, partners, contraction, mixed, weight, factors, at, out)

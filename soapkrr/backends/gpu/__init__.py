@@ -8,6 +8,9 @@ __all__ = ["acsf", "acsf_jacobian", "dense", "jvp", "neighbours", "pair", "regre
 #: 2,000 blocks), so that launches cost little; (block × n_sparse) products of 1,000 sparse points take 64 MB.
 EVALUATED = 8192
 
+#: Never: one block after the other is worked on.
+SHARED = 2**62
+
 #: Training environments of an exact process that meet such a block at once: two products of 134 MB.
 POINTS = 2048
 

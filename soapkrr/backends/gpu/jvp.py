@@ -17,7 +17,6 @@ def expansion(start, stop, pairs, basis, direction, out):
 
 def power_spectrum(c, dc, X, norms, partners, weight, l_max, out):
     """Derivative of the normalised spectra X of ``c[i, lm, a]`` along ``dc`` into ``out[i, f]``; other arguments as of `gpu.soap`."""
-    n_pairs = X.shape[1] // (l_max + 1)
-    a, b, _ = features(partners, n_pairs)
-    numbers = _sizes(l_max, c.shape[2], n_pairs)
-    launch("soap", "power_spectrum_along", len(c), THREADS, c, dc, X, norms, a, b, weight, *numbers, out)
+    a, b, l, *_ = features(partners, X.shape[1])
+    numbers = _sizes(l_max, c.shape[2], X.shape[1])
+    launch("soap", "power_spectrum_along", len(c), THREADS, c, dc, X, norms, a, b, l, weight, *numbers, out)

@@ -10,8 +10,8 @@ __device__ const int VOIGT_B[6] = {0, 1, 2, 2, 2, 1};
 // values include the central atom.
 template <bool MOVED>
 __device__ __forceinline__ void density(long long start, const long long* offsets, const long long* neighbours, const double* __restrict__ vectors,
-    const long long* kinds, const double* __restrict__ table, int n_knots, const double* __restrict__ norm, double inv_r_cut, int l_max, int n_max,
-    int n_channels, int n_dir, int chunk, double* all, const double* __restrict__ turns = nullptr) {
+    const long long* kinds, const double* __restrict__ table, int n_knots, int n_tables, const long long* windows,
+    const double* __restrict__ norm, double inv_r_cut, int l_max, int n_max, int n_channels, int n_dir, int chunk, double* all, const double* __restrict__ turns = nullptr) {
     double* shared = shared_doubles();
     const int n_lm = (l_max + 1) * (l_max + 1), n_e = (l_max + 1) * n_max, t = threadIdx.x, n_t = blockDim.x;
     double *S = shared, *A = S + chunk * n_e, *dS = A + chunk * n_lm, *B = dS + (MOVED ? chunk * n_e : 0);
@@ -25,7 +25,10 @@ __device__ __forceinline__ void density(long long start, const long long* offset
     for (int o = t; o < n_lm * n_channels; o += n_t) c[o] = 0;
     __syncthreads();
     if (!MOVED)
-        for (int n = t; n < n_max; n += n_t) c[kinds[i] * n_max + n] = norm[0] * table[n];
+        for (int n = t; n < n_max; n += n_t) {
+            const long long* window = windows + 2 * kinds[i] * (l_max + 1);
+            if (n < window[1] - window[0]) c[window[0] + n] = norm[0] * table_of(table, (int)kinds[i], n_tables, n_knots, n_e)[n];
+        }
     for (long long first = offsets[i]; first < last; first += chunk) {
         const int count = (int)min((long long)chunk, last - first);
         for (int p = t; p < count; p += n_t) unsorted[p] = (int)kinds[neighbours[first + p]];
@@ -40,7 +43,7 @@ __device__ __forceinline__ void density(long long start, const long long* offset
         __syncthreads();
         for (int o = t; o < count * n_e; o += n_t) {
             double value, slope;
-            quintic(place[o / n_e].r, table, n_knots, n_e, o % n_e, value, slope);
+            quintic(place[o / n_e].r, table_of(table, kind[o / n_e], n_tables, n_knots, n_e), n_knots, n_e, o % n_e, value, slope);
             S[o] = value;
             if (MOVED) dS[o] = slope;
         }
@@ -75,43 +78,44 @@ __device__ __forceinline__ void density(long long start, const long long* offset
                     sum += A[p * n_lm + k] * S[p * n_e + e];
                     if (MOVED) sum += B[p * n_lm + k] * dS[p * n_e + e];
                 }
-                c[k * n_channels + species * n_max + n] += sum;
+                const long long* window = windows + 2 * (species * (l_max + 1) + degree(k));
+                if (n < window[1] - window[0]) c[k * n_channels + window[0] + n] += sum;
             }
         }
     }
 }
 
 extern "C" __global__ void __launch_bounds__(128) expand(long long start, const long long* offsets, const long long* neighbours,
-    const double* __restrict__ vectors, const long long* kinds, const double* __restrict__ table, int n_knots, const double* __restrict__ norm,
-    double inv_r_cut, int l_max, int n_max, int n_channels, int chunk, double* out) {
-    density<false>(start, offsets, neighbours, vectors, kinds, table, n_knots, norm, inv_r_cut, l_max, n_max, n_channels, 1, chunk, out);
+    const double* __restrict__ vectors, const long long* kinds, const double* __restrict__ table, int n_knots, int n_tables,
+    const long long* windows, const double* __restrict__ norm, double inv_r_cut, int l_max, int n_max, int n_channels, int chunk, double* out) {
+    density<false>(start, offsets, neighbours, vectors, kinds, table, n_knots, n_tables, windows, norm, inv_r_cut, l_max, n_max, n_channels, 1, chunk, out);
 }
 
 // n_dir 3: derivative of c_i by r_i; 6: by strain. out[(i - start) * n_dir + direction, lm, a].
 extern "C" __global__ void __launch_bounds__(128) expand_moved(long long start, const long long* offsets, const long long* neighbours,
-    const double* __restrict__ vectors, const long long* kinds, const double* __restrict__ table, int n_knots, const double* __restrict__ norm,
-    double inv_r_cut, int l_max, int n_max, int n_channels, int n_dir, int chunk, double* out) {
-    density<true>(start, offsets, neighbours, vectors, kinds, table, n_knots, norm, inv_r_cut, l_max, n_max, n_channels, n_dir, chunk, out);
+    const double* __restrict__ vectors, const long long* kinds, const double* __restrict__ table, int n_knots, int n_tables,
+    const long long* windows, const double* __restrict__ norm, double inv_r_cut, int l_max, int n_max, int n_channels, int n_dir, int chunk, double* out) {
+    density<true>(start, offsets, neighbours, vectors, kinds, table, n_knots, n_tables, windows, norm, inv_r_cut, l_max, n_max, n_channels, n_dir, chunk, out);
 }
 
 // Derivative of c_i along a direction of the pair vectors.
 extern "C" __global__ void __launch_bounds__(128) expand_along(long long start, const long long* offsets, const long long* neighbours,
-    const double* __restrict__ vectors, const long long* kinds, const double* __restrict__ table, int n_knots, const double* __restrict__ norm,
-    double inv_r_cut, int l_max, int n_max, int n_channels, int chunk, const double* __restrict__ turns, double* out) {
-    density<true>(start, offsets, neighbours, vectors, kinds, table, n_knots, norm, inv_r_cut, l_max, n_max, n_channels, 1, chunk, out, turns);
+    const double* __restrict__ vectors, const long long* kinds, const double* __restrict__ table, int n_knots, int n_tables,
+    const long long* windows, const double* __restrict__ norm, double inv_r_cut, int l_max, int n_max, int n_channels, int chunk, const double* __restrict__ turns, double* out) {
+    density<true>(
+        start, offsets, neighbours, vectors, kinds, table, n_knots, n_tables, windows, norm, inv_r_cut, l_max, n_max, n_channels, 1, chunk, out, turns);
 }
 
 // Derivative of normalised spectra X along `moves` of the expansions; arguments as of power_spectrum. One block per atom.
 extern "C" __global__ void __launch_bounds__(256) power_spectrum_along(const double* __restrict__ all, const double* __restrict__ moves,
     const double* __restrict__ X, const double* __restrict__ norms, const int* __restrict__ side_a, const int* __restrict__ side_b,
-    const double* __restrict__ weight, int l_max, int n_channels, int n_pairs, double* out) {
-    const int n_f = (l_max + 1) * n_pairs;
+    const int* __restrict__ side_l, const double* __restrict__ weight, int l_max, int n_channels, int n_f, double* out) {
     const long long at = (long long)blockIdx.x * (l_max + 1) * (l_max + 1) * n_channels;
     const double *c = all + at, *d = moves + at, *x = X + (long long)blockIdx.x * n_f, length = norms[blockIdx.x];
     const double inverse = length > 0 ? 1 / length : 0;
     double *row = out + (long long)blockIdx.x * n_f, along = 0;
     for (int f = threadIdx.x; f < n_f; f += blockDim.x) {
-        const int l = f / n_pairs, a = side_a[f % n_pairs], b = side_b[f % n_pairs];
+        const int l = side_l[f], a = side_a[f], b = side_b[f];
         double sum = 0;
         for (int k = l * l; k < (l + 1) * (l + 1); k++) sum += c[k * n_channels + a] * d[k * n_channels + b] + d[k * n_channels + a] * c[k * n_channels + b];
         row[f] = sum * weight[l] * (a == b ? 1 : SQRT2);
@@ -121,14 +125,14 @@ extern "C" __global__ void __launch_bounds__(256) power_spectrum_along(const dou
     for (int f = threadIdx.x; f < n_f; f += blockDim.x) row[f] = (row[f] - along * x[f]) * inverse;
 }
 
-// Channels of feature g of each degree: side_a[g], side_b[g]. One block per atom.
+// Feature f multiplies channels side_a[f] and side_b[f] of degree side_l[f]. One block per atom.
 extern "C" __global__ void __launch_bounds__(256) power_spectrum(const double* __restrict__ all, const int* __restrict__ side_a,
-    const int* __restrict__ side_b, const double* __restrict__ weight, int l_max, int n_channels, int n_pairs, double* X, double* norms) {
-    const int n_f = (l_max + 1) * n_pairs;
+    const int* __restrict__ side_b, const int* __restrict__ side_l, const double* __restrict__ weight, int l_max, int n_channels, int n_f, double* X,
+    double* norms) {
     const double* c = all + (long long)blockIdx.x * (l_max + 1) * (l_max + 1) * n_channels;
     double *x = X + (long long)blockIdx.x * n_f, square = 0;
     for (int f = threadIdx.x; f < n_f; f += blockDim.x) {
-        const int l = f / n_pairs, a = side_a[f % n_pairs], b = side_b[f % n_pairs];
+        const int l = side_l[f], a = side_a[f], b = side_b[f];
         double sum = 0;
         for (int k = l * l; k < (l + 1) * (l + 1); k++) sum += c[k * n_channels + a] * c[k * n_channels + b];
         x[f] = sum * weight[l] * (a == b ? 1 : SQRT2);
@@ -140,12 +144,12 @@ extern "C" __global__ void __launch_bounds__(256) power_spectrum(const double* _
         for (int f = threadIdx.x; f < n_f; f += blockDim.x) x[f] /= length;
 }
 
-// H[lm, a] = sum_b U_l[a, b] c[lm, b] with U of `tile` rows (l, a) at a time in shared memory; place[a, b] is a feature of a degree or -1.
+// H[lm, a] = sum_b U_l[a, b] c[lm, b] with U of `tile` rows (l, a) at a time in shared memory; place[l, a, b] is a feature or -1.
 extern "C" __global__ void __launch_bounds__(256) power_spectrum_pullback(const double* __restrict__ G, const double* __restrict__ X,
     const double* __restrict__ norms, const double* __restrict__ all, const int* __restrict__ place, const double* __restrict__ weight, int l_max,
-    int n_channels, int n_pairs, int tile, double* H) {
+    int n_channels, int n_f, int tile, double* H) {
     double* U = shared_doubles();
-    const int n_lm = (l_max + 1) * (l_max + 1), n_f = (l_max + 1) * n_pairs, t = threadIdx.x, n_t = blockDim.x;
+    const int n_lm = (l_max + 1) * (l_max + 1), t = threadIdx.x, n_t = blockDim.x;
     const double *g = G + (long long)blockIdx.x * n_f, *x = X + (long long)blockIdx.x * n_f, length = norms[blockIdx.x];
     const double* c = all + (long long)blockIdx.x * n_lm * n_channels;
     double *h = H + (long long)blockIdx.x * n_lm * n_channels, along = 0;
@@ -157,8 +161,8 @@ extern "C" __global__ void __launch_bounds__(256) power_spectrum_pullback(const 
         __syncthreads();
         for (int o = t; o < rows * n_channels; o += n_t) {
             const int b = o / rows, l = (first + o % rows) / n_channels, a = (first + o % rows) % n_channels;
-            const int f = place[b * n_channels + a];
-            U[o] = f < 0 ? 0 : weight[l] * inverse * (a == b ? 2 : SQRT2) * (g[l * n_pairs + f] - along * x[l * n_pairs + f]);
+            const int f = place[(l * n_channels + b) * n_channels + a];
+            U[o] = f < 0 ? 0 : weight[l] * inverse * (a == b ? 2 : SQRT2) * (g[f] - along * x[f]);
         }
         __syncthreads();
         const int l0 = first / n_channels, l1 = (first + rows - 1) / n_channels + 1;
@@ -174,8 +178,8 @@ extern "C" __global__ void __launch_bounds__(256) power_spectrum_pullback(const 
 
 // One warp per pair; a lane owns one n (of `width`, a power of two) and every (32 / width)-th m.
 extern "C" __global__ void __launch_bounds__(128) expansion_pullback(long long start, const long long* offsets, const long long* neighbours,
-    const double* __restrict__ vectors, const long long* kinds, const double* __restrict__ table, int n_knots, const double* __restrict__ norm,
-    double inv_r_cut, int l_max, int n_max, int n_channels, int chunk, const double* __restrict__ H, double* out) {
+    const double* __restrict__ vectors, const long long* kinds, const double* __restrict__ table, int n_knots, int n_tables,
+    const long long* windows, const double* __restrict__ norm, double inv_r_cut, int l_max, int n_max, int n_channels, int chunk, const double* __restrict__ H, double* out) {
     double* shared = shared_doubles();
     const int n_lm = (l_max + 1) * (l_max + 1), n_e = (l_max + 1) * n_max, t = threadIdx.x, n_t = blockDim.x;
     double *S = shared, *dS = S + chunk * n_e, *Y = dS + chunk * n_e;  // Y and its gradient: 4 * n_lm of each pair
@@ -190,7 +194,10 @@ extern "C" __global__ void __launch_bounds__(128) expansion_pullback(long long s
         __syncthreads();
         for (int p = t; p < count; p += n_t) place[p] = scaled(vectors, first + p, inv_r_cut);
         __syncthreads();
-        for (int o = t; o < count * n_e; o += n_t) quintic(place[o / n_e].r, table, n_knots, n_e, o % n_e, S[o], dS[o]);
+        for (int o = t; o < count * n_e; o += n_t) {
+            const int species = (int)kinds[neighbours[first + o / n_e]];
+            quintic(place[o / n_e].r, table_of(table, species, n_tables, n_knots, n_e), n_knots, n_e, o % n_e, S[o], dS[o]);
+        }
         for (int o = t; o < count * (l_max + 1); o += n_t) {
             double* y = Y + 4 * n_lm * (o / (l_max + 1));
             harmonics(place[o / (l_max + 1)], o % (l_max + 1), l_max, norm, [&](int k, double value, double dx, double dy, double dz) {
@@ -199,9 +206,12 @@ extern "C" __global__ void __launch_bounds__(128) expansion_pullback(long long s
         }
         __syncthreads();
         for (int p = t / 32; p < count; p += n_t / 32) {
-            const double *y = Y + 4 * n_lm * p, *column = h + kinds[neighbours[first + p]] * n_max + n;
+            const double* y = Y + 4 * n_lm * p;
+            const long long* window = windows + 2 * kinds[neighbours[first + p]] * (l_max + 1);
             double gr = 0, gx = 0, gy = 0, gz = 0;
-            for (int l = 0; l <= l_max && n < n_max; l++) {
+            for (int l = 0; l <= l_max; l++) {
+                if (n >= window[2 * l + 1] - window[2 * l]) continue;
+                const double* column = h + window[2 * l] + n;
                 double v = 0, x = 0, yy = 0, z = 0;
                 for (int k = l * l + m0; k < (l + 1) * (l + 1); k += step) {
                     const double value = column[(long long)k * n_channels];

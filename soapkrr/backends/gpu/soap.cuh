@@ -1,14 +1,23 @@
 // Radial functions and solid harmonics of one neighbour. Distances in units of r_cut.
 
-// Function e of a table of quintics (n_knots, 6, n_e) over [0, 1], and its slope.
+// Rows of tables are padded to eight numbers.
+__device__ __forceinline__ int padded(int n_e) { return (n_e + 7) / 8 * 8; }
+
+// Function e of a table of quintics (n_knots, 6, padded n_e) over [0, 1], and its slope.
 __device__ __forceinline__ void quintic(double r, const double* __restrict__ table, int n_knots, int n_e, int e, double& value, double& slope) {
     double u = r * n_knots;
     int k = min((int)u, n_knots - 1);
     double t = u - k;
-    const double* q = table + 6ll * k * n_e + e;
-    double q1 = q[n_e], q2 = q[2 * n_e], q3 = q[3 * n_e], q4 = q[4 * n_e], q5 = q[5 * n_e];
+    const int row = padded(n_e);
+    const double* q = table + 6ll * k * row + e;
+    double q1 = q[row], q2 = q[2 * row], q3 = q[3 * row], q4 = q[4 * row], q5 = q[5 * row];
     value = q[0] + t * (q1 + t * (q2 + t * (q3 + t * (q4 + t * q5))));
     slope = n_knots * (q1 + t * (2 * q2 + t * (3 * q3 + t * (4 * q4 + t * 5 * q5))));
+}
+
+// Table of the neighbours of a species: of all, or its own.
+__device__ __forceinline__ const double* table_of(const double* tables, int species, int n_tables, int n_knots, int n_e) {
+    return tables + (n_tables > 1 ? 6ll * species * n_knots * padded(n_e) : 0);
 }
 
 __device__ const double RECIPROCAL[22] = {0, 1, 1. / 2, 1. / 3, 1. / 4, 1. / 5, 1. / 6, 1. / 7, 1. / 8, 1. / 9, 1. / 10,

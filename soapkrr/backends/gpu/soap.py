@@ -18,29 +18,36 @@ TARGET = 20 * 1024
 
 
 class Features(NamedTuple):
-    """Features of one l: ``a``, ``b`` (n_pairs,) the two channels of each; ``place`` (n_channels, n_channels) which feature, or −1."""
+    """``a``, ``b``, ``l`` (n_features,) the two channels and the degree of each; ``starts`` (l_max + 2,) the first of each degree;
+    ``place`` (l_max + 1, n_channels, n_channels) which feature, or −1.
+    """
 
     a: cupy.ndarray
     b: cupy.ndarray
+    l: cupy.ndarray
+    starts: cupy.ndarray
     place: cupy.ndarray
 
 
 _FEATURES: dict[int, Features] = {}
 
 
-def features(partners, n_pairs: int) -> Features:
+def features(partners, n_features: int) -> Features:
     """Tables of the channels that are multiplied, made once for each array ``partners`` (see `cpu.power_spectrum`)."""
     key = id(partners)
     if key not in _FEATURES:
-        counts = partners[:, 1] - partners[:, 0]
+        n_l, n_channels = partners.shape[:2]
+        counts = (partners[..., 1] - partners[..., 0]).ravel()
         first = cupy.cumsum(counts) - counts
-        g = cupy.arange(n_pairs)
-        a = cupy.searchsorted(first, g, side="right") - 1
-        b = partners[a, 0] + g - first[a]
-        place = cupy.full((len(partners), len(partners)), -1, dtype=np.int32)
-        place[a, b] = g.astype(np.int32)
-        place[b, a] = g.astype(np.int32)
-        _FEATURES[key] = Features(a.astype(np.int32), b.astype(np.int32), place)
+        g = cupy.arange(n_features)
+        row = cupy.searchsorted(first, g, side="right") - 1
+        l, a = row // n_channels, row % n_channels
+        b = partners[l, a, 0] + g - first[row]
+        place = cupy.full((n_l, n_channels, n_channels), -1, dtype=np.int32)
+        place[l, a, b] = g.astype(np.int32)
+        place[l, b, a] = g.astype(np.int32)
+        starts = cupy.searchsorted(l, cupy.arange(n_l + 1))
+        _FEATURES[key] = Features(*(x.astype(np.int32) for x in (a, b, l, starts)), place)
         weakref.finalize(partners, _FEATURES.pop, key, None)
     return _FEATURES[key]
 
@@ -48,7 +55,8 @@ def features(partners, n_pairs: int) -> Features:
 def _pair_arguments(start, pairs, basis):
     """What kernels that visit neighbours take first, and the scalars of the basis."""
     arrays = np.int64(start), pairs.offsets, pairs.neighbours, pairs.vectors, pairs.kinds
-    return (*arrays, basis.table, np.int32(basis.table.shape[0]), basis.norm, float(basis.inv_r_cut)), _sizes(basis.l_max, basis.n_max)
+    tables = basis.table, *_sizes(basis.table.shape[1], basis.table.shape[0]), basis.windows, basis.norm
+    return (*arrays, *tables, float(basis.inv_r_cut)), _sizes(basis.l_max, basis.n_max)
 
 
 def _sizes(*numbers):
@@ -82,17 +90,16 @@ def expand_moved(start, stop, pairs, basis, n_channels: int, n_directions: int):
 
 def power_spectrum(c, partners, weight, l_max, X, norms):
     """Normalised power spectra of expansions ``c[i, lm, a]`` into ``X[i, f]``; their norms into ``norms[i]``."""
-    n_pairs = X.shape[1] // (l_max + 1)
-    a, b, _ = features(partners, n_pairs)
-    launch("soap", "power_spectrum", len(c), THREADS, c, a, b, weight, *_sizes(l_max, c.shape[2], n_pairs), X, norms)
+    a, b, l, *_ = features(partners, X.shape[1])
+    launch("soap", "power_spectrum", len(c), THREADS, c, a, b, l, weight, *_sizes(l_max, c.shape[2], X.shape[1]), X, norms)
 
 
 def power_spectrum_pullback(G, X, norms, c, partners, weight, l_max, H):
     """∂E/∂c in ``H[i, lm, a]`` from G = ∂E/∂X; the normalisation is differentiated too; arguments as of `power_spectrum`."""
-    n_pairs, n_channels = X.shape[1] // (l_max + 1), c.shape[2]
-    place = features(partners, n_pairs).place
+    n_channels = c.shape[2]
+    place = features(partners, X.shape[1]).place
     tile = max(1, min((l_max + 1) * n_channels, (SHARED // 2) // (8 * n_channels)))
-    numbers = _sizes(l_max, n_channels, n_pairs, tile)
+    numbers = _sizes(l_max, n_channels, X.shape[1], tile)
     launch("soap", "power_spectrum_pullback", len(c), THREADS, G, X, norms, c, place, weight, *numbers, H, shared=8 * tile * n_channels)
 
 

@@ -2,20 +2,25 @@
 #include "sums.cuh"
 #include "soap.cuh"
 
+// Five blocks a multiprocessor leave 96 registers each, with which nothing is spilled.
 // One block per pair (a, i) of the atoms start:stop, pairs counted from the first: the three rows of dX_i/dr_a.
 // The neighbour's density is, for each l, a product of a radial and an angular part, so that with P_b[q] = sum_m dY_lm/db c[lm, q] and
 // P_r[q] = sum_m Y_lm c[lm, q] the derivative is w (R_q P_q' + R_q' P_q): `tile` degrees at a time stand in shared memory.
 // Radial parts are contracted, R_q = sum_n S_n C[l, n, q], where `contracted`, and zero outside the species of a where not.
-extern "C" __global__ void __launch_bounds__(128) pair_rows(long long start, long long stop, const long long* offsets, const long long* neighbours,
-    const double* __restrict__ vectors, const long long* kinds, const double* __restrict__ table, int n_knots, const double* __restrict__ norm,
+extern "C" __global__ void __launch_bounds__(128, 5) pair_rows(long long start, long long stop, const long long* offsets, const long long* neighbours,
+    const double* __restrict__ vectors, const long long* kinds, const double* __restrict__ table, int n_knots, int n_tables, const long long* windows,
+    const double* __restrict__ norm,
     const double* __restrict__ weight, double inv_r_cut, int l_max, int n_max, int n_channels, const double* __restrict__ contraction, int contracted,
-    int n_mixed, const int* __restrict__ side_a, const int* __restrict__ side_b, int n_pairs, int tile, const double* __restrict__ all,
+    int n_mixed, const int* __restrict__ side_a, const int* __restrict__ side_b, const int* __restrict__ side_l, const int* __restrict__ starts, int n_f,
+    int tile, const double* __restrict__ all,
     const double* __restrict__ X, const double* __restrict__ norms, const long long* rows, double* out) {
     double* shared = shared_doubles();
-    const int t = threadIdx.x, n_t = blockDim.x, n_y = min((l_max + 1) * (l_max + 1), (2 * l_max + 1) * tile), n_f = (l_max + 1) * n_pairs;
+    const int t = threadIdx.x, n_t = blockDim.x, n_y = min((l_max + 1) * (l_max + 1), (2 * l_max + 1) * tile);
     double *Y = shared, *S = Y + 4 * n_y, *dS = S + tile * n_max, *R = dS + tile * n_max, *dR = R + tile * n_mixed, *P = dR + tile * n_mixed;
     const long long p = offsets[start] + blockIdx.x, i = neighbours[p];
     const int species = (int)kinds[centre_of(p, start, stop, offsets)];
+    table = table_of(table, species, n_tables, n_knots, (l_max + 1) * n_max);
+    windows += 2 * species * (l_max + 1);
     const Point v = scaled(vectors, p, -inv_r_cut);
     const double u[3] = {v.x / v.r, v.y / v.r, v.z / v.r}, length = norms[i];
     const double *c = all + i * (l_max + 1) * (l_max + 1) * n_mixed, *x = X + i * n_f;
@@ -35,12 +40,12 @@ extern "C" __global__ void __launch_bounds__(128) pair_rows(long long start, lon
                 for (int o = t; o < n_l * n_max; o += n_t) quintic(v.r, table, n_knots, (l_max + 1) * n_max, l0 * n_max + o, S[o], dS[o]);
                 __syncthreads();
                 for (int o = t; o < n_l * n_mixed; o += n_t) {
-                    const int l = l0 + o / n_mixed, q = o % n_mixed, n0 = (l - l0) * n_max, own = q - species * n_max;
+                    const int l = l0 + o / n_mixed, q = o % n_mixed, n0 = (l - l0) * n_max, own = q - (int)windows[2 * l];
                     double value = 0, slope = 0;
                     if (contracted) {
                         const double* C = contraction + ((long long)l * n_channels + species * n_max) * n_mixed + q;
                         for (int n = 0; n < n_max; n++) value += S[n0 + n] * C[n * n_mixed], slope += dS[n0 + n] * C[n * n_mixed];
-                    } else if (own >= 0 && own < n_max) {
+                    } else if (own >= 0 && q < windows[2 * l + 1]) {
                         value = S[n0 + own], slope = dS[n0 + own];
                     }
                     R[o] = value * inv_r_cut, dR[o] = slope * inv_r_cut;
@@ -53,8 +58,8 @@ extern "C" __global__ void __launch_bounds__(128) pair_rows(long long start, lon
                 }
                 __syncthreads();
             }
-            for (int f = l0 * n_pairs + t; f < l1 * n_pairs; f += n_t) {
-                const int l = f / n_pairs, a = side_a[f % n_pairs], b = side_b[f % n_pairs], oa = (l - l0) * n_mixed + a, ob = (l - l0) * n_mixed + b;
+            for (int f = starts[l0] + t; f < starts[l1]; f += n_t) {
+                const int l = side_l[f], a = side_a[f], b = side_b[f], oa = (l - l0) * n_mixed + a, ob = (l - l0) * n_mixed + b;
                 const double w = weight[l] * (a == b ? 1 : SQRT2), radial = dR[oa] * P[4 * ob + 3] + dR[ob] * P[4 * oa + 3];
                 for (int d = 0; d < 3; d++) {
                     const double value = w * (R[oa] * P[4 * ob + d] + R[ob] * P[4 * oa + d] + u[d] * radial);
@@ -71,13 +76,13 @@ extern "C" __global__ void __launch_bounds__(128) pair_rows(long long start, lon
 // One block per row: derivative of X_i along dc, for the directions of each atom start + e; row rows[e] * n_dir + direction of out.
 extern "C" __global__ void __launch_bounds__(128) moved_rows(long long start, int n_dir, const double* __restrict__ moved, const double* __restrict__ all,
     const double* __restrict__ X, const double* __restrict__ norms, const double* __restrict__ weight, int l_max, int n_mixed,
-    const int* __restrict__ side_a, const int* __restrict__ side_b, int n_pairs, const long long* rows, double* out) {
-    const int n_lm = (l_max + 1) * (l_max + 1), n_f = (l_max + 1) * n_pairs;
+    const int* __restrict__ side_a, const int* __restrict__ side_b, const int* __restrict__ side_l, int n_f, const long long* rows, double* out) {
+    const int n_lm = (l_max + 1) * (l_max + 1);
     const long long e = blockIdx.x / n_dir, i = start + e;
     const double *c = all + i * n_lm * n_mixed, *dc = moved + (long long)blockIdx.x * n_lm * n_mixed, *x = X + i * n_f, length = norms[i];
     double *row = out + (rows[e] * n_dir + blockIdx.x % n_dir) * n_f, along = 0;
     for (int f = threadIdx.x; f < n_f; f += blockDim.x) {
-        const int l = f / n_pairs, a = side_a[f % n_pairs], b = side_b[f % n_pairs];
+        const int l = side_l[f], a = side_a[f], b = side_b[f];
         double sum = 0;
         for (int k = l * l; k < (l + 1) * (l + 1); k++) sum += dc[k * n_mixed + a] * c[k * n_mixed + b] + c[k * n_mixed + a] * dc[k * n_mixed + b];
         row[f] = sum * weight[l] * (a == b ? 1 : SQRT2);

@@ -27,7 +27,7 @@ def strain_jacobian(start, stop, pairs, basis, channels, expansion, out):
 
 def _n_plain(channels) -> int:
     """Number of plain channels, those before the contraction."""
-    return len(channels.partners) if channels.contraction is None else channels.contraction.shape[1]
+    return channels.partners.shape[1] if channels.contraction is None else channels.contraction.shape[1]
 
 
 def _moved(start, stop, pairs, basis, channels, n_directions: int):
@@ -45,16 +45,17 @@ def _pair_rows(start, stop, pairs, basis, channels, expansion, rows, out):
     """The rows of `jacobian` that belong to pairs."""
     l_max, n_max = basis.l_max, basis.n_max
     partners, contraction = channels
-    n_mixed, n_pairs = len(partners), expansion.X.shape[1] // (l_max + 1)
-    a, b, _ = features(partners, n_pairs)
+    n_mixed, n_features = partners.shape[1], expansion.X.shape[1]
+    a, b, l, starts, _ = features(partners, n_features)
     bytes_each = 8 * (4 * (2 * l_max + 1) + 2 * n_max + 6 * n_mixed)
     tile = min(l_max + 1, max(1, (SHARED - STATIC) // bytes_each))
-    arrays = np.int64(start), np.int64(stop), *pairs, basis.table, np.int32(len(basis.table)), basis.norm, basis.weight
+    arrays = np.int64(start), np.int64(stop), *pairs, basis.table, *_sizes(basis.table.shape[1], basis.table.shape[0])
+    norms = basis.windows, basis.norm, basis.weight
     numbers = float(basis.inv_r_cut), *_sizes(l_max, n_max, _n_plain(channels))
     mixing = (expansion.c if contraction is None else contraction), *_sizes(contraction is not None, n_mixed)
     launch(
         *("soap_jacobian", "pair_rows", len(rows) - (stop - start), THREADS),
-        *(*arrays, *numbers, *mixing, a, b, *_sizes(n_pairs, tile), *expansion, rows, out),
+        *(*arrays, *norms, *numbers, *mixing, a, b, l, starts, *_sizes(n_features, tile), *expansion, rows, out),
         shared=tile * bytes_each,
     )
 
@@ -62,9 +63,8 @@ def _pair_rows(start, stop, pairs, basis, channels, expansion, rows, out):
 def _moved_rows(start, moved, partners, basis, expansion, rows, out):
     """Rows of X along ``moved`` (n, n_directions, lm, n_mixed), of atoms from ``start``, into ``out[rows[i]]``."""
     n, n_directions, _, n_mixed = moved.shape
-    n_pairs = expansion.X.shape[1] // (basis.l_max + 1)
-    a, b, _ = features(partners, n_pairs)
+    a, b, l, *_ = features(partners, expansion.X.shape[1])
     launch(
         *("soap_jacobian", "moved_rows", n * n_directions, THREADS, np.int64(start), np.int32(n_directions), moved, *expansion),
-        *(basis.weight, *_sizes(basis.l_max, n_mixed), a, b, np.int32(n_pairs), rows, out),
+        *(basis.weight, *_sizes(basis.l_max, n_mixed), a, b, l, np.int32(expansion.X.shape[1]), rows, out),
     )

@@ -79,7 +79,7 @@ def structure_covariance(kernel: Kernel, env: Environments, batch: Batch, traine
                     energies, slope = _potential(kernel, env.X[here], flat)
                     out[b, at[:, 0]] += energies.reshape(n, p).sum(axis=1)
                     slopes[:, b] = slope.reshape(n, p * d)
-            out[:, at[:, 1:]] += xp.matmul(slopes, w.reshape(n, p * d, -1)).transpose(1, 0, 2)
+            out[:, at[:, 1:]] += xp.matmul(slopes, w.reshape(n, p * d, w.shape[-1])).transpose(1, 0, 2)
     return out
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 
@@ -18,6 +19,7 @@ from soapkrr.lazy import cached_property
 from soapkrr.regression.evidence import BOUNDS
 from soapkrr.regression.front import Front
 from soapkrr.regression.score import Score
+from soapkrr.threads import thread_map
 
 logger = logging.getLogger(__name__)
 
@@ -27,8 +29,24 @@ MAX_CANDIDATES = 40
 #: Factor between neighbouring candidates of a noise level.
 STEP = 2.0
 
+#: Part of the features below which rows are few; rows of matrices that are worked on at once.
+FEW, BLOCK = 0.5, 64
+
 #: A descent goes on while the cost falls by this; what one kind would have alone is followed while its error falls by this part.
 RESOLUTION, GAIN = 1e-3, 3e-3
+
+
+class LeavesOut(Protocol):
+    """What tells errors of left-out labels for any noise."""
+
+    @property
+    def kinds(self) -> list[str]:
+        """Kinds of labels that there are."""
+        ...
+
+    def errors(self, noise: Mapping[str, float]) -> dict[str, float]:
+        """{kind: root mean square error}; raises `np.linalg.LinAlgError` where so small a noise cannot be told from rounding."""
+        ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,53 +56,89 @@ class Folds:
     Attributes
     ----------
     grams : per fold {kind: (r + 1, r + 1)}.  counts : per fold {kind: rows}.
+    tables : per fold {kind: [Φ | y]} of the kinds that have few rows.
+    threads : folds are worked on at once.
     """
 
     grams: list[dict[str, np.ndarray]]
     counts: list[dict[str, int]]
+    tables: list[dict[str, np.ndarray]]
+    threads: int | None = None
 
     @classmethod
-    def of(cls, factors: Sequence[Mapping[str, np.ndarray]], counts: Sequence[Mapping[str, int]]) -> Folds:
+    def of(cls, factors: Sequence[Mapping[str, np.ndarray]], counts: Sequence[Mapping[str, int]], threads: int | None = None) -> Folds:
         """From triangles of [Φ | y]."""
-        return cls([{t: f.T @ f for t, f in fold.items()} for fold in factors], [dict(c) for c in counts])
+        few = [{t: f for t, f in fold.items() if len(f) < FEW * f.shape[1]} for fold in factors]
+        return cls([{t: f.T @ f for t, f in fold.items()} for fold in factors], [dict(c) for c in counts], few, threads)
+
+    @property
+    def kinds(self) -> list[str]:
+        """Kinds of labels that there are."""
+        return sorted({t for fold in self.grams for t in fold})
 
     def errors(self, noise: Mapping[str, float]) -> dict[str, float]:
         """Root mean square error of each kind on left-out folds: energies per √atom as they stand in the rows."""
-        total = self._weighted(self._totals, noise)
+        total = _weighted((), self._totals, noise)
         squares: dict[str, float] = {}
-        for fold in self.grams:
-            A = total - self._weighted(fold, noise)
-            r = len(A) - 1
-            xp = backends.namespace(A)
-            C = xp.ascontiguousarray(A[:r, :r])
-            C.reshape(-1)[:: r + 1] += 1.0
-            L = linear.cholesky(C)
-            v = xp.append(linear.backward(L, linear.forward(L, A[:r, r])), xp.full(1, -1.0))
-            for t, gram in fold.items():
-                squares[t] = squares.get(t, 0.0) + max(float(v @ gram @ v), 0.0)
+        for fold in thread_map(lambda f: self._squares(f, total, noise), range(len(self.grams)), self.threads):
+            for t, square in fold.items():
+                squares[t] = squares.get(t, 0.0) + square
         return {t: float(np.sqrt(s / sum(c.get(t, 0) for c in self.counts))) for t, s in squares.items()}
+
+    def _squares(self, f: int, total: tuple[np.ndarray, np.ndarray], noise: Mapping[str, float]) -> dict[str, float]:
+        """Squared errors of each kind on one fold, by the weights of all others."""
+        A, y = _weighted(total, self.grams[f], noise)
+        xp = backends.namespace(A)
+        A.reshape(-1)[:: len(A) + 1] += 1.0
+        L = linear.cholesky(A, 1)
+        v = xp.append(linear.backward(L, linear.forward(L, y)), xp.full(1, -1.0))
+        return {t: _square(v, gram, self.tables[f].get(t)) for t, gram in self.grams[f].items()}
 
     @cached_property
     def _totals(self) -> dict[str, np.ndarray]:
         """Gram matrices of all folds together."""
         return {t: sum(fold[t] for fold in self.grams if t in fold) for t in {t: None for fold in self.grams for t in fold}}
 
-    @staticmethod
-    def _weighted(grams, noise) -> np.ndarray:
-        return sum(gram / noise[t] ** 2 for t, gram in grams.items())
+
+def _weighted(total: Sequence[np.ndarray], grams: Mapping[str, np.ndarray], noise: Mapping[str, float]) -> tuple[np.ndarray, np.ndarray]:
+    """Lower triangle of Σ_t Φ_tᵀΦ_t/σ_t² and Σ_t Φ_tᵀy_t/σ_t², or of a ``total`` of both less that; by rows that stay in the cache."""
+    some, sign = next(iter(grams.values())), -1.0 if total else 1.0
+    xp, r = backends.namespace(some), len(some) - 1
+    A, y = xp.zeros((r, r)), xp.array(total[1]) if total else xp.zeros(r)
+    for t, gram in grams.items():
+        y += (sign / noise[t] ** 2) * gram[:r, r]
+    for a in range(0, r, BLOCK):
+        b = min(a + BLOCK, r)
+        rows = A[a:b, :b]
+        if total:
+            rows += total[0][a:b, :b]
+        for t, gram in grams.items():
+            rows += (sign / noise[t] ** 2) * gram[a:b, :b]
+    return A, y
+
+
+def _square(v: np.ndarray, gram: np.ndarray, table: np.ndarray | None) -> float:
+    """|[Φ | y] v|², from the rows where there are few."""
+    if table is None:
+        return max(float(v @ gram @ v), 0.0)
+    errors = table @ v
+    return float(errors @ errors)
 
 
 class NoiseSearch:
-    """Noise levels that are tried, and the errors of left-out folds with each.
+    """Noise levels that are tried, and the errors of what is left out with each.
+
+    Parameters
+    ----------
+    folds : says the ``kinds`` of labels, and {kind: error} of ``errors``({kind: σ}).
 
     Attributes
     ----------
     tried : {levels of the ``kinds``: {kind: error}}, infinite where so small a noise cannot be told from rounding.
     """
 
-    def __init__(self, folds: Folds):
-        self.folds = folds
-        self.kinds = sorted({t for fold in folds.grams for t in fold})
+    def __init__(self, folds: LeavesOut):
+        self.folds, self.kinds = folds, folds.kinds
         self.tried: dict[tuple[float, ...], dict[str, float]] = {}
 
     def errors(self, levels: tuple[float, ...]) -> dict[str, float]:
@@ -152,13 +206,13 @@ def optimise_noise(folds: Folds, noise: Mapping[str, float], score: Score) -> tu
     return {**noise, **found}, Front.of(search.tried, best)
 
 
-def cross_validated(parts, noise: Mapping[str, float], signals: Sequence[float], score: Score):
+def cross_validated(parts, noise: Mapping[str, float], signals: Sequence[float], score: Score, threads: int | None = None):
     """Noise levels, signals, (triangles of all the data, numbers of rows) and the `Front`, from (triangles, numbers of rows) of each fold.
 
     The noise is that of least error on left-out folds; then noise and signals are scaled together, which changes no mean, to highest
     evidence: the factor is √(residual/rows).
     """
-    noise, front = optimise_noise(Folds.of(*zip(*parts, strict=True)), noise, score)
+    noise, front = optimise_noise(Folds.of(*zip(*parts, strict=True), threads), noise, score)
     kinds = sorted({t for factors, _ in parts for t in factors})
     factors = {t: linear.merge([f[t] for f, _ in parts if t in f]) for t in kinds}
     counts = {t: sum(c.get(t, 0) for _, c in parts) for t in kinds}

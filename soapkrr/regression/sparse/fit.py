@@ -50,7 +50,9 @@ class SparseEnvironments(Scheme):
         terms, folds = self._folds(unwhitened_terms, parts, resources, kept)
         noise, (triangles, counts), front = dict(problem.noise), folds[0], None
         if problem.optimize == "cross-validation":
-            noise, signals, (triangles, counts), front = cross_validated(folds, noise, [t.signal for t in terms], problem.score)
+            noise, signals, (triangles, counts), front = cross_validated(
+                folds, noise, [t.signal for t in terms], problem.score, resources.threads
+            )
             terms, triangles = rescaled(terms, triangles, signals)
         if problem.optimize == "evidence":
             found = optimise_sparse(triangles, counts, noise, [t.rank for t in terms], [t.signal for t in terms])

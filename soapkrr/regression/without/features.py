@@ -122,6 +122,22 @@ class FeatureGroups:
         """Write what was found."""
         self.errors[half.at], self.variances[half.at] = backends.host(errors), backends.host(variances) + half.rest
 
+    def here(self, bins: list[np.ndarray]) -> list[int]:
+        """`small` of several groups of structures, on the threads of this process."""
+        return [g for lost in self.partition.resources.map(self.small, bins, label="leave-out") for g in lost]
+
+    def elsewhere(self, bins: list[np.ndarray]) -> list[int]:
+        """The same on workers, which get the data once and send back what they found."""
+        partition, lost = self.partition, []
+        resources = partition.resources
+        given = self.process, partition.sent(), self.residuals if self.estimates else None
+        done = resources.map(_small_on, bins, resources.pool.share(given), label="leave-out")
+        for structures, (found, more) in zip(bins, done, strict=True):
+            at = partition.of(structures)
+            self.errors[at], self.variances[at], self.residuals[at] = found
+            lost += more
+        return lost
+
     def small(self, structures: np.ndarray) -> list[int]:
         """Groups of few structures, by 1 − BBᵀ; returns those that it cannot tell of."""
         halves, lost = [self.half(piece) for piece in self.pieces(structures)], []
@@ -178,6 +194,13 @@ class FeatureGroups:
             self.put(Half(at, B, t, rest), t, squares(B.T))
 
 
+def _small_on(given: tuple, structures: np.ndarray) -> tuple[tuple[np.ndarray, ...], list[int]]:
+    """`FeatureGroups.small` on a worker: errors, variances and residuals of labels of some structures, and the groups it cannot tell of."""
+    passes = FeatureGroups(*given)
+    lost, at = passes.small(structures), passes.partition.of(structures)
+    return (passes.errors[at], passes.variances[at], passes.residuals[at]), lost
+
+
 def _sums(half: Half) -> tuple[np.ndarray, np.ndarray]:
     return half.B @ half.B.T, half.B @ half.t
 
@@ -199,7 +222,7 @@ def on_features(process: SparseProcess | SubsetProcess, partition: Partition, re
     numbers = [len(partition.of(structures)) for structures in partition.groups]
     few = [structures for structures, n in zip(partition.groups, numbers, strict=True) if 0 < n <= len(passes.z)]
     bins = _as_in_the_fit(process, partition, few) or list(packed(few, partition.data.sizes, partition.resources.division.group))
-    lost = [g for some in partition.resources.map(passes.small, bins, label="leave-out") for g in some]
+    lost = passes.elsewhere(bins) if partition.resources.pool.remote else passes.here(bins)
     lost += [k for g, n in enumerate(numbers) if n > len(passes.z) for k in passes.large(g)]
     for g in lost:
         logger.info("leave-out: group %d alone knows some features; all other rows are taken anew", g)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import singledispatch
 from typing import NamedTuple
 
@@ -12,6 +12,7 @@ import numpy as np
 from soapkrr import backends, linear
 from soapkrr.baselines import baseline_energies
 from soapkrr.errors import InputError
+from soapkrr.execution.pools import Threads
 from soapkrr.execution.resources import Resources
 from soapkrr.labels import KINDS
 from soapkrr.lazy import cached_property
@@ -51,6 +52,11 @@ class Partition:
     groups: Sequence[np.ndarray]
     resources: Resources
     kept: KeptRows | None = None
+
+    def sent(self) -> Partition:
+        """The same for a worker, which does on one thread, with the device, what it is asked for."""
+        resources = replace(self.resources, pool=Threads(1), progress=False)
+        return replace(self, data=replace(self.data, frames=self.resources.pool.frames(self.data.frames)), resources=resources, kept=None)
 
     @cached_property
     def labels(self) -> KnownLabels:
