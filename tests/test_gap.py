@@ -88,7 +88,12 @@ def test_it_is_a_calculator_without_error_bars():
     atoms.calc = model.calculator()
     assert atoms.get_potential_energy() == pytest.approx(model.predict(atoms).energy[0], abs=1e-12)
     assert "energy_std" not in atoms.calc.results
-    for ask in (lambda: model.predict(atoms, uncertainty=True), lambda: model.sample(1, 0).predict([atoms])):
+    for ask in (
+        lambda: model.predict(atoms, uncertainty=True),
+        lambda: model.sample(1, 0).predict([atoms]),
+        lambda: model.posterior([soapkrr.Energy(atoms)]),
+        lambda: model.variance_drop([atoms], [soapkrr.Energy(atoms)]),
+    ):
         with pytest.raises(InputError, match="holds coefficients and no"):
             ask()
 

@@ -148,10 +148,11 @@ def _soap_term(descriptor: Descriptor, kernel: Kernel, parts: list, numbers: Seq
 
 
 def _pair_term(key: tuple[float, float], parts: list[Coordinates], numbers: Sequence[int]):
-    """One term of all pair functions with one cutoff: each is one curve, of which a single sparse point takes those of its centre."""
+    """One term of all pair functions with one cutoff: each is one curve, and the sparse points are the features, as of linear bases."""
     r_cut, width = key
     curves = [(p.theta.item(), p.points[:, 0].tolist(), (p.delta**2 * p.weights).tolist()) for p in parts]
     descriptor = QuipPair([species_name(z) for z in numbers], r_cut, cutoff=Cosine(width), curves=curves)
     takes = np.stack([pair_centres(p, numbers) for p in parts], axis=-1)
-    points = tuple(takes[s].astype(float).reshape(1, -1) for s in range(len(numbers)))
-    return SparseTerm(descriptor, Linear(), max(p.delta for p in parts), points, ()), (np.ones(1),) * len(numbers)
+    weights = tuple(takes[s].astype(float).ravel() for s in range(len(numbers)))
+    points = (np.eye(descriptor.n_features),) * len(numbers)
+    return SparseTerm(descriptor, Linear(), max(p.delta for p in parts), points, ()), weights

@@ -71,7 +71,7 @@ def published(document: Document, threads: int | None, device: str) -> SparseGP:
             "process": {"kind": PublishedProcess.__name__, **process.state()},
             "reference_energies": references,
             "n_observations": {},
-            "noise": {},
+            "noise": model._noise(),
             "log_likelihood": np.nan,
             "triangles": {},
         }
