@@ -143,7 +143,7 @@ class QuipSOAP(SOAP):
             raise InputError("`rbf` and `scaling` are those of `SOAP`; QUIP's SOAP has a basis of its own and no scaling.")
 
     @cached_property
-    def _basis(self) -> Basis:
+    def _plain_basis(self) -> Basis:
         width = min(self.cutoff.width or self.r_cut, self.r_cut)
         wanted = knots_at(KNOTS_PER_WIDTH * self.r_cut / min(self.sigma, width), [1 - width / self.r_cut])
         n_knots = checked_knots(wanted, self.n_max * (self.l_max + 1), "`r_cut` over `sigma` or the cutoff's width, `n_max` and `l_max`")
