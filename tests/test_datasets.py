@@ -102,4 +102,4 @@ def test_messages_tell_how_to_install_from_a_checkout_too():
     texts = {p: p.read_text(encoding="utf-8") for p in modules}
     assert [name for name, text in texts.items() if "soapkrr[" in text] == []
     named = {extra for text in texts.values() for extra in re.findall(r"installing\(['\"](\w+)['\"]\)", text)}
-    assert named == {"plot", "dscribe", "gpu", "distributed"} and named <= set(setup()["options.extras_require"])
+    assert named == {"plot", "dscribe", "gpu", "distributed", "observables"} and named <= set(setup()["options.extras_require"])

@@ -55,7 +55,7 @@ def same(one, other, frames):
         np.testing.assert_allclose(getattr(p, name), getattr(q, name), rtol=0, atol=1e-9)
     for name in ("energies_std", "forces", "forces_std"):
         np.testing.assert_allclose(np.concatenate(getattr(p, name)), np.concatenate(getattr(q, name)), rtol=0, atol=1e-9)
-    assert one.log_likelihood_ == pytest.approx(other.log_likelihood_, abs=1e-8)
+    assert one.log_likelihood_ == pytest.approx(other.log_likelihood_, rel=1e-9)
 
 
 def test_masked_components_are_not_computed():

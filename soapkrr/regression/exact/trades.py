@@ -13,7 +13,7 @@ import numpy as np
 from soapkrr import backends, linear
 from soapkrr.errors import InputError
 from soapkrr.labels import KINDS
-from soapkrr.regression.exact.covariance import some_of, total_covariance
+from soapkrr.regression.exact.covariance import total_covariance
 from soapkrr.regression.exact.posterior import ExactProcess
 from soapkrr.regression.front import Front
 from soapkrr.regression.score import Score
@@ -33,7 +33,7 @@ class LeftOut:
 
     def __init__(self, process: ExactProcess, noise: Mapping[str, float]):
         layout, picked = process.structures.layout, process.picked
-        self.K = some_of(total_covariance(process.parts, process.compositions, process.threads), picked)
+        self.K = total_covariance(process.parts, process.compositions, process.threads, picked)
         self.y, self.kind = process.targets, layout.kinds[picked]
         lower = np.tril(process.factor)
         variances = np.maximum(np.einsum("ij,ij->i", lower, lower) - np.diagonal(self.K), 0.0)
