@@ -42,9 +42,13 @@ def load(
     model = opened(path, baseline_calculator)
     for mean in getattr(model, "prior_means_", ()):
         mean.check()
-    runtime = {"threads": threads, "memory_limit": memory_limit} | ({"device": device} if "device" in model.get_params() else {})
-    if device == "cuda" and "device" not in runtime:
+    runtime, known = {"threads": threads, "memory_limit": memory_limit, "device": device}, model.get_params(deep=False)
+    if device == "cuda" and "device" not in known:
         raise InputError(f"`device`='cuda' is for potentials; this is a {type(model).__name__}, which is computed on the CPU.")
+    idle = [name for name in ("threads", "memory_limit") if runtime[name] is not None and name not in known]
+    if idle:
+        raise InputError(f"`{idle[0]}`: a {type(model).__name__} has no use for it.")
+    runtime = {name: value for name, value in runtime.items() if name in known}
     return model.set_params(**runtime)
 
 

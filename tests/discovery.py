@@ -18,8 +18,10 @@ from systems import R_CUT, small_soap
 
 import soapkrr
 from soapkrr import DotProduct, SquaredExponential
-from soapkrr.baselines import ZBL, CoreRepulsion, Coulomb, NamedBaseline, ScaledBaseline
+from soapkrr.baselines import ZBL, CoreRepulsion, Coulomb, NamedBaseline, PairSpline, ScaledBaseline
 from soapkrr.descriptors.base import Descriptor
+from soapkrr.descriptors.cutoff import Cosine
+from soapkrr.descriptors.quip import QuipPair, QuipSOAP
 from soapkrr.kernels import Kernel
 from soapkrr.specification import Specification
 
@@ -69,6 +71,9 @@ EXAMPLES = {
     "ScaledBaseline": lambda: ScaledBaseline(ZBL(), 1.1),
     "Coulomb": lambda: Coulomb({"Na": 1.0, "Cl": -1.0}),
     "CoreRepulsion": lambda: CoreRepulsion({"Si-Si": 1.9}, {"Si-Si": 50.0}),
+    "PairSpline": lambda: PairSpline([("Si-Si", (1.0, 1.5, 2.0), (8.0, 1.0, 0.0), (-30.0, 0.0))]),
+    "QuipPair": lambda names: QuipPair(names, R_CUT, cutoff=Cosine(2.0), curves=[(0.9, (1.5, 2.5), (1.0, -0.5)), (1.2, (2.0,), (1.0,))]),
+    "QuipSOAP": lambda names: QuipSOAP(names, r_cut=R_CUT, n_max=3, l_max=2, central_weight=0.5, central_everywhere=True),
     "GivenPoints": lambda: soapkrr.selection.GivenPoints([(0, 1), (2, 0)]),
     "Featurizer": lambda names: soapkrr.Featurizer(small_soap(names)),
     "Term": lambda: soapkrr.Term(small_soap(["Si"]), DotProduct(2), n_sparse=5),

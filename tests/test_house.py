@@ -12,7 +12,8 @@ ROOT = Path(__file__).parent.parent / "soapkrr"
 
 #: Floors from the ground up; what stands on one floor may import itself (without circles) and what is below.
 FLOORS = (
-    ("errors", "specification", "progress", "threads", "display", "export", "prediction", "datasets", "lazy", "student"),
+    ("errors", "specification", "progress", "threads", "display", "export", "prediction", "datasets", "lazy", "student")
+    + ("tensor_prediction",),
     ("backends",),
     ("linear", "kernels", "structures", "structure_checks", "verlet"),
     ("electrostatics",),
@@ -27,7 +28,7 @@ FLOORS = (
     ("checking", "uncertainty"),
     ("estimators",),
     ("learning",),
-    ("auto", "automatic", "description", "repulsion", "solids", "loading"),
+    ("auto", "automatic", "description", "repulsion", "solids", "loading", "gap"),
     ("lint",),
     ("active",),
     ("observables",),

@@ -17,7 +17,7 @@ from sklearn.model_selection import GridSearchCV, GroupKFold, KFold, cross_val_p
 from sklearn.pipeline import Pipeline, make_pipeline
 from systems import small_soap, variations
 
-from soapkrr import Compressed, DotProduct, Featurizer, InputError, Prediction, PropertyGP, SparseGP, SquaredExponential, Term
+from soapkrr import Compressed, DotProduct, Featurizer, InputError, Prediction, PropertyGP, SparseGP, SquaredExponential, TensorGP, Term
 from soapkrr.estimators import Potential
 from soapkrr.estimators.property import PropertyEstimator
 from soapkrr.metrics import error_table
@@ -49,7 +49,9 @@ def frames():
 
 
 def _fit(estimator, frames):
-    """Fitted to what structures carry, or to the number of their atoms."""
+    """Fitted to what structures carry, or to the number of their atoms, or to their first atom's place."""
+    if isinstance(estimator, TensorGP):
+        return estimator.fit(frames, [a.positions[0] for a in frames])
     return estimator.fit(frames, [float(len(a)) for a in frames]) if isinstance(estimator, PropertyEstimator) else estimator.fit(frames)
 
 
@@ -58,7 +60,7 @@ def _output(estimator, frames):
     if isinstance(estimator, Potential):
         p = estimator.predict(frames)
         return [np.concatenate([[e], f.ravel()]) for e, f in zip(p.energy, p.forces, strict=True)]
-    if isinstance(estimator, PropertyEstimator):
+    if isinstance(estimator, (PropertyEstimator, TensorGP)):
         return estimator.predict(frames).by_structure()
     return np.split(estimator.transform(frames), np.cumsum([len(a) for a in frames])[:-1])
 

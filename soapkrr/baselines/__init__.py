@@ -23,6 +23,7 @@ from soapkrr.baselines.reduction import left_out_text, prepared, reduced, subtra
 from soapkrr.baselines.references import baseline_energies, reference_energies
 from soapkrr.baselines.scaled import ScaledBaseline
 from soapkrr.baselines.sources import register
+from soapkrr.baselines.spline import PairSpline
 from soapkrr.baselines.store import keep_results
 from soapkrr.baselines.zbl import ZBL
 
@@ -36,6 +37,7 @@ __all__ = [
     "CoreRepulsion",
     "Coulomb",
     "NamedBaseline",
+    "PairSpline",
     "ScaledBaseline",
     "automatic_name",
     "baseline_energies",

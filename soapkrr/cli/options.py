@@ -9,6 +9,7 @@ from soapkrr import __version__
 from soapkrr.cli.arguments import LABELS, common, errors, labels, model_and_file, number, output
 from soapkrr.cli.check import check
 from soapkrr.cli.compress import COMPRESSED, compress, compress_arguments
+from soapkrr.cli.convert import CONVERTED, convert, convert_arguments
 from soapkrr.cli.dimer import DIMER, dimer, dimer_arguments
 from soapkrr.cli.evaluate import evaluate
 from soapkrr.cli.explore import EXPLORED, explore, explore_arguments
@@ -84,6 +85,7 @@ def build_parser(words: Sequence[str] = ()) -> argparse.ArgumentParser:
     dimer_arguments(command(dimer, "find a saddle point from one structure by few calls of a reference", DIMER))
     explore_arguments(command(explore, "run molecular dynamics that ask a reference where a force may be wrong", EXPLORED))
     _screen_arguments(command(screen, "rank candidates by predicted energy, and name those to calculate next", SCREENED))
+    convert_arguments(command(convert, "write a published potential (GAP) as a model file", CONVERTED))
     ipi_arguments(command(ipi, "give i-PI energies and forces through a socket, of all beads at once", SERVED))
     report_arguments(command(report, "write one page with everything that is known of a model", REPORTED))
     compress_arguments(command(compress, "put a sparse model on fewer of its points", COMPRESSED))

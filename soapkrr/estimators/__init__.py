@@ -5,5 +5,6 @@ from soapkrr.estimators.gaussian_process import GaussianProcess
 from soapkrr.estimators.kernel_ridge import KernelRidge
 from soapkrr.estimators.property import PropertyGP, PropertyRidge
 from soapkrr.estimators.sparse_gp import SparseGP
+from soapkrr.estimators.tensor import TensorGP
 
-__all__ = ["GaussianProcess", "KernelRidge", "Potential", "PropertyGP", "PropertyRidge", "SparseGP"]
+__all__ = ["GaussianProcess", "KernelRidge", "Potential", "PropertyGP", "PropertyRidge", "SparseGP", "TensorGP"]

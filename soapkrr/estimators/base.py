@@ -282,9 +282,9 @@ class Potential(ReportMethods):
         return -error if error is not None else -1e-3 * table["energy_mae_mev_per_atom"]
 
     def calculator(
-        self, uncertainty: bool | Iterable[str] = ("energy",), every: int = EVERY, *, sample: int | None = None, seed: int = 0, **limits
+        self, uncertainty: bool | Iterable[str] | None = None, every: int = EVERY, *, sample: int | None = None, seed: int = 0, **limits
     ) -> PotentialCalculator:
-        """ASE calculator of this model; ``uncertainty`` as in `predict`; ``every``, ``threshold``, ``action`` as in `PotentialCalculator`.
+        """ASE calculator of this model; ``uncertainty`` as in `predict`, None: of energies if known; others as in `PotentialCalculator`.
         With ``sample`` that of one potential drawn from the posterior, ``model.sample(n, seed)[sample]`` of any n; it has no uncertainty.
         """
         check_is_fitted(self)
@@ -292,4 +292,4 @@ class Potential(ReportMethods):
             if limits:
                 raise InputError(f"`{next(iter(limits))}` needs standard deviations, which a potential drawn by `sample` has none of.")
             return self.sample(sample + 1, seed).calculator(sample)
-        return PotentialCalculator(self, uncertainty=uncertainty, every=every, **limits)
+        return PotentialCalculator(self, uncertainty=self.process_.given if uncertainty is None else uncertainty, every=every, **limits)

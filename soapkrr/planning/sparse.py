@@ -26,6 +26,7 @@ from soapkrr.prediction import TOTAL
 from soapkrr.regression.sparse.fit import FOLDS, SparseEnvironments
 from soapkrr.regression.sparse.points import numbers_wanted, row_bytes, species_counts, takes_basis
 from soapkrr.regression.sparse.posterior import SparseProcess
+from soapkrr.regression.sparse.published import PublishedProcess
 from soapkrr.regression.sparse.triangles import chunk_atoms, whitens_concurrently
 from soapkrr.regression.sparse.variances import ATOMS
 from soapkrr.regression.terms import Term
@@ -157,7 +158,7 @@ def _unfitted(scheme: SparseEnvironments, terms, frames, wanted, budget):
 
 
 @prediction_work.register
-def sparse_prediction(process: SparseProcess, frames: list[Atoms], wanted: frozenset[str], budget: Budget) -> Work:
+def sparse_prediction(process: SparseProcess | PublishedProcess, frames: list[Atoms], wanted: frozenset[str], budget: Budget) -> Work:
     """A prediction with a process on sparse environments."""
     points, ranks = [[len(x) for x in t.points] for t in process.terms], [[x.shape[1] for x in t.transform] for t in process.terms]
     return _prediction(process.terms, sizes_of(process.terms, frames, points, ranks), frames, wanted, budget)

@@ -45,6 +45,9 @@ class Process(ABC):
     Subclasses are immutable. What is computed elsewhere (on a GPU, with other threads) is a copy made by `on`.
     """
 
+    #: Standard deviations that a calculator gives where none are named.
+    given: tuple[str, ...] = ("energy",)
+
     @property
     @abstractmethod
     def descriptors(self) -> tuple[Descriptor, ...]:

@@ -133,7 +133,7 @@ def _tangent(X: np.ndarray, G: np.ndarray) -> np.ndarray:
 def _species_of_features(descriptor: Descriptor) -> list[str] | None:
     """Neighbours' species of each feature, ``"O"`` or ``"Cu-O"``; None where a feature belongs to no species."""
     if isinstance(descriptor, Pair):
-        return [str(s) for s in descriptor.species for _ in range(descriptor.n_basis)]
+        return [str(s) for s in descriptor.species for _ in range(descriptor.n_features // len(descriptor.species))]
     if type(descriptor) is SOAP:
         channels = [name.split()[:2] for name in descriptor.feature_names()]
         return ["-".join(sorted(channel.split(":")[0] for channel in pair)) for pair in channels]

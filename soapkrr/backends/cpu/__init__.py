@@ -1,8 +1,8 @@
 """Hot loops compiled by numba for NumPy arrays; serial, without the GIL: callers run them on blocks, one block per thread."""
 
-from soapkrr.backends.cpu import acsf, acsf_jacobian, coulomb, dense, jvp, neighbours, pair, regression, soap, soap_jacobian
+from soapkrr.backends.cpu import acsf, acsf_jacobian, coulomb, dense, equivariant, jvp, neighbours, pair, regression, soap, soap_jacobian
 
-__all__ = ["acsf", "acsf_jacobian", "coulomb", "dense", "jvp", "neighbours", "pair", "regression", "soap", "soap_jacobian"]
+__all__ = ["acsf", "acsf_jacobian", "coulomb", "dense", "equivariant", "jvp", "neighbours", "pair", "regression", "soap", "soap_jacobian"]
 
 #: Atoms whose energies and gradients are made at once: their products with the sparse points stay in the cache.
 EVALUATED = 128

@@ -1,0 +1,1 @@
+"""Gaussian processes of tensors: sums of equivariant functions of atoms' surroundings."""
