@@ -3,7 +3,7 @@
     python make.py                  do everything; finished structures are kept in cache/, so it can be stopped and restarted
     python make.py --write          only write train.xyz and test.xyz from the structures finished so far
 
-Needs ASE, PySCF and tblite; see README.md.
+Needs ASE, PySCF and tblite.
 """
 
 import sys
