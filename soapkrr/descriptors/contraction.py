@@ -20,8 +20,8 @@ class OptimalRadial(Specification):
     """The optimal radial basis: for each l and species of neighbour the few functions that most of the density's variance lies in.
 
     The covariance Σ_i Σ_m c_{s,nlm} c_{s,n′lm} over training environments has eigenvectors u_k, eigenvalues λ_k, for each species s and l;
-    Σ_n u_kn R_nl(r) are its optimal radial functions. Kept are those with λ_k ≥ a b^l Σ λ, a the ``loss`` and b ``falls`` (sum over all k and l of the
-    species): fewer the higher l, whose small parts tell less of energies.
+    Σ_n u_kn R_nl(r) are its optimal radial functions. Kept are those with λ_k ≥ a b^l Σ λ, a the ``loss``, b ``falls``, Σ over all k and
+    l of the species: fewer the higher l, whose small parts tell less of energies.
 
     Parameters
     ----------
