@@ -49,3 +49,12 @@ def small_gp(species=("Ar",), **changes) -> SparseGP:
 #: Options of the command line that make the same small model.
 OPTIONS = ["--r-cut", "4.5", "--n-max", "3", "--l-max", "2", "--zeta", "2", "--n-sparse", "12", "--no-scaling"]
 OPTIONS += ["--noise-energy", "0.002", "--noise-forces", "0.05", "--noise-stress", "0.002", "--signal", "3"]
+
+
+def assert_same_predictions(one, other, frames: list[Atoms], atol: float = 1e-8) -> None:
+    """Two models predict the same means and standard deviations, in eV and Å."""
+    p, q = one.predict(frames, uncertainty=True), other.predict(frames, uncertainty=True)
+    for name in ("energy", "energy_std", "stress", "stress_std"):
+        np.testing.assert_allclose(getattr(p, name), getattr(q, name), rtol=0, atol=atol)
+    for name in ("energies_std", "forces", "forces_std"):
+        np.testing.assert_allclose(np.concatenate(getattr(p, name)), np.concatenate(getattr(q, name)), rtol=0, atol=atol)

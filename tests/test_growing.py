@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from ase.calculators.singlepoint import SinglePointCalculator
 from ase.data import atomic_numbers
-from small import crystals
+from small import assert_same_predictions, crystals
 
 import soapkrr
 from soapkrr import SOAP, DotProduct, GaussianProcess, InputError, KernelRidge, Pair, Term
@@ -29,14 +29,6 @@ def process(**options):
     return GaussianProcess(terms(), baseline=dict(REFERENCES), noise={"energy": 1e-3, "forces": 1e-2}, **options)
 
 
-def same(one, other, frames):
-    p, q = one.predict(frames, uncertainty=True), other.predict(frames, uncertainty=True)
-    for name in ("energy", "energy_std", "stress", "stress_std"):
-        np.testing.assert_allclose(getattr(p, name), getattr(q, name), rtol=0, atol=1e-8)
-    for name in ("energies_std", "forces", "forces_std"):
-        np.testing.assert_allclose(np.concatenate(getattr(p, name)), np.concatenate(getattr(q, name)), rtol=0, atol=1e-8)
-
-
 @pytest.mark.parametrize("parts", [[8], [1, 3, 4], [1] * 8], ids=str)
 def test_growing_is_fitting_all(parts):
     frames = crystals(13)
@@ -45,7 +37,7 @@ def test_growing_is_fitting_all(parts):
         grown.update(frames[start : start + n])
         start += n
     whole = process().fit(frames[:12])
-    same(grown, whole, frames[8:])
+    assert_same_predictions(grown, whole, frames[8:])
     assert grown.n_observations_ == whole.n_observations_
     assert grown.log_likelihood_ == pytest.approx(whole.log_likelihood_, abs=1e-6)
     assert grown.domain_.shortest == whole.domain_.shortest and grown.domain_.counts == whole.domain_.counts
@@ -63,19 +55,19 @@ def test_structures_of_other_sizes_and_kinds_of_labels():
     more[1].calc = SinglePointCalculator(more[1], forces=partly)
     more[1].set_array("force_mask", np.isnan(partly))
     observations = {"observations": soapkrr.Observations()}
-    same(process(**observations).fit(labelled).update(more), process(**observations).fit([*labelled, *more]), frames)
+    assert_same_predictions(process(**observations).fit(labelled).update(more), process(**observations).fit([*labelled, *more]), frames)
 
 
 def test_references_can_change_as_it_grows():
     frames = crystals(8)
     grown = process().fit(frames[:5]).update(frames[5:], references={"Ar": 0.7})
-    same(grown, process().set_params(baseline={"Ar": 0.7}).fit(frames), frames)
+    assert_same_predictions(grown, process().set_params(baseline={"Ar": 0.7}).fit(frames), frames)
 
 
 def test_a_model_from_a_file_grows(tmp_path):
     frames = crystals(8)
     process().fit(frames[:5]).save(tmp_path / "m.soapkrr")
-    same(soapkrr.load(tmp_path / "m.soapkrr").update(frames[5:]), process().fit(frames), frames)
+    assert_same_predictions(soapkrr.load(tmp_path / "m.soapkrr").update(frames[5:]), process().fit(frames), frames)
 
 
 def test_kernel_ridge_regression_grows():

@@ -5,8 +5,8 @@ import copy
 import numpy as np
 import pytest
 from ase.calculators.singlepoint import SinglePointCalculator
+from small import assert_same_predictions, lennard_jones, soap
 from small import crystals as near
-from small import lennard_jones, soap
 
 import soapkrr
 from soapkrr import DotProduct, GaussianProcess, InputError, Pair, SparseGP, Term
@@ -65,11 +65,7 @@ def varied(n):
 
 
 def same(one, other, frames):
-    p, q = one.predict(frames, uncertainty=True), other.predict(frames, uncertainty=True)
-    for name in ("energy", "energy_std", "stress", "stress_std"):
-        np.testing.assert_allclose(getattr(p, name), getattr(q, name), rtol=0, atol=1e-8)
-    for name in ("energies_std", "forces", "forces_std"):
-        np.testing.assert_allclose(np.concatenate(getattr(p, name)), np.concatenate(getattr(q, name)), rtol=0, atol=1e-8)
+    assert_same_predictions(one, other, frames)
     assert one.n_observations_ == other.n_observations_
     assert one.log_likelihood_ == pytest.approx(other.log_likelihood_, abs=1e-8 * abs(other.log_likelihood_))
 

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from small import crystals, soap
+from small import assert_same_predictions, crystals, soap
 
 import soapkrr
 from soapkrr import DotProduct, GaussianProcess, Pair, SparseGP, SquaredExponential, Term
@@ -50,11 +50,7 @@ def every_row(monkeypatch):
 
 
 def same(one, other, frames):
-    p, q = one.predict(frames, uncertainty=True), other.predict(frames, uncertainty=True)
-    for name in ("energy", "energy_std", "stress", "stress_std"):
-        np.testing.assert_allclose(getattr(p, name), getattr(q, name), rtol=0, atol=1e-9)
-    for name in ("energies_std", "forces", "forces_std"):
-        np.testing.assert_allclose(np.concatenate(getattr(p, name)), np.concatenate(getattr(q, name)), rtol=0, atol=1e-9)
+    assert_same_predictions(one, other, frames, atol=1e-9)
     assert one.log_likelihood_ == pytest.approx(other.log_likelihood_, rel=1e-9)
 
 
