@@ -9,7 +9,7 @@ the other folds; the weights that are kept are the geometric mean over the folds
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from ase import Atoms
@@ -150,6 +150,7 @@ class _Judged:
     held: np.ndarray
     score: Score
     folds: tuple[int, ...]
+    known: dict[tuple[int, bytes], dict[str, np.ndarray]] = field(default_factory=dict)
 
     @classmethod
     def at(cls, whole: Task, points: list[Point], held: np.ndarray, score: Score) -> _Judged:
@@ -168,8 +169,12 @@ class _Judged:
         return value if np.isfinite(value) else np.inf
 
     def _squares(self, f: int) -> dict[str, np.ndarray]:
-        errors = self.whole.objective.density(self.priors[f], self.points[f]).errors
-        return self.whole.squares(errors, np.flatnonzero(self.held == f))
+        """Of a fold; kept by its noise levels, which several choices of folds try again."""
+        key = (f, self.points[f].noise.tobytes())
+        if key not in self.known:
+            errors = self.whole.objective.density(self.priors[f], self.points[f]).errors
+            self.known[key] = self.whole.squares(errors, np.flatnonzero(self.held == f))
+        return self.known[key]
 
     def levelled(self) -> _Judged:
         """With the common noise levels of least `value`, kind after kind among `LEVELS` × the geometric mean of those of the points."""
