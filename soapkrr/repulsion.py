@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from ase import Atoms
@@ -60,7 +60,8 @@ def repulsion(model: Potential, frames: Sequence[Atoms] = ()) -> CoreRepulsion |
         known = {name: max(SHARED * shortest, min(shortest, least * _contact(name))) for name, shortest in known.items()}
     distances = {name: _start(name, shortest, model.domain_.counts[name]) for name, shortest in known.items()}
     if len(frames) < ENOUGH:
-        distances = {name: _start_of_few(start, *_nearest(frames, name, known[name])) for name, start in distances.items()}
+        nearest = _nearest(frames, known)
+        distances = {name: _start_of_few(start, nearest[name], known[name]) for name, start in distances.items()}
     stiffness = {name: _stiffness(model, name, start) for name, start in distances.items()}
     walls = {name: k for name, k in stiffness.items() if k > 0}
     return CoreRepulsion({name: distances[name] for name in walls}, walls) if walls else None
@@ -85,16 +86,18 @@ def _start(name: str, shortest: float, count: int) -> float:
     return float(f"{min(START * shortest, most):.4g}")
 
 
-def _nearest(frames: Sequence[Atoms], name: str, shortest: float) -> tuple[np.ndarray, float]:
-    """Shortest distance of a pair of species in each structure that has them within twice the ``shortest`` of all (Å), and that."""
-    a, b = (atomic_numbers[symbol] for symbol in name.split("-"))
-    found = []
+def _nearest(frames: Sequence[Atoms], known: Mapping[str, float]) -> dict[str, np.ndarray]:
+    """For each pair of species, its shortest distance in every structure that has it within twice the shortest of all, and 4 Å; Å."""
+    within = {name: min(2 * shortest, 4.0) for name, shortest in known.items()}
+    found: dict[str, list[float]] = {name: [] for name in known}
     for atoms in frames:
-        pairs = Batch.from_atoms([atoms]).close_pairs(min(2 * shortest, 4.0)) if {a, b} <= set(atoms.numbers) else None
-        if pairs is not None:
-            mine = (atoms.numbers[pairs.i] == a) & (atoms.numbers[pairs.j] == b)
-            found += [np.linalg.norm(pairs.vectors[mine], axis=1).min()] if mine.any() else []
-    return np.array(found), shortest
+        pairs = Batch.from_atoms([atoms]).close_pairs(max(within.values()))
+        first, second, r = atoms.numbers[pairs.i], atoms.numbers[pairs.j], np.linalg.norm(pairs.vectors, axis=1)
+        for name, radius in within.items():
+            a, b = (atomic_numbers[symbol] for symbol in name.split("-"))
+            mine = r[(first == a) & (second == b) & (r < radius)]
+            found[name] += [mine.min()] if len(mine) else []
+    return {name: np.array(distances) for name, distances in found.items()}
 
 
 def _start_of_few(start: float, nearest: np.ndarray, shortest: float) -> float:
