@@ -8,10 +8,10 @@ from collections.abc import Mapping
 import numpy as np
 
 from soapkrr.errors import InputError
-from soapkrr.plot.axes import BLUE, GREY, ORANGE, new_axes
+from soapkrr.plot.axes import BLUE, GREY, ORANGE, PALETTE, new_axes
 
-#: Colours and dashes of several curves, told apart in grey too (Okabe and Ito).
-STYLES = ((BLUE, "-"), (ORANGE, "--"), ("#009e73", "-."), ("#cc79a7", ":"), ("#56b4e9", "-"), ("0.2", "--"))
+#: Colours and dashes of several curves, told apart in grey too.
+STYLES = tuple(zip((*PALETTE[:5], "0.2"), ("-", "--", "-.", ":", "-", "--"), strict=True))
 
 
 def bars(result, ax=None):
